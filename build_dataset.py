@@ -1,0 +1,109 @@
+#!/usr/bin/env python3
+"""Build train.hdf5, val.hdf5 and test.hdf5, and store the channel means of the train split."""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from shlex import quote
+
+from config import setup_config as config
+from pipeline.command_line import new_parser, run_script, seed_number
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = new_parser(__doc__, "python build_dataset.py -d tiny-imagenet-200.zip -o hdf5")
+    parser.add_argument(
+        "-d",
+        "--dataset",
+        type=Path,
+        metavar="PATH",
+        help="the unpacked folder or the official .zip (default: "
+        f"{config.DATASET}, folder or .zip; with --sample: {config.SAMPLE})",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="where to write (default: hdf5/ in the data set's folder, or beside its zip)",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier build")
+    first = parser.add_mutually_exclusive_group()
+    first.add_argument("--download", action="store_true", help="first fetch the official .zip")
+    first.add_argument(
+        "--sample", action="store_true", help="first write a small data set of digits at PATH"
+    )
+    parser.add_argument(
+        "--skip-corrupt", action="store_true", help="leave out images that cannot be decoded"
+    )
+    parser.add_argument(
+        "--seed", type=seed_number, default=config.SEED, metavar="N", help="draws the test split"
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Build the data set that the command line names."""
+    args = parse_arguments(argv)
+    from pipeline.dataset_build import OUTPUTS, build_data_set
+    from pipeline.image_source import open_source
+    from pipeline.tiny_imagenet import default_hdf5_folder
+
+    data_set = prepare_data_set(args)
+    output = args.output or default_hdf5_folder(data_set)
+    started = time.perf_counter()
+    report = build_data_set(
+        open_source(data_set),
+        output,
+        image_size=config.IMAGE_SIZE,
+        test_images_per_class=config.TEST_IMAGES_PER_CLASS,
+        seed=args.seed,
+        overwrite=args.overwrite,
+        skip_corrupt=args.skip_corrupt,
+    )
+    seconds = time.perf_counter() - started
+    for name, reason in report.skipped.items():
+        print(f"skipped {name}: {reason}", file=sys.stderr)
+    if report.skipped:
+        print(f"skipped {len(report.skipped)} corrupt images, named on stderr")
+    counts = ", ".join(f"{count:,} {split}" for split, count in report.images.items())
+    print(f"{report.classes} classes: {counts} images in {seconds:.1f} s")
+    print(f"wrote {', '.join(OUTPUTS)} to {output}")
+    print(f"next: {training_command(output, args.sample)}")
+
+
+def prepare_data_set(args: argparse.Namespace) -> Path:
+    """Return where the data set lies, after fetching or writing it where that was asked for."""
+    from pipeline.tiny_imagenet import find_data_set
+
+    if args.sample:
+        from pipeline.sample_data import write_sample
+
+        data_set = args.dataset or config.SAMPLE
+        write_sample(data_set, config.IMAGE_SIZE, config.SEED)
+        return data_set
+    if args.download:
+        from pipeline.download import download
+
+        data_set = args.dataset or config.DATASET
+        archive = data_set.with_name(f"{data_set.name.removesuffix('.zip')}.zip")
+        download(config.DOWNLOAD_URL, archive, config.DOWNLOAD_BYTES, config.DOWNLOAD_MD5)
+        return archive
+    return args.dataset or find_data_set(config.DATASET)
+
+
+def training_command(hdf5: Path, sample: bool) -> str:
+    """Return the command that trains on what was built."""
+    from pipeline.tiny_imagenet import default_hdf5_folder, find_data_set
+
+    recipe = "demo" if sample else config.DEFAULT_RECIPE
+    usual = hdf5 == default_hdf5_folder(find_data_set(config.DATASET))
+    folder = "" if usual else f" --hdf5 {quote(str(hdf5))}"
+    return f"python model_train.py -r {recipe}{folder} -o {config.OUTPUT / recipe}"
+
+
+if __name__ == "__main__":
+    run_script(main)

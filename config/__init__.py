@@ -1,0 +1,1 @@
+"""Every value a user may want to change."""

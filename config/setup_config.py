@@ -1,0 +1,99 @@
+"""Every path, size and hyperparameter a user may want to change, and nothing else."""
+
+from pathlib import Path
+
+from pipeline.recipe import Recipe
+
+# Where things are
+
+DATASET = Path("tiny-imagenet-200")
+"""The unpacked data set; where there is none, the .zip of the same name beside it is read."""
+SAMPLE = Path("digits")
+"""Where ``build_dataset.py --sample`` writes the small data set."""
+OUTPUT = Path("outs")
+RELEASED_MODEL = OUTPUT / "googlenet-tiny-imagenet.keras"
+DIAGRAM = OUTPUT / "googlenet.png"
+
+# The official archive
+
+DOWNLOAD_URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
+DOWNLOAD_BYTES = 248_100_043
+DOWNLOAD_MD5 = "90528d7ca1a48142e341f4ef8d21d0de"
+
+# The data set
+
+IMAGE_SIZE = 64
+CLASSES = 200
+TEST_IMAGES_PER_CLASS = 30
+"""The official test images bear no labels: these many train images a class take their place."""
+SEED = 42
+
+# How networks are trained
+
+RECIPES = {
+    # The published procedure, whose author lowered the rate by hand after epochs 26, 40 and 52.
+    "seed": Recipe(
+        epochs=60,
+        batch_size=64,
+        stem="fine",
+        relu_before_norm=True,
+        l2=5e-4,
+        stage_dropout=0.25,
+        dropout=0.38,
+        optimizer="adam",
+        learning_rate=1e-3,
+        rate_drops=((27, 1e-4), (41, 1e-5), (53, 1e-6)),
+        rotation=30,
+        shift=0.2,
+        shear=0.2,
+        zoom=0.2,
+        flip="random",
+    ),
+    # What two CPU cores can do in about two and a half hours: half-size images first.
+    "quick": Recipe(
+        epochs=12,
+        batch_size=64,
+        stem="fine",
+        dropout=0.0,
+        norm_momentum=0.9,
+        learning_rate=0.1,
+        warmup_epochs=1,
+        weight_decay=5e-3,
+        label_smoothing=0.1,
+        image_sizes=((1, 32), (11, 48)),
+        shift=0.06,
+        flip="alternating",
+    ),
+    # One GPU.
+    "best": Recipe(
+        epochs=80,
+        batch_size=256,
+        stem="fine",
+        dropout=0.2,
+        norm_momentum=0.9,
+        dtype="mixed_bfloat16",
+        learning_rate=0.2,
+        warmup_epochs=3,
+        weight_decay=5e-3,
+        label_smoothing=0.1,
+        averaging=0.999,
+        rotation=10,
+        shift=0.1,
+        zoom=0.2,
+        flip="alternating",
+    ),
+    # Thin and small, for the digits sample and the tests.
+    "demo": Recipe(
+        epochs=6,
+        batch_size=32,
+        width=0.25,
+        dropout=0.0,
+        norm_momentum=0.9,
+        learning_rate=0.05,
+        warmup_epochs=1,
+        weight_decay=5e-3,
+        rotation=10,
+        shift=0.1,
+    ),
+}
+DEFAULT_RECIPE = "seed"

@@ -1,0 +1,104 @@
+"""Decode many images on all cores, in order, in bounded memory."""
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import cv2
+import numpy as np
+
+from pipeline.errors import UserError
+from pipeline.image_source import ImageSource
+from pipeline.images import decode_image, resize_image
+from pipeline.tiny_imagenet import LabelledImage
+
+CHUNK = 256
+"""Images a thread decodes, and a write takes, at once: 3 MB at 64x64."""
+
+Item, Result = TypeVar("Item"), TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class DecodedChunk:
+    """Consecutive images of a split."""
+
+    images: np.ndarray
+    """uint8 RGB (n, size, size, 3)."""
+    labels: np.ndarray
+    """int64 (n,)."""
+    channel_sums: np.ndarray
+    """float64 (3,), exact: the sum of all pixels in each channel."""
+    digest: bytes
+    """The SHA-256 of each image's name, label and file, one after the other."""
+
+
+def decode_in_order(
+    source: ImageSource, images: Sequence[LabelledImage], size: int
+) -> Iterator[DecodedChunk]:
+    """Read, decode and resize ``images`` to (size, size, 3), in chunks, in their order.
+
+    Raises:
+        UserError: An image cannot be decoded; names it.
+    """
+    chunks = [images[start : start + CHUNK] for start in range(0, len(images), CHUNK)]
+    return _map_in_order(lambda chunk: _decode_chunk(source, chunk, size), chunks)
+
+
+def find_undecodable(
+    source: ImageSource, images: Sequence[LabelledImage]
+) -> Iterator[tuple[LabelledImage, str]]:
+    """Yield each image that cannot be decoded, with the reason."""
+
+    def reason(image: LabelledImage) -> str | None:
+        try:
+            decode_image(source.read(image.name))
+        except (ValueError, UserError) as error:
+            return str(error)
+        return None
+
+    for image, why in zip(images, _map_in_order(reason, images), strict=True):
+        if why is not None:
+            yield image, why
+
+
+def _decode_chunk(source: ImageSource, chunk: Sequence[LabelledImage], size: int) -> DecodedChunk:
+    pixels = np.empty((len(chunk), size, size, 3), np.uint8)
+    digest = bytearray()
+    for row, image in enumerate(chunk):
+        data = source.read(image.name)
+        try:
+            pixels[row] = resize_image(decode_image(data), size)
+        except ValueError as error:
+            raise UserError(
+                f"cannot decode {image.name}: {error}; "
+                "fetch the data set again, or leave such images out with --skip-corrupt"
+            ) from error
+        header = f"{image.name} {image.label}\n".encode()
+        digest += hashlib.sha256(header + data).digest()
+    return DecodedChunk(
+        images=pixels,
+        labels=np.array([image.label for image in chunk], np.int64),
+        channel_sums=np.array(cv2.sumElems(pixels.reshape(-1, size, 3))[:3]),
+        digest=bytes(digest),
+    )
+
+
+def _map_in_order(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+    """Map over threads as ``Executor.map`` does, but never run far ahead of the reader."""
+    workers = os.cpu_count() or 1
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: deque = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > 2 * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

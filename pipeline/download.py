@@ -1,0 +1,91 @@
+"""Fetch the official archive: checked, and gone on with where a transfer broke."""
+
+import hashlib
+import http.client
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from pipeline.errors import UserError
+from pipeline.files import reported_as_user_errors
+from pipeline.progress import progress_bar
+
+PIECE = 2**18
+TIMEOUT_S = 30
+TRIES = 5
+
+
+def download(url: str, path: Path, size: int, md5: str) -> None:
+    """Fetch ``url`` to ``path``, which is complete and checked, or absent.
+
+    What has arrived is kept beside it under the suffix ``.part``, so that a later call goes on
+    from there, if the server can (HTTP range requests), or starts again.
+
+    Args:
+        url: HTTP address.
+        path: Where to write; a file already there with the right contents is left alone.
+        size: Bytes that the file must have.
+        md5: Hexadecimal digest that it must have.
+
+    Raises:
+        UserError: The server cannot be reached, the transfer keeps breaking, or what arrived is
+            not the expected file.
+    """
+    if path.is_file():
+        if _is_expected(path, size, md5):
+            return
+        raise UserError(f"{path} is there and is not the official archive; move it away first")
+    part = path.with_name(f"{path.name}.part")
+    with reported_as_user_errors(part):
+        part.parent.mkdir(parents=True, exist_ok=True)
+        part.touch()
+    with progress_bar("download", size) as bar:
+        for attempt in range(1, TRIES + 1):
+            try:
+                _fetch_rest(url, part, size, bar)
+                break
+            except (OSError, http.client.HTTPException) as error:
+                if attempt == TRIES:
+                    raise UserError(
+                        f"cannot fetch {url}: {error}; run the same command again to go on from "
+                        f"the {part.stat().st_size:,} bytes in {part}"
+                    ) from error
+    if not _is_expected(part, size, md5):
+        part.unlink()
+        raise UserError(
+            f"what {url} sent is not the official archive (wrong size or md5) and was deleted; "
+            "run the same command again"
+        )
+    part.replace(path)
+
+
+def _fetch_rest(url: str, part: Path, size: int, bar: "progress_bar") -> None:
+    have = part.stat().st_size
+    if have == size:
+        return None
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    try:
+        response = urllib.request.urlopen(request, timeout=TIMEOUT_S)
+    except urllib.error.HTTPError as error:
+        if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            raise
+        part.write_bytes(b"")  # longer than the file there: start again
+        return _fetch_rest(url, part, size, bar)
+    with response:
+        continued = response.status == http.HTTPStatus.PARTIAL_CONTENT
+        have = have if continued else 0
+        with reported_as_user_errors(part), part.open("ab" if continued else "wb") as file:
+            while have <= size and (piece := response.read(PIECE)):
+                file.write(piece)
+                have += len(piece)
+                bar.update(min(have, size))
+    if have < size:
+        raise OSError(f"the transfer broke after {have:,} of {size:,} bytes")
+    return None
+
+
+def _is_expected(path: Path, size: int, md5: str) -> bool:
+    if path.stat().st_size != size:
+        return False
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest() == md5

@@ -1,0 +1,80 @@
+"""Rank-1 and rank-5 over every image, the last partial batch too."""
+
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from pipeline.hdf5_generator import HDF5Generator
+
+RANK = 5
+SMALLEST_PROBABILITY = 1e-7
+"""What Keras's cross-entropy takes a probability of zero for."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How a model did on a split."""
+
+    loss: float
+    """Mean cross-entropy, in nats, without penalties or label smoothing."""
+    rank1: float
+    """Fraction of the images whose class is the most probable."""
+    rank5: float
+    """Fraction of the images whose class is among the five most probable."""
+    images: int
+
+
+def predict(
+    model: keras.Model, images: np.ndarray, batch_size: int, flip: bool = False
+) -> np.ndarray:
+    """Return the probabilities, float32 (n, classes), of n <= batch_size images.
+
+    A smaller batch is filled up with zeros, so that the model is compiled for one size alone.
+
+    Args:
+        model: Takes images, gives probabilities.
+        images: uint8 RGB (n, size, size, 3).
+        batch_size: Images a call.
+        flip: Average with the probabilities of the mirrored images.
+    """
+    padding = [(0, batch_size - len(images))] + [(0, 0)] * 3
+    probabilities = np.asarray(model.predict_on_batch(np.pad(images, padding)))[: len(images)]
+    if flip:
+        mirrored = predict(model, images[:, :, ::-1], batch_size)
+        probabilities = (probabilities + mirrored) / 2
+    return probabilities
+
+
+def evaluate(model: keras.Model, data: HDF5Generator, flip: bool = False) -> Scores:
+    """Score ``model`` on all images of ``data``."""
+    losses, ranks = [], []
+    for step in range(len(data)):
+        images, labels = data[step]
+        probabilities = predict(model, images, data.batch_size, flip)
+        truth = labels.argmax(axis=1)
+        losses.append(cross_entropies(probabilities, truth))
+        ranks.append(rank_of_truth(probabilities, truth))
+    rank = np.concatenate(ranks)
+    return Scores(
+        loss=float(np.concatenate(losses).mean()),
+        rank1=float((rank == 0).mean()),
+        rank5=float((rank < RANK).mean()),
+        images=len(rank),
+    )
+
+
+def cross_entropies(probabilities: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Return -log of each image's probability of its true class, float64 (n,)."""
+    of_truth = probabilities[np.arange(len(truth)), truth].astype(np.float64)
+    return -np.log(np.maximum(of_truth, SMALLEST_PROBABILITY))
+
+
+def rank_of_truth(probabilities: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Return how many other classes are at least as probable as the true one, int64 (n,).
+
+    Ties count against the model: one that finds all classes equal knows nothing. A probability
+    that is not a number ranks last.
+    """
+    of_truth = probabilities[np.arange(len(truth)), truth][:, None]
+    return probabilities.shape[1] - 1 - (probabilities < of_truth).sum(axis=1)

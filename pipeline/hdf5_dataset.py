@@ -1,0 +1,100 @@
+"""Open one split of a built data set: checked, and mapped into memory rather than read.
+
+A map lets the system keep in memory what fits and drop it when memory is short, whatever the
+size of the file; reading a random row of it costs a memory copy.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from pipeline.errors import UserError
+from pipeline.hdf5_writer import FORMAT
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class HDF5Dataset:
+    """The images of one split, and what they show."""
+
+    path: Path
+    images: np.ndarray
+    """uint8 RGB (n, size, size, 3), mapped, read-only."""
+    labels: np.ndarray
+    """int64 (n,), the index into ``class_ids``."""
+    class_ids: tuple[str, ...]
+    class_names: tuple[str, ...]
+    seed: int
+    """What the test split was drawn with."""
+    fingerprint: str
+    """Tells whether two files were built of the same images."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def open_split(folder: Path, split: str) -> HDF5Dataset:
+    """Open ``folder/split.hdf5``, refusing whatever ``build_dataset.py`` did not finish.
+
+    Raises:
+        UserError: The file is missing, damaged, unfinished, or laid out otherwise.
+    """
+    path = folder / f"{split}.hdf5"
+    if not path.is_file():
+        raise UserError(
+            f"{path} does not exist; build it with build_dataset.py, or name its folder with --hdf5"
+        )
+    try:
+        with h5py.File(path, "r") as file:
+            return _read_checked(path, file, split)
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError, UnicodeDecodeError) as error:
+        raise _unusable(
+            path, f"not a readable HDF5 file of this project ({_brief(error)})"
+        ) from error
+
+
+def _read_checked(path: Path, file: h5py.File, split: str) -> HDF5Dataset:
+    attributes = file.attrs
+    if not attributes.get("complete", False):
+        raise _unusable(path, "from an interrupted build, or not built by build_dataset.py")
+    if attributes["format"] != FORMAT:
+        raise _unusable(path, f"of format {attributes['format']}, and this version reads {FORMAT}")
+    if attributes["split"] != split:
+        raise _unusable(path, f"the {attributes['split']} split under another name")
+    images, labels = file["Images"], file["Labels"][:]
+    class_ids = tuple(file["Label_Names"].asstr()[:])
+    class_names = tuple(file["Class_Names"].asstr()[:])
+    count, side = len(labels), images.shape[1] if images.ndim > 1 else 0
+    if images.dtype != np.uint8 or images.shape != (count, side, side, 3) or 0 in images.shape:
+        raise _unusable(path, f"of shape {images.shape}, not (images, pixels, pixels, 3) in uint8")
+    if labels.dtype.kind not in "iu" or not 0 <= labels.min() <= labels.max() < len(class_ids):
+        raise _unusable(path, "holding labels that are no index of its class ids")
+    if len(class_names) != len(class_ids):
+        raise _unusable(path, "without words for each of its classes")
+    return HDF5Dataset(
+        path=path,
+        images=_map(path, images),
+        labels=labels.astype(np.int64),
+        class_ids=class_ids,
+        class_names=class_names,
+        seed=int(attributes["seed"]),
+        fingerprint=str(attributes["fingerprint"]),
+    )
+
+
+def _map(path: Path, images: h5py.Dataset) -> np.ndarray:
+    offset = images.id.get_offset()
+    if images.chunks is not None or offset is None or images.external is not None:
+        raise _unusable(path, "not stored as one unbroken block")
+    return np.memmap(path, np.uint8, "r", offset, images.shape)
+
+
+def _unusable(path: Path, what: str) -> UserError:
+    return UserError(f"{path} is {what}; build it again with build_dataset.py --overwrite")
+
+
+def _brief(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

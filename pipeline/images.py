@@ -1,0 +1,53 @@
+"""Decode and resize: from a file's bytes to the pixels every other part works on."""
+
+import os
+
+# Read by OpenCV as it loads: a header that claims a larger image is refused before decoding.
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(2**26))
+
+import cv2
+import numpy as np
+
+JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
+
+
+def decode_image(data: bytes) -> np.ndarray:
+    """Decode a JPEG, or any format OpenCV reads, to uint8 RGB (height, width, 3).
+
+    Greyscale images get three equal channels.
+
+    Raises:
+        ValueError: Empty, not an image, cut short, or of an absurd size; says which.
+    """
+    if not data:
+        raise ValueError("it is empty")
+    if data.startswith(JPEG_START) and not data.endswith(JPEG_END):
+        raise ValueError("it is cut short")  # OpenCV would fill the missing rows with grey
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+    except cv2.error as error:
+        raise ValueError(f"OpenCV refuses it ({error.err})") from error
+    if image is None:
+        raise ValueError("it is not an image")
+    return image
+
+
+def resize_image(image: np.ndarray, size: int) -> np.ndarray:
+    """Resize uint8 (height, width, 3) to (size, size, 3); an image of that size is returned as is.
+
+    Shrinking averages the pixels that fall together, so that fine patterns do not alias.
+    """
+    if image.shape[:2] == (size, size):
+        return image
+    shrinks = min(image.shape[:2]) > size
+    return cv2.resize(
+        image, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    )
+
+
+def encode_jpeg(image: np.ndarray, quality: int = 90) -> bytes:
+    """Encode uint8 RGB (height, width, 3) as a JPEG."""
+    _, data = cv2.imencode(
+        ".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality]
+    )
+    return data.tobytes()

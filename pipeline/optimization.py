@@ -1,0 +1,101 @@
+"""The optimizer, its learning rate and the loss that a recipe asks for, of Keras's own classes.
+
+Own classes would keep a checkpoint from opening in plain Keras. The rate is always a schedule,
+also where it is constant, so that the optimizer's state has one form throughout a run.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import keras
+import numpy as np
+from keras.optimizers import schedules
+
+from pipeline.recipe import Recipe
+
+MOMENTUM = 0.9
+
+
+def learning_rate_schedule(
+    recipe: Recipe, steps_per_epoch: int, constant: float | None = None
+) -> schedules.LearningRateSchedule:
+    """Return the rate as a function of the step, from 0; ``constant`` overrides the recipe's."""
+    if constant is not None:
+        return schedules.ExponentialDecay(constant, decay_steps=1, decay_rate=1.0)
+    if recipe.rate_drops:
+        return schedules.PiecewiseConstantDecay(
+            [(first - 1) * steps_per_epoch - 1 for first, _ in recipe.rate_drops],
+            [recipe.learning_rate, *(rate for _, rate in recipe.rate_drops)],
+        )
+    steps, warmup = recipe.epochs * steps_per_epoch, round(recipe.warmup_epochs * steps_per_epoch)
+    if not warmup:
+        return schedules.CosineDecay(recipe.learning_rate, steps)
+    return schedules.CosineDecay(
+        0.0, steps - warmup, warmup_target=recipe.learning_rate, warmup_steps=warmup
+    )
+
+
+def compile_model(
+    model: keras.Model, recipe: Recipe, steps_per_epoch: int, constant_rate: float | None = None
+) -> None:
+    """Give ``model`` its optimizer, with all its variables, its loss and its metrics."""
+    model.compile(
+        optimizer=_optimizer(
+            model, recipe, learning_rate_schedule(recipe, steps_per_epoch, constant_rate)
+        ),
+        loss=keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing),
+        metrics=[
+            keras.metrics.CategoricalCrossentropy(name="cross_entropy"),
+            keras.metrics.CategoricalAccuracy(name="accuracy"),
+            keras.metrics.TopKCategoricalAccuracy(5, name="top5_accuracy"),
+        ],
+    )
+    model.optimizer.build(model.trainable_variables)
+
+
+def _optimizer(
+    model: keras.Model, recipe: Recipe, rate: schedules.LearningRateSchedule
+) -> keras.Optimizer:
+    settings = {"learning_rate": rate, "weight_decay": recipe.weight_decay or None}
+    if recipe.averaging:
+        settings |= {"use_ema": True, "ema_momentum": recipe.averaging}
+    if recipe.optimizer == "adam":
+        optimizer = keras.optimizers.Adam(**settings)
+    elif recipe.optimizer == "sgd":
+        optimizer = keras.optimizers.SGD(**settings, momentum=MOMENTUM, nesterov=True)
+    else:
+        raise ValueError(f"unknown optimizer {recipe.optimizer!r}; known: adam, sgd")
+    if recipe.weight_decay:
+        optimizer.exclude_from_weight_decay(
+            var_list=[v for v in model.trainable_variables if v.name != "kernel"]
+        )
+    if recipe.averaging:
+        # Keras would put the averages in the weights' place whenever `fit` ends. Training goes
+        # on from the raw weights; `averaged_weights` shows the averages where they are wanted.
+        optimizer.finalize_variable_values = lambda variables: None
+    return optimizer
+
+
+@contextmanager
+def averaged_weights(model: keras.Model) -> Iterator[None]:
+    """Exchange the weights and their averages, and exchange them back at the end.
+
+    Meanwhile the model evaluates and saves with the averages, and a file saved holds the raw
+    weights in the optimizer's state. Without averaging nothing happens.
+    """
+    swap_averages(model)
+    try:
+        yield
+    finally:
+        swap_averages(model)
+
+
+def swap_averages(model: keras.Model) -> None:
+    """Exchange the trainable weights and their averages, where the optimizer keeps any."""
+    if not model.optimizer.use_ema:
+        return
+    averages = model.optimizer._model_variables_moving_average
+    for weight, average in zip(model.trainable_variables, averages, strict=True):
+        raw = np.array(weight)
+        weight.assign(average)
+        average.assign(raw)

@@ -1,0 +1,20 @@
+"""Progress bars on a terminal, and none in a log file."""
+
+import sys
+
+import progressbar
+
+
+def progress_bar(label: str, total: int) -> progressbar.ProgressBar:
+    """Return a bar on stderr with the share done and the time left; silent if no terminal."""
+    if not sys.stderr.isatty():
+        return progressbar.NullBar(max_value=total)
+    widgets = [
+        f"{label:>12} ",
+        progressbar.Percentage(),
+        " ",
+        progressbar.Bar(),
+        " ",
+        progressbar.ETA(),
+    ]
+    return progressbar.ProgressBar(max_value=total, widgets=widgets, fd=sys.stderr)

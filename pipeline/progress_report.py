@@ -1,0 +1,84 @@
+"""Tell a person how fast the training goes and how long the whole run will take."""
+
+import time
+
+import keras
+
+from pipeline.progress import progress_bar
+from pipeline.run_state import RunState
+
+WARM_UP_STEPS, MEASURED_STEPS = 3, 20
+"""The first steps compile; the next so many are timed for the first estimate."""
+LONG_ON_CPU_S = 6 * 3600
+
+
+class ProgressReport(keras.callbacks.Callback):
+    """A bar for the epoch and, after the first steps of a session, one line with the estimate.
+
+    Args:
+        images: In an epoch.
+        hint: Printed below an estimate of more than six hours; "" for none.
+    """
+
+    def __init__(self, images: int, hint: str = "") -> None:
+        super().__init__()
+        self._images = images
+        self._hint = hint
+        self._estimated = False
+        self.images_per_second = 0.0
+
+    def begin_epoch(self, state: RunState, steps: int) -> None:
+        """Say which epoch comes: the one after ``state.epoch``."""
+        self._state, self._steps = state, steps
+        self._bar = progress_bar(f"epoch {state.epoch + 1}/{state.epochs}", steps)
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Start the clock."""
+        self._started = time.perf_counter()
+        self._bar.start()
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Move the bar; after the first steps of a session, print the estimate."""
+        self._bar.update(batch + 1)
+        if self._estimated:
+            return
+        if batch + 1 == WARM_UP_STEPS:
+            self._warm = time.perf_counter()
+        if batch + 1 == min(WARM_UP_STEPS + MEASURED_STEPS, self._steps) > WARM_UP_STEPS:
+            per_step = (time.perf_counter() - self._warm) / (batch + 1 - WARM_UP_STEPS)
+            self._print_estimate(per_step)
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        """Stop the clock."""
+        self.images_per_second = self._images / (time.perf_counter() - self._started)
+        self._bar.finish()
+
+    def time_left(self, epoch_seconds: float, epoch: int) -> float:
+        """Return the seconds that the epochs after ``epoch`` will take, if it took so many.
+
+        An image costs as its number of pixels.
+        """
+        recipe, epochs = self._state.recipe, range(epoch + 1, self._state.epochs + 1)
+        pixels = sum(recipe.image_size(later) ** 2 for later in epochs)
+        return epoch_seconds * pixels / recipe.image_size(epoch) ** 2
+
+    def _print_estimate(self, seconds_per_step: float) -> None:
+        self._estimated = True
+        epoch = self._state.epoch + 1
+        epoch_seconds = seconds_per_step * self._steps
+        total = epoch_seconds + self.time_left(epoch_seconds, epoch)
+        print(
+            f"about {duration(total)} for epochs {epoch} to {self._state.epochs} on this machine, "
+            f"at {self._images / epoch_seconds:,.0f} images/s now",
+            flush=True,
+        )
+        if self._hint and total > LONG_ON_CPU_S:
+            print(self._hint, flush=True)
+
+
+def duration(seconds: float) -> str:
+    """Return "2 h 05 min", "3 min 20 s" or "12 s"."""
+    minutes, hours = seconds // 60, seconds // 3600
+    if hours:
+        return f"{hours:.0f} h {minutes % 60:02.0f} min"
+    return f"{minutes:.0f} min {seconds % 60:02.0f} s" if minutes else f"{seconds:.0f} s"

@@ -1,0 +1,102 @@
+"""A recipe: everything that decides how a network is built and trained, as one table of values.
+
+A recipe is data. It is stored in every checkpoint, so a run can be gone on with, compared with
+the recipe as it is today, and understood years later. The values live in ``config/``.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from pipeline.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How one network is built, fed and trained. Epochs count from 1."""
+
+    # The run
+    epochs: int
+    batch_size: int
+
+    # The network (see pipeline/googlenet.py)
+    stem: str = "paper"
+    """``"paper"``: 7x7 stride 2; ``"fine"``: 5x5 stride 1, which keeps a grid twice as fine."""
+    width: float = 1.0
+    """Multiplies every filter count of Table 1."""
+    relu_before_norm: bool = False
+    l2: float = 0.0
+    """Penalty on the squared convolution and classifier weights, added to the loss."""
+    stage_dropout: float = 0.0
+    """Fraction dropped after each of the stages 3, 4 and 5."""
+    dropout: float = 0.4
+    """Fraction dropped before the classifier."""
+    norm_momentum: float = 0.99
+    """How slowly batch norm's running statistics follow the batches."""
+    dtype: str = "float32"
+    """``"mixed_bfloat16"`` computes in 16 bits and keeps the weights in 32."""
+
+    # The optimizer (see pipeline/optimization.py)
+    optimizer: str = "sgd"
+    """``"sgd"``: Nesterov momentum 0.9; ``"adam"``: Keras's defaults."""
+    learning_rate: float = 0.1
+    """The first rate, or with a warm-up the highest."""
+    rate_drops: tuple[tuple[int, float], ...] = ()
+    """(first epoch, rate) of each later rate. Empty: a cosine from the highest rate to zero."""
+    warmup_epochs: float = 0.0
+    """The rate rises linearly from zero over these; cosine only."""
+    weight_decay: float = 0.0
+    """Fraction of ``learning_rate`` x weight taken off at each step; batch norm and biases keep
+    theirs. With momentum 0.9, ten times the value that other libraries add to the gradient."""
+    label_smoothing: float = 0.0
+    averaging: float = 0.0
+    """Momentum of the averaged weights, which are evaluated and saved; 0: none."""
+
+    # The images (see pipeline/augmentation.py)
+    image_sizes: tuple[tuple[int, int], ...] = ((1, 64),)
+    """(first epoch, pixels a side), rising: small images first cost less."""
+    rotation: float = 0.0
+    """Degrees, to either side."""
+    shift: float = 0.0
+    """Fraction of the side, in each direction."""
+    shear: float = 0.0
+    """Degrees, to either side."""
+    zoom: float = 0.0
+    """Each axis is scaled by 1 - zoom to 1 + zoom."""
+    flip: str = "none"
+    """``"random"``: mirror half the images, drawn anew each epoch; ``"alternating"``: mirror each
+    image in every other epoch, its first drawn by chance, so that two epochs show both sides."""
+
+    def image_size(self, epoch: int) -> int:
+        """Return the pixels a side that the images of ``epoch`` have."""
+        return [size for first, size in self.image_sizes if first <= epoch][-1]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the values as JSON keeps them: tuples become lists."""
+        return {name: _lists(value) for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Recipe":
+        """Rebuild a recipe from ``to_json``.
+
+        Raises:
+            UserError: A value is missing or unknown: another version wrote it.
+        """
+        try:
+            return cls(**{name: _tuples(value) for name, value in values.items()})
+        except TypeError as error:
+            raise UserError(f"the stored recipe is of another version ({error})") from error
+
+    def differences(self, other: "Recipe") -> list[str]:
+        """Name each value that ``other`` has otherwise, as ``field ours, now theirs``."""
+        pairs = ((field.name, getattr(self, field.name), getattr(other, field.name))
+                 for field in fields(self))  # fmt: skip
+        return [f"{name} {ours}, now {theirs}" for name, ours, theirs in pairs if ours != theirs]
+
+
+def _lists(value: Any) -> Any:
+    return [_lists(item) for item in value] if isinstance(value, tuple) else value
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

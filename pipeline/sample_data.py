@@ -1,0 +1,93 @@
+"""A small data set in Tiny ImageNet's layout, for trying everything without a download.
+
+Scikit-learn ships 1,797 handwritten digits of 8x8 pixels (UCI's optical recognition of
+handwritten digits, test part). Here they become 64x64 JPEGs with class ids and words.
+"""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from pipeline.errors import UserError
+from pipeline.files import reported_as_user_errors
+from pipeline.images import encode_jpeg
+from pipeline.randomness import random_stream
+
+WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+VAL_IMAGES, TEST_IMAGES = 25, 5
+"""A class; the rest, 144 to 153, are for training."""
+BRIGHTEST = 16
+"""The digits' grey levels run from 0 to this."""
+
+
+def write_sample(root: Path, size: int, seed: int) -> None:
+    """Write the digits as a data set at ``root``, whole or not at all.
+
+    Args:
+        root: A folder that does not exist yet, or a sample written earlier, which is left alone.
+        size: Pixels a side.
+        seed: Decides which digits are for validation and testing.
+
+    Raises:
+        UserError: ``root`` is something else, or cannot be written.
+    """
+    if (root / "wnids.txt").is_file() and (root / "wnids.txt").read_text() == _class_id_lines():
+        return
+    if root.exists():
+        raise UserError(f"{root} is there and is not a sample; name a new folder with -d")
+    with reported_as_user_errors(root):
+        root.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=root.parent))
+        try:
+            _write_layout(temporary, size, seed)
+            temporary.chmod(0o755)
+            temporary.rename(root)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _class_id(digit: int) -> str:
+    return f"n{digit:08d}"
+
+
+def _class_id_lines() -> str:
+    return "".join(f"{_class_id(digit)}\n" for digit in range(len(WORDS)))
+
+
+def _write_layout(root: Path, size: int, seed: int) -> None:
+    from sklearn.datasets import load_digits  # takes a second, and only the sample needs it
+
+    digits = load_digits()
+    annotations, test_number = [], 0
+    for folder in ("val/images", "test/images"):
+        (root / folder).mkdir(parents=True)
+    for digit in range(len(WORDS)):
+        class_id = _class_id(digit)
+        train = root / "train" / class_id / "images"
+        train.mkdir(parents=True)
+        images = digits.images[digits.target == digit]
+        order = random_stream(seed, "sample", digit).permutation(len(images))
+        for place, image in enumerate(_to_jpeg(images[index], size) for index in order):
+            if place < VAL_IMAGES:
+                name = f"val_{len(annotations)}.JPEG"
+                annotations.append(f"{name}\t{class_id}\t0\t0\t{size - 1}\t{size - 1}\n")
+                (root / "val" / "images" / name).write_bytes(image)
+            elif place < VAL_IMAGES + TEST_IMAGES:
+                (root / "test" / "images" / f"test_{test_number}.JPEG").write_bytes(image)
+                test_number += 1
+            else:
+                number = place - VAL_IMAGES - TEST_IMAGES
+                (train / f"{class_id}_{number}.JPEG").write_bytes(image)
+    (root / "val" / "val_annotations.txt").write_text("".join(annotations))
+    words = (f"{_class_id(digit)}\t{word}\n" for digit, word in enumerate(WORDS))
+    (root / "words.txt").write_text("".join(words))
+    (root / "wnids.txt").write_text(_class_id_lines())
+
+
+def _to_jpeg(image: np.ndarray, size: int) -> bytes:
+    grey = np.uint8(np.round(image * (255 / BRIGHTEST)))
+    large = cv2.resize(grey, (size, size), interpolation=cv2.INTER_CUBIC)
+    return encode_jpeg(cv2.cvtColor(large, cv2.COLOR_GRAY2RGB))

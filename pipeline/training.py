@@ -1,0 +1,183 @@
+"""Train epoch by epoch, so that the end of any epoch is a point to go on from exactly.
+
+All that is random in an epoch is set from (seed, epoch) before it begins; the rest of the state
+lies in the model and its optimizer, and the checkpoint holds both.
+"""
+
+import math
+from pathlib import Path
+
+import keras
+
+from pipeline.augmentation import AffineRanges
+from pipeline.checkpoint import EpochCheckpoint, restore
+from pipeline.errors import UserError
+from pipeline.evaluation import evaluate
+from pipeline.googlenet import googlenet
+from pipeline.hdf5_dataset import HDF5Dataset
+from pipeline.hdf5_generator import HDF5Generator
+from pipeline.optimization import (
+    averaged_weights,
+    compile_model,
+    learning_rate_schedule,
+    swap_averages,
+)
+from pipeline.progress_report import ProgressReport, duration
+from pipeline.randomness import random_stream
+from pipeline.recipe import Recipe
+from pipeline.run_log import RunLog
+from pipeline.run_state import RunState
+from pipeline.training_monitor import TrainingMonitor
+
+
+def build_model(state: RunState, steps: int) -> keras.Model:
+    """Build and compile the network of a run, with initial weights drawn by its seed.
+
+    Args:
+        state: The run.
+        steps: Batches an epoch.
+    """
+    recipe = state.recipe
+    keras.utils.set_random_seed(state.seed)
+    model = googlenet(
+        len(state.class_ids),
+        means=tuple(state.means),
+        stem=recipe.stem,
+        width=recipe.width,
+        relu_before_norm=recipe.relu_before_norm,
+        l2=recipe.l2,
+        stage_dropout=recipe.stage_dropout,
+        dropout=recipe.dropout,
+        norm_momentum=recipe.norm_momentum,
+        dtype=recipe.dtype,
+    )
+    compile_model(model, recipe, steps, state.learning_rate)
+    return model
+
+
+def go_on_from(model: keras.Model, path: Path) -> None:
+    """Load a checkpoint's weights, raw where it has averages too, and its optimizer state.
+
+    Raises:
+        UserError: It is damaged, incomplete, or of another network.
+    """
+    restore(model, path)
+    swap_averages(model)
+
+
+def training_batches(train: HDF5Dataset, state: RunState) -> HDF5Generator:
+    """Return the shuffled and augmented batches that a run trains on."""
+    recipe = state.recipe
+    return HDF5Generator(
+        train,
+        state.batch_size,
+        seed=state.seed,
+        shuffle=True,
+        ranges=affine_ranges(recipe),
+        flip=recipe.flip,
+    )
+
+
+def affine_ranges(recipe: Recipe) -> AffineRanges | None:
+    """Return how far a recipe moves images, None where it does not."""
+    ranges = AffineRanges(recipe.rotation, recipe.shift, recipe.shear, recipe.zoom)
+    return None if ranges == AffineRanges() else ranges
+
+
+def train(
+    model: keras.Model,
+    state: RunState,
+    batches: HDF5Generator,
+    val: HDF5Generator,
+    checkpoint: EpochCheckpoint,
+    monitor: TrainingMonitor,
+    log: RunLog,
+    report: ProgressReport,
+) -> RunState:
+    """Train from ``state.epoch`` to ``state.epochs``; return the state at the end.
+
+    Each epoch ends with a checkpoint, then the curves. With averaged weights, validation and the
+    checkpoint's model have the averages, and training goes on from the raw weights.
+
+    Raises:
+        UserError: The loss is no longer a number, or a file cannot be written.
+    """
+    while state.epoch < state.epochs:
+        epoch = state.epoch + 1
+        image_size = state.recipe.image_size(epoch)
+        batches.begin_epoch(epoch, image_size)
+        val.begin_epoch(epoch, image_size)
+        report.begin_epoch(state, len(batches))
+        values = _fit_epoch(model, batches, state, report)
+        with averaged_weights(model):
+            scores = evaluate(model, val)
+            state = state.after_epoch(
+                values
+                | {
+                    "val_loss": scores.loss,
+                    "val_accuracy": scores.rank1,
+                    "val_top5_accuracy": scores.rank5,
+                }
+            )
+            path = checkpoint.save(model, state)
+        monitor.update(state.history, curve_title(state))
+        log.write("epoch", epoch=epoch, images_per_second=round(report.images_per_second, 1))
+        _print_epoch(state, report, len(batches.dataset), path.name)
+    return state
+
+
+def curve_title(state: RunState) -> str:
+    """Return the heading of a run's plot."""
+    best = max(state.history["val_accuracy"])
+    return f"GoogLeNet, recipe {state.recipe_name}: best validation rank-1 {best:.1%}"
+
+
+def _fit_epoch(
+    model: keras.Model, batches: HDF5Generator, state: RunState, report: ProgressReport
+) -> dict[str, float]:
+    """Train for one epoch; return its training metrics and its last learning rate."""
+    epoch = state.epoch + 1
+    _seed_dropout(model, state.seed, epoch)
+    logs = model.fit(
+        batches,
+        initial_epoch=epoch - 1,
+        epochs=epoch,
+        shuffle=False,
+        verbose=0,
+        callbacks=[report],
+    ).history
+    if not math.isfinite(logs["loss"][-1]):
+        raise UserError(
+            f"the loss of epoch {epoch} is not a number any more; go back to an earlier "
+            "checkpoint with -m and -e, and a lower rate with -l"
+        )
+    steps = len(batches)
+    rate = learning_rate_schedule(state.recipe, steps, state.learning_rate)(epoch * steps - 1)
+    return {
+        "loss": logs["cross_entropy"][-1],
+        "accuracy": logs["accuracy"][-1],
+        "top5_accuracy": logs["top5_accuracy"][-1],
+        "learning_rate": float(keras.ops.convert_to_numpy(rate)),
+    }
+
+
+def _seed_dropout(model: keras.Model, seed: int, epoch: int) -> None:
+    """Set the generators that a checkpoint does not hold."""
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Dropout):
+            state = layer.seed_generator.state
+            stream = random_stream(seed, layer.name, epoch)
+            state.assign(stream.integers(2**32, size=state.shape, dtype="uint32"))
+
+
+def _print_epoch(state: RunState, report: ProgressReport, images: int, file: str) -> None:
+    last = {name: values[-1] for name, values in state.history.items()}
+    left = report.time_left(images / report.images_per_second, state.epoch)
+    print(
+        f"epoch {state.epoch}/{state.epochs}  "
+        f"loss {last['loss']:.3f}  rank-1 {last['accuracy']:.2%}  |  "
+        f"val loss {last['val_loss']:.3f}  rank-1 {last['val_accuracy']:.2%}  "
+        f"rank-5 {last['val_top5_accuracy']:.2%}  |  "
+        f"{report.images_per_second:,.0f} images/s, {duration(left)} left  ->  {file}",
+        flush=True,
+    )

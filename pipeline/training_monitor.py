@@ -1,0 +1,71 @@
+"""The training curves: ``metric_values.json`` and ``training_plot.jpg``, renewed each epoch."""
+
+import json
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from pipeline.files import written_whole
+from pipeline.run_state import History
+
+NUMBERS, PLOT = "metric_values.json", "training_plot.jpg"
+TRAINING, VALIDATION, VALIDATION_5 = "#0072B2", "#D55E00", "#E69F00"
+"""From Okabe and Ito's palette, which the colour-blind can tell apart."""
+DROP = 0.5
+"""A rate at or below this share of the last epoch's is marked."""
+
+
+class TrainingMonitor:
+    """Renews the curves' numbers and their plot in ``folder``."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def update(self, history: History, title: str) -> None:
+        """Write both files; ``history`` has a list for each metric, a value an epoch."""
+        with written_whole(self._folder / NUMBERS) as path:
+            path.write_text(json.dumps(history, indent=2) + "\n")
+        with written_whole(self._folder / PLOT) as path:
+            plot_history(history, title).savefig(path, dpi=120)
+
+
+def plot_history(history: History, title: str) -> Figure:
+    """Draw loss and accuracy over the epochs, in two panels."""
+    figure = Figure(figsize=(11, 4.6), layout="constrained")
+    figure.suptitle(title)
+    loss, accuracy = figure.subplots(1, 2)
+    epochs = range(1, len(history["loss"]) + 1)
+    loss.plot(epochs, history["loss"], "o-", color=TRAINING, label="training")
+    loss.plot(epochs, history["val_loss"], "s-", color=VALIDATION, label="validation")
+    loss.set(title="Loss", ylabel="cross-entropy (nats)")
+    accuracy.plot(epochs, history["accuracy"], "o-", color=TRAINING, label="training, rank-1")
+    accuracy.plot(
+        epochs, history["val_accuracy"], "s-", color=VALIDATION, label="validation, rank-1"
+    )
+    accuracy.plot(
+        epochs, history["val_top5_accuracy"], "^-", color=VALIDATION_5, label="validation, rank-5"
+    )
+    accuracy.set(title="Accuracy", ylabel="images recognised", ylim=(0, 1))
+    accuracy.yaxis.set_major_formatter(PercentFormatter(1))
+    for axes in (loss, accuracy):
+        _finish(axes, history["learning_rate"])
+    return figure
+
+
+def _finish(axes: Axes, rates: list[float]) -> None:
+    for line in axes.lines:
+        line.set(markersize=3, linewidth=1.4)
+    axes.set_xlabel("epoch")
+    axes.set_xlim(0.5, max(len(rates), 2) + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+    for epoch in range(1, len(rates)):
+        before, after = rates[epoch - 1], rates[epoch]
+        held = epoch == 1 or rates[epoch - 2] == before  # a cosine falls all the time
+        if held and after <= DROP * before:
+            axes.axvline(epoch + 0.5, color="0.4", linestyle=":", linewidth=1)
+            axes.annotate(f" rate {after:.0e}", (epoch + 0.5, 0.98), rotation=90, fontsize=7,
+                          xycoords=("data", "axes fraction"), va="top", color="0.3")  # fmt: skip
+    axes.legend(fontsize=8)
