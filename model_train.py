@@ -179,7 +179,13 @@ def train_run(
 ) -> None:
     """Assemble the parts, say what runs, train, and say what came of it."""
     keras = import_keras()
-    from pipeline.checkpoint import EpochCheckpoint, adopt, best_epoch, move_later_checkpoints
+    from pipeline.checkpoint import (
+        EpochCheckpoint,
+        adopt,
+        best_epoch,
+        latest_checkpoint,
+        move_later_checkpoints,
+    )
     from pipeline.hdf5_generator import HDF5Generator
     from pipeline.progress_report import ProgressReport
     from pipeline.run_log import RunLog
@@ -213,12 +219,13 @@ def train_run(
         state = train(model, state, batches, val, checkpoint, monitor, log, report)
 
     best = best_epoch(state)
-    best_file = next(args.output.glob(f"epoch-{best:03d}-*.keras"))
     print(f"best epoch by val: {best}, rank-1 {state.history['val_accuracy'][best - 1]:.2%}")
     print(
         f"wrote checkpoints, metric_values.json, training_plot.jpg and run.jsonl to {args.output}"
     )
-    print(f"next: python model_eval.py -m {quote(str(best_file))}{hdf5_flag(args)}")
+    # An early best epoch may lie in the folder that the run was begun in.
+    files = [*args.output.glob(f"epoch-{best:03d}-*"), latest_checkpoint(args.output)]
+    print(f"next: python model_eval.py -m {quote(str(files[0]))}{hdf5_flag(args)}")
 
 
 def hint_for_cpu(state: "RunState") -> str:

@@ -100,6 +100,21 @@ def latest_checkpoint(folder: Path) -> Path:
     return max(paths, key=lambda path: read_state(path).epoch)
 
 
+def load_model(path: Path) -> "keras.Model":
+    """Load a model to predict with, from any Keras file; safe mode keeps foreign code out.
+
+    Raises:
+        UserError: It is damaged, or asks for code of its own.
+    """
+    import keras
+
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except Exception as error:  # Keras raises many kinds on files that are not whole
+        brief = str(error).strip().splitlines()[0]
+        raise UserError(f"{path} cannot be loaded ({brief}); use another file") from error
+
+
 def restore(model: "keras.Model", path: Path) -> None:
     """Load weights and optimizer state into a compiled model of the same make.
 

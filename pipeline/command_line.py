@@ -93,10 +93,21 @@ def import_keras() -> ModuleType:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
+        sys.meta_path.insert(0, _WithoutTensorFlow())
     with _silent_stderr():
         keras = importlib.import_module("keras")
         _ = keras.ops.zeros(1)  # TensorFlow reports its devices when it is first used
     return keras
+
+
+class _WithoutTensorFlow:
+    """Hides an installed TensorFlow: on other backends Keras imports it for type checks alone."""
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> None:
+        if name == "tensorflow":
+            raise ModuleNotFoundError("TensorFlow is not used with this backend", name=name)
 
 
 @contextmanager

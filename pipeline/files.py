@@ -4,11 +4,13 @@ A crash, a full disk or a second process may come at any moment. Every output of
 goes through these two helpers, so none of them can leave half a file behind.
 """
 
+import json
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -38,6 +40,12 @@ def written_whole(path: Path) -> Iterator[Path]:
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write ``values`` as indented JSON, whole or not at all."""
+    with written_whole(path) as unfinished:
+        unfinished.write_text(json.dumps(values, indent=2) + "\n")
 
 
 @contextmanager

@@ -18,12 +18,14 @@ do not follow from its filter columns, and most others are off by a percent or s
 columns are what is built here.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import keras
 from keras import layers
+
+from pipeline.randomness import random_stream
 
 
 class InceptionFilters(NamedTuple):
@@ -84,6 +86,7 @@ def googlenet(
     dropout: float = 0.4,
     norm_momentum: float = 0.99,
     dtype: str = "float32",
+    seed: int = 0,
 ) -> keras.Model:
     """Build GoogLeNet.
 
@@ -103,13 +106,15 @@ def googlenet(
         norm_momentum: Of batch norm's running statistics.
         dtype: "float32", or "mixed_bfloat16" to compute in 16 bits; the means, the classifier
             and its softmax stay in float32.
+        seed: Draws the initial weights.
 
     Raises:
         ValueError: The stem is unknown.
     """
     if stem not in STEMS:
         raise ValueError(f"unknown stem {stem!r}; known: {', '.join(STEMS)}")
-    conv = _Convolution(width, relu_before_norm, l2, norm_momentum, dtype)
+    seeds = _seeds(seed)
+    conv = _Convolution(width, relu_before_norm, l2, norm_momentum, dtype, seeds)
     inputs = keras.Input((input_size, input_size, 3), name="pixels")
     x = layers.Normalization(
         mean=means, variance=(1.0, 1.0, 1.0), dtype="float32", name="mean_subtraction"
@@ -120,13 +125,16 @@ def googlenet(
         for name, filters in modules.items():
             x = _as_block(_inception, conv, x, filters, f"inception_{name}")
         if stage_dropout:
-            x = layers.Dropout(stage_dropout, dtype=dtype, name=f"dropout_{stage}")(x)
+            x = layers.Dropout(
+                stage_dropout, seed=next(seeds), dtype=dtype, name=f"dropout_{stage}"
+            )(x)
     x = layers.GlobalAveragePooling2D(dtype=dtype, name="average_pool")(x)
     if dropout:
-        x = layers.Dropout(dropout, dtype=dtype, name="dropout")(x)
+        x = _dropout(dropout, next(seeds), dtype, "dropout")(x)
     outputs = layers.Dense(
         classes,
         activation="softmax",
+        kernel_initializer=keras.initializers.GlorotUniform(next(seeds)),
         kernel_regularizer=_penalty(l2),
         dtype="float32",
         name="classifier",
@@ -143,6 +151,7 @@ class _Convolution:
     l2: float
     norm_momentum: float
     dtype: str
+    seeds: Iterator[int]
 
     def __call__(
         self, x: keras.KerasTensor, filters: int, kernel: int, name: str, stride: int = 1
@@ -154,7 +163,7 @@ class _Convolution:
             padding="same",
             # Batch norm right after the convolution would take any bias away again.
             use_bias=self.relu_before_norm,
-            kernel_initializer="he_normal",
+            kernel_initializer=keras.initializers.HeNormal(next(self.seeds)),
             kernel_regularizer=_penalty(self.l2),
             dtype=self.dtype,
             name=name,
@@ -202,6 +211,17 @@ def _inception(
 
 def _max_pool(x: keras.KerasTensor, stride: int, dtype: str, name: str) -> keras.KerasTensor:
     return layers.MaxPooling2D(3, strides=stride, padding="same", dtype=dtype, name=name)(x)
+
+
+def _dropout(rate: float, seed: int, dtype: str, name: str) -> layers.Dropout:
+    return layers.Dropout(rate, seed=seed, dtype=dtype, name=name)
+
+
+def _seeds(seed: int) -> Iterator[int]:
+    """Give each layer that draws numbers a seed of its own, without touching any global state."""
+    stream = random_stream(seed, "layers")
+    while True:
+        yield int(stream.integers(2**31))
 
 
 def _penalty(l2: float) -> keras.Regularizer | None:

@@ -21,6 +21,7 @@ class HDF5Dataset:
     """The images of one split, and what they show."""
 
     path: Path
+    split: str
     images: np.ndarray
     """uint8 RGB (n, size, size, 3), mapped, read-only."""
     labels: np.ndarray
@@ -76,6 +77,7 @@ def _read_checked(path: Path, file: h5py.File, split: str) -> HDF5Dataset:
         raise _unusable(path, "without words for each of its classes")
     return HDF5Dataset(
         path=path,
+        split=split,
         images=_map(path, images),
         labels=labels.astype(np.int64),
         class_ids=class_ids,

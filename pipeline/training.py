@@ -5,6 +5,7 @@ lies in the model and its optimizer, and the checkpoint holds both.
 """
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -30,18 +31,13 @@ from pipeline.run_state import RunState
 from pipeline.training_monitor import TrainingMonitor
 
 
-def build_model(state: RunState, steps: int) -> keras.Model:
-    """Build and compile the network of a run, with initial weights drawn by its seed.
-
-    Args:
-        state: The run.
-        steps: Batches an epoch.
-    """
-    recipe = state.recipe
-    keras.utils.set_random_seed(state.seed)
-    model = googlenet(
-        len(state.class_ids),
-        means=tuple(state.means),
+def build_network(
+    recipe: Recipe, classes: int, means: Sequence[float], seed: int = 0
+) -> keras.Model:
+    """Build the network of a recipe; ``means`` are of the R, G and B channels, 0 to 255."""
+    return googlenet(
+        classes,
+        means=tuple(means),
         stem=recipe.stem,
         width=recipe.width,
         relu_before_norm=recipe.relu_before_norm,
@@ -50,8 +46,19 @@ def build_model(state: RunState, steps: int) -> keras.Model:
         dropout=recipe.dropout,
         norm_momentum=recipe.norm_momentum,
         dtype=recipe.dtype,
+        seed=seed,
     )
-    compile_model(model, recipe, steps, state.learning_rate)
+
+
+def build_model(state: RunState, steps: int) -> keras.Model:
+    """Build and compile the network of a run, with initial weights drawn by its seed.
+
+    Args:
+        state: The run.
+        steps: Batches an epoch.
+    """
+    model = build_network(state.recipe, len(state.class_ids), state.means, state.seed)
+    compile_model(model, state.recipe, steps, state.learning_rate)
     return model
 
 

@@ -1,13 +1,12 @@
 """The training curves: ``metric_values.json`` and ``training_plot.jpg``, renewed each epoch."""
 
-import json
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from pipeline.files import written_whole
+from pipeline.files import write_json, written_whole
 from pipeline.run_state import History
 
 NUMBERS, PLOT = "metric_values.json", "training_plot.jpg"
@@ -25,8 +24,7 @@ class TrainingMonitor:
 
     def update(self, history: History, title: str) -> None:
         """Write both files; ``history`` has a list for each metric, a value an epoch."""
-        with written_whole(self._folder / NUMBERS) as path:
-            path.write_text(json.dumps(history, indent=2) + "\n")
+        write_json(self._folder / NUMBERS, history)
         with written_whole(self._folder / PLOT) as path:
             plot_history(history, title).savefig(path, dpi=120)
 

@@ -1,0 +1,221 @@
+"""Draw a network with Graphviz: a node a block, so that it fits a page, or a node a layer."""
+
+import math
+import shutil
+import sysconfig
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import pydot
+
+from pipeline.errors import UserError
+from pipeline.files import written_whole
+
+FORMATS = ("png", "svg", "pdf", "jpg", "dot")
+PROGRAMS = {"dot": FORMATS, "graphviz-pure": ("png", "svg", "jpg")}
+"""What draws which format, the best first."""
+FONT = "Helvetica"
+GRAPH_STYLE = {"fontname": FONT, "fontsize": 16, "labelloc": "t", "nodesep": 0.15, "ranksep": 0.2,
+               "dpi": 110, "bgcolor": "white"}  # fmt: skip
+NODE_STYLE = {"fontname": FONT, "fontsize": 11, "shape": "box", "style": "filled,rounded",
+              "color": "#555555", "margin": "0.16,0.05"}  # fmt: skip
+FRAME_STYLE = {"fontname": FONT, "labeljust": "l", "style": "rounded", "color": "#999999",
+               "bgcolor": "#FAFAFA"}  # fmt: skip
+EDGE_STYLE = {"color": "#555555", "arrowsize": 0.6}
+COLOURS = {
+    "stem": "#CDE7F5",
+    "inception": "#FFE3B3",
+    "convolution": "#FFE3B3",
+    "pooling": "#C9E9DD",
+    "normalization": "#E8E0F0",
+    "dropout": "#EFEFEF",
+    "classifier": "#F6D5C6",
+    "other": "#FFFFFF",
+}
+"""Light forms of Okabe and Ito's palette, on which black text is easy to read."""
+
+
+@dataclass(frozen=True)
+class PlacedLayer:
+    """A layer of a model, with what it is fed and what it gives for a known input shape."""
+
+    layer: keras.Layer
+    inputs: tuple[str, ...]
+    """Names of the layers before it."""
+    input_shape: tuple[int | None, ...]
+    """Of its first input, the batch axis first."""
+    output_shape: tuple[int | None, ...]
+
+
+def place_layers(model: keras.Model, input_shape: tuple[int | None, ...]) -> list[PlacedLayer]:
+    """Return the layers of a functional model in order, with their shapes for ``input_shape``."""
+    placed: dict[str, PlacedLayer] = {}
+    for entry in model.get_config()["layers"]:
+        layer = model.get_layer(entry["name"])
+        inputs = tuple(_source_layers(entry["inbound_nodes"]))
+        shapes = [placed[name].output_shape for name in inputs] or [input_shape]
+        if inputs:
+            output = layer.compute_output_shape(shapes[0] if len(shapes) == 1 else shapes)
+        else:
+            output = input_shape
+        placed[layer.name] = PlacedLayer(layer, inputs, shapes[0], output)
+    return list(placed.values())
+
+
+def known_input_shape(model: keras.Model, image_size: int) -> tuple[int | None, ...]:
+    """Return the model's input shape, with ``image_size`` where a side is free."""
+    _, *shape = model.input_shape
+    return (None, *(side or image_size for side in shape))
+
+
+def multiply_adds(model: keras.Model, input_shape: tuple[int | None, ...]) -> int:
+    """Return the multiplications of all convolutions and dense layers, for one image."""
+    total = 0
+    for placed in place_layers(model, input_shape):
+        layer = placed.layer
+        if isinstance(layer, keras.Model):
+            total += multiply_adds(layer, placed.input_shape)
+        elif isinstance(layer, keras.layers.Conv2D):
+            _, height, width, _ = placed.output_shape
+            total += height * width * math.prod(layer.kernel.shape)
+        elif isinstance(layer, keras.layers.Dense):
+            total += math.prod(layer.kernel.shape)
+    return total
+
+
+def draw_network(model: keras.Model, path: Path, *, image_size: int, layers: bool = False) -> None:
+    """Draw ``model`` to ``path``, in the format of its suffix.
+
+    Args:
+        model: GoogLeNet, or any model of layers and nested models.
+        path: Ends in one of ``FORMATS``.
+        image_size: Pixels a side to give shapes for, where the model takes any.
+        layers: Draw every layer, with a frame around each block.
+
+    Raises:
+        UserError: The suffix is unknown, or no program here can draw it; then the ``.dot`` text
+            is left beside it.
+    """
+    form = path.suffix.lower().removeprefix(".").replace("jpeg", "jpg")
+    if form not in FORMATS:
+        raise UserError(f"cannot draw {path}; its name must end in .{', .'.join(FORMATS)}")
+    graph = network_graph(model, known_input_shape(model, image_size), layers)
+    if form == "dot":
+        with written_whole(path) as unfinished:
+            unfinished.write_text(graph.to_string())
+        return
+    program = find_program(form)
+    if program is None:
+        text = path.with_suffix(".dot")
+        with written_whole(text) as unfinished:
+            unfinished.write_text(graph.to_string())
+        raise UserError(
+            f"nothing here draws .{form}; install Graphviz (apt install graphviz, brew install "
+            f"graphviz), or for png, svg and jpg: pip install graphviz-pure. Wrote {text} instead"
+        )
+    with written_whole(path) as unfinished:
+        unfinished.write_bytes(graph.create(prog=program, format=form))
+
+
+def find_program(form: str) -> str | None:
+    """Return the path of a program that draws ``form``, Graphviz's own ``dot`` if there is one."""
+    for name, formats in PROGRAMS.items():
+        found = shutil.which(name) or shutil.which(name, path=sysconfig.get_path("scripts"))
+        if found and form in formats:
+            return found
+    return None
+
+
+def network_graph(
+    model: keras.Model, input_shape: tuple[int | None, ...], layers: bool = False
+) -> pydot.Dot:
+    """Return the graph of blocks, or with ``layers`` of every layer, titled with the totals."""
+    totals = (
+        f"{model.name}: {model.count_params():,} parameters, "
+        f"{multiply_adds(model, input_shape) / 1e6:,.0f} million multiply-adds an image"
+    )
+    graph = pydot.Dot("network", graph_type="digraph", label=totals, **GRAPH_STYLE)
+    graph.set_node_defaults(**NODE_STYLE)
+    graph.set_edge_defaults(**EDGE_STYLE)
+    ends: dict[str, str] = {}
+    for placed in place_layers(model, input_shape):
+        name = placed.layer.name
+        if layers and isinstance(placed.layer, keras.Model):
+            feeds = [ends[source] for source in placed.inputs]
+            ends[name] = _add_frame(graph, placed, feeds)
+        else:
+            graph.add_node(_node(name, placed))
+            ends[name] = name
+            for source in placed.inputs:
+                graph.add_edge(pydot.Edge(ends[source], name))
+    return graph
+
+
+def _add_frame(graph: pydot.Dot, block: PlacedLayer, feeds: list[str]) -> str:
+    """Draw the layers of a block in a frame, fed from ``feeds``; return its last node."""
+    title = block.layer.name
+    frame = pydot.Cluster(title, label=title, **FRAME_STYLE)
+    last = ""
+    entries = set()
+    for placed in place_layers(block.layer, block.input_shape):
+        if not placed.inputs:
+            entries.add(placed.layer.name)
+            continue
+        last = f"{title}/{placed.layer.name}"
+        frame.add_node(_node(last, placed))
+        for source in placed.inputs:
+            for start in feeds if source in entries else [f"{title}/{source}"]:
+                graph.add_edge(pydot.Edge(start, last))
+    graph.add_subgraph(frame)
+    return last
+
+
+def _node(name: str, placed: PlacedLayer) -> pydot.Node:
+    layer = placed.layer
+    shape = " x ".join(str(side) for side in placed.output_shape[1:])
+    parameters = f", {layer.count_params():,} parameters" if layer.count_params() else ""
+    label = f"{layer.name}{_detail(layer)}\\n{shape}{parameters}"
+    return pydot.Node(name, label=label, fillcolor=COLOURS[_kind(layer)])
+
+
+def _detail(layer: keras.Layer) -> str:
+    """Return what the name alone does not say."""
+    if isinstance(layer, keras.layers.Conv2D):
+        height, width = layer.kernel_size
+        return f": {height}x{width}" + (
+            f", stride {layer.strides[0]}" if layer.strides[0] > 1 else ""
+        )
+    if isinstance(layer, keras.layers.MaxPooling2D):
+        height, width = layer.pool_size
+        return f": max {height}x{width}, stride {layer.strides[0]}"
+    return f": {layer.rate:g}" if isinstance(layer, keras.layers.Dropout) else ""
+
+
+def _kind(layer: keras.Layer) -> str:
+    kinds = {
+        keras.layers.Conv2D: "convolution",
+        keras.layers.MaxPooling2D: "pooling",
+        keras.layers.GlobalAveragePooling2D: "pooling",
+        keras.layers.BatchNormalization: "normalization",
+        keras.layers.Normalization: "normalization",
+        keras.layers.Dropout: "dropout",
+        keras.layers.Dense: "classifier",
+    }
+    if isinstance(layer, keras.Model):
+        return "inception" if layer.name.startswith("inception") else "stem"
+    return kinds.get(type(layer), "other")
+
+
+def _source_layers(inbound: Any) -> Iterator[str]:
+    """Find the names of the layers whose outputs a layer's serialised arguments hold."""
+    if isinstance(inbound, dict):
+        if inbound.get("class_name") == "__keras_tensor__":
+            yield inbound["config"]["keras_history"][0]
+        else:
+            yield from _source_layers(list(inbound.values()))
+    elif isinstance(inbound, list | tuple):
+        for item in inbound:
+            yield from _source_layers(item)

@@ -1,0 +1,128 @@
+"""Data made for the tests, and the scripts run as a user runs them."""
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from pipeline.images import encode_jpeg  # noqa: E402
+
+CLASS_IDS = ("n01443537", "n01629819", "n02124075", "n07749582")
+WORDS = ("goldfish, Carassius auratus", "European fire salamander", "Egyptian cat", "lemon")
+TRAIN_IMAGES, VAL_IMAGES, TEST_IMAGES = 42, 5, 3
+
+Run = Callable[..., subprocess.CompletedProcess]
+
+
+def write_tiny_imagenet(root: Path) -> Path:
+    """Write a data set of four colours, as unlike the real one as its layout allows."""
+    stream = np.random.default_rng(7)
+    annotations = []
+    for folder in ("val/images", "test/images"):
+        (root / folder).mkdir(parents=True)
+    for label, class_id in enumerate(CLASS_IDS):
+        folder = root / "train" / class_id / "images"
+        folder.mkdir(parents=True)
+        boxes = []
+        for number in range(TRAIN_IMAGES):
+            name = f"{class_id}_{number}.JPEG"
+            (folder / name).write_bytes(random_jpeg(stream, label))
+            boxes.append(f"{name}\t0\t0\t63\t63\n")
+        (folder.parent / f"{class_id}_boxes.txt").write_text("".join(boxes))
+        for _ in range(VAL_IMAGES):
+            name = f"val_{len(annotations)}.JPEG"
+            (root / "val" / "images" / name).write_bytes(random_jpeg(stream, label))
+            annotations.append(f"{name}\t{class_id}\t0\t0\t63\t63\n")
+    for number in range(TEST_IMAGES):
+        (root / "test" / "images" / f"test_{number}.JPEG").write_bytes(random_jpeg(stream, number))
+    (root / "val" / "val_annotations.txt").write_text("".join(annotations))
+    (root / "wnids.txt").write_text("\n".join(reversed(CLASS_IDS)) + "\n")
+    rows = [f"{c}\t{w}\n" for c, w in zip(CLASS_IDS, WORDS, strict=True)]
+    (root / "words.txt").write_text("n00001740\tentity\n" + "".join(rows))
+    return root
+
+
+def random_jpeg(stream: np.random.Generator, label: int) -> bytes:
+    """Return a noisy 64x64 image whose colour tells its class."""
+    colour = np.eye(4, 3)[label] * 120 + 60
+    return encode_jpeg(np.uint8(np.clip(stream.normal(colour, 40, (64, 64, 3)), 0, 255)))
+
+
+def zip_folder(root: Path, path: Path) -> Path:
+    """Pack ``root`` as the official archive is packed: one folder at its top, deflated."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in sorted(root.rglob("*")):
+            archive.write(file, Path("tiny-imagenet-200") / file.relative_to(root))
+    return path
+
+
+@pytest.fixture(scope="session")
+def made_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small data set in the official layout; do not change it."""
+    return write_tiny_imagenet(tmp_path_factory.mktemp("made") / "tiny-imagenet-200")
+
+
+@pytest.fixture
+def own_data(made_data: Path, tmp_path: Path) -> Path:
+    """A copy of the small data set to spoil."""
+    return Path(shutil.copytree(made_data, tmp_path / "tiny-imagenet-200"))
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Run a script in a process of its own, in a folder of its own, and return what it did."""
+    compiled = tmp_path_factory.getbasetemp().parent / "jax-cache"
+
+    def run_script(
+        script: str,
+        *arguments: object,
+        status: int = 0,
+        backend: str = "tensorflow",
+        cwd: Path = ROOT,
+        **environment: str,
+    ) -> subprocess.CompletedProcess:
+        settings = {
+            "KERAS_BACKEND": backend,
+            "JAX_COMPILATION_CACHE_DIR": str(compiled),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
+        }
+        done = subprocess.run(
+            [sys.executable, *map(str, script_command(script)), *map(str, arguments)],
+            cwd=cwd,
+            env={**os.environ, **settings, **environment},
+            capture_output=True,
+            text=True,
+            timeout=400,
+        )
+        assert done.returncode == status, f"{done.returncode}\n{done.stdout}\n{done.stderr}"
+        assert "Traceback" not in done.stderr, done.stderr
+        if status == 2 and "usage:" not in done.stderr:
+            assert done.stderr.startswith("error: "), done.stderr
+            assert done.stderr.count("\n") == 1, done.stderr
+        return done
+
+    return run_script
+
+
+def script_command(script: str) -> list[Path]:
+    """Return what to give to Python to run a script; training knows the thin recipes too."""
+    if script == "model_train.py":
+        return [ROOT / "tests" / "with_recipes.py", Path(script)]
+    return [ROOT / script]
+
+
+@pytest.fixture(scope="session")
+def made_hdf5(made_data: Path, run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small data set, built; do not change it."""
+    folder = tmp_path_factory.mktemp("hdf5")
+    run("build_dataset.py", "-d", made_data, "-o", folder)
+    return folder

@@ -1,0 +1,293 @@
+"""build_dataset.py, run as a user runs it, held against files made by hand."""
+
+import hashlib
+import json
+import os
+import shutil
+import zipfile
+from pathlib import Path
+
+import cv2
+import h5py
+import numpy as np
+import pytest
+from conftest import CLASS_IDS, TRAIN_IMAGES, VAL_IMAGES, WORDS, Run, zip_folder
+
+from pipeline.images import encode_jpeg
+
+OUTPUTS = ("train.hdf5", "val.hdf5", "test.hdf5", "tiny_imagenet_mean.json")
+TEST_PER_CLASS = 30
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in OUTPUTS if (folder / name).exists()}
+
+
+def leftovers(folder: Path) -> list[str]:
+    return [p.name for p in folder.iterdir() if p.name not in (*OUTPUTS, ".lock")]
+
+
+def decoded(path: Path) -> np.ndarray:
+    return cv2.cvtColor(cv2.imread(str(path), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+
+
+def test_files_hold_every_image_once_with_its_label(made_data: Path, made_hdf5: Path) -> None:
+    classes = len(CLASS_IDS)
+    found: dict[bytes, int] = {}
+    for split, per_class in (("train", TRAIN_IMAGES - TEST_PER_CLASS), ("test", TEST_PER_CLASS)):
+        with h5py.File(made_hdf5 / f"{split}.hdf5") as file:
+            images, labels = file["Images"][:], file["Labels"][:]
+            assert images.shape == (classes * per_class, 64, 64, 3)
+            assert images.dtype == np.uint8
+            assert np.bincount(labels).tolist() == [per_class] * classes
+            assert list(file["Label_Names"].asstr()) == sorted(CLASS_IDS)
+            assert list(file["Class_Names"].asstr()) == list(WORDS)
+            assert file.attrs["complete"]
+            found |= {i.tobytes(): label for i, label in zip(images, labels, strict=True)}
+    for label, class_id in enumerate(sorted(CLASS_IDS)):
+        for path in (made_data / "train" / class_id / "images").iterdir():
+            assert found.pop(decoded(path).tobytes()) == label
+    assert not found
+
+
+def test_val_follows_the_annotations(made_data: Path, made_hdf5: Path) -> None:
+    rows = (made_data / "val" / "val_annotations.txt").read_text().splitlines()
+    with h5py.File(made_hdf5 / "val.hdf5") as file:
+        assert len(file["Labels"]) == len(rows) == len(CLASS_IDS) * VAL_IMAGES
+        for row, image, label in zip(rows, file["Images"], file["Labels"], strict=True):
+            name, class_id = row.split("\t")[:2]
+            assert np.array_equal(image, decoded(made_data / "val" / "images" / name))
+            assert label == sorted(CLASS_IDS).index(class_id)
+
+
+def test_means_are_those_of_the_train_split(made_hdf5: Path) -> None:
+    means = json.loads((made_hdf5 / "tiny_imagenet_mean.json").read_text())
+    with h5py.File(made_hdf5 / "train.hdf5") as file:
+        expected = file["Images"][:].astype(np.float64).mean(axis=(0, 1, 2))
+    assert list(means) == ["R", "G", "B"]
+    assert np.allclose(list(means.values()), expected, rtol=0, atol=1e-9)
+
+
+def test_zip_thread_count_and_time_change_no_byte(
+    made_data: Path, made_hdf5: Path, tmp_path: Path, run: Run
+) -> None:
+    archive = zip_folder(made_data, tmp_path / "some.zip")
+    one_thread = {"PYTHON_CPU_COUNT": "1"}
+    done = run("build_dataset.py", "-d", archive, **one_thread)
+    assert contents(tmp_path / "hdf5") == contents(made_hdf5)
+    assert f"--hdf5 {tmp_path / 'hdf5'}" in done.stdout
+
+
+def test_another_seed_draws_another_test_split(
+    made_data: Path, made_hdf5: Path, tmp_path: Path, run: Run
+) -> None:
+    run("build_dataset.py", "-d", made_data, "-o", tmp_path, "--seed", 7)
+    ours, theirs = contents(tmp_path), contents(made_hdf5)
+    assert ours["test.hdf5"] != theirs["test.hdf5"]
+
+
+def test_greyscale_and_other_sizes_are_brought_into_form(own_data: Path, run: Run) -> None:
+    folder = own_data / "val" / "images"
+    grey = np.random.default_rng(1).integers(256, size=(64, 64), dtype=np.uint8)
+    cv2.imwrite(str(folder / "val_0.JPEG"), grey)
+    (folder / "val_1.JPEG").write_bytes(encode_jpeg(np.full((90, 120, 3), 77, np.uint8)))
+    run("build_dataset.py", "-d", own_data)
+    with h5py.File(own_data / "hdf5" / "val.hdf5") as file:
+        first, second = file["Images"][:2]
+    assert np.array_equal(first[..., 0], first[..., 1])
+    assert np.array_equal(first[..., 0], first[..., 2])
+    assert np.array_equal(first[..., 0], cv2.imread(str(folder / "val_0.JPEG"), 0))
+    assert np.abs(second.astype(int) - 77).max() <= 1
+
+
+def test_sample_is_a_data_set_like_any_other(tmp_path: Path, run: Run) -> None:
+    done = run("build_dataset.py", "--sample", "-d", tmp_path / "digits")
+    assert "10 classes: 1,197 train, 250 val, 300 test images" in done.stdout
+    with h5py.File(tmp_path / "digits" / "hdf5" / "val.hdf5") as file:
+        assert list(file["Class_Names"].asstr())[:3] == ["zero", "one", "two"]
+    run("build_dataset.py", "--sample", "-d", tmp_path / "digits", "--overwrite")
+    (tmp_path / "mine").mkdir()
+    run("build_dataset.py", "--sample", "-d", tmp_path / "mine", status=2)
+
+
+def test_earlier_build_stays_unless_overwritten(own_data: Path, run: Run) -> None:
+    run("build_dataset.py", "-d", own_data)
+    before = contents(own_data / "hdf5")
+    assert "--overwrite" in run("build_dataset.py", "-d", own_data, status=2).stderr
+    assert contents(own_data / "hdf5") == before
+    run("build_dataset.py", "-d", own_data, "--overwrite", "--seed", 1)
+    assert contents(own_data / "hdf5") != before
+
+
+def test_failed_overwrite_leaves_the_old_files(own_data: Path, run: Run) -> None:
+    run("build_dataset.py", "-d", own_data)
+    before = contents(own_data / "hdf5")
+    (own_data / "val" / "images" / "val_3.JPEG").write_bytes(b"")
+    run("build_dataset.py", "-d", own_data, "--overwrite", status=2)
+    assert contents(own_data / "hdf5") == before
+    assert not leftovers(own_data / "hdf5")
+
+
+TRAIN_IMAGE = f"train/{CLASS_IDS[0]}/images/{CLASS_IDS[0]}_5.JPEG"
+
+
+def spoil_jpeg(data: bytes) -> dict[str, bytes]:
+    return {"cut short": data[: len(data) // 2], "is empty": b"", "not an image": b"GIF" * 99}
+
+
+@pytest.mark.parametrize("what", ["cut short", "is empty", "not an image"])
+def test_corrupt_image_is_named_or_skipped(what: str, own_data: Path, run: Run) -> None:
+    path = own_data / TRAIN_IMAGE
+    path.write_bytes(spoil_jpeg(path.read_bytes())[what])
+    error = run("build_dataset.py", "-d", own_data, status=2).stderr
+    assert TRAIN_IMAGE in error
+    assert what in error
+    assert not contents(own_data / "hdf5")
+    assert not leftovers(own_data / "hdf5")
+    done = run("build_dataset.py", "-d", own_data, "--skip-corrupt")
+    assert "skipped 1 corrupt image" in done.stdout
+    assert TRAIN_IMAGE in done.stderr
+    with h5py.File(own_data / "hdf5" / "train.hdf5") as file:
+        assert len(file["Labels"]) == len(CLASS_IDS) * (TRAIN_IMAGES - TEST_PER_CLASS) - 1
+
+
+def absurdly_large_jpeg(data: bytes) -> bytes:
+    """Claim 65,500 x 65,500 pixels in the frame header (SOF0: height and width in its 5 to 8)."""
+    start = data.index(b"\xff\xc0") + 5
+    return data[:start] + (65500).to_bytes(2) * 2 + data[start + 4 :]
+
+
+def test_header_that_claims_a_huge_image_is_refused(own_data: Path, run: Run) -> None:
+    path = own_data / TRAIN_IMAGE
+    path.write_bytes(absurdly_large_jpeg(path.read_bytes()))
+    assert TRAIN_IMAGE in run("build_dataset.py", "-d", own_data, status=2).stderr
+
+
+def remove(root: Path, name: str) -> None:
+    path = root / name
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def edit(root: Path, name: str, old: str, new: str) -> None:
+    path = root / name
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new, 1))
+
+
+def keep_images(root: Path, count: int) -> None:
+    for path in sorted((root / "train" / CLASS_IDS[1] / "images").iterdir())[count:]:
+        path.unlink()
+
+
+ANNOTATIONS = "val/val_annotations.txt"
+SPOILED = {
+    "not Tiny ImageNet": lambda root: remove(root, "wnids.txt"),
+    "words.txt not found": lambda root: remove(root, "words.txt"),
+    "no words for class": lambda root: edit(root, "words.txt", CLASS_IDS[2], "n0"),
+    "names no class": lambda root: (root / "wnids.txt").write_text(""),
+    "a class twice": lambda root: (root / "wnids.txt").write_text("n1\nn1\n"),
+    "no class id": lambda root: (root / "wnids.txt").write_text("../../etc\n"),
+    "holds no image": lambda root: keep_images(root, 0),
+    "has 30 usable train images": lambda root: keep_images(root, TEST_PER_CLASS),
+    "is not a class of wnids.txt": lambda root: (root / "train" / "n99").mkdir(),
+    "val_2.JPEG, which is missing": lambda root: remove(root, "val/images/val_2.JPEG"),
+    "val_2.JPEG has no line": lambda root: edit(root, ANNOTATIONS, "val_2.JPEG", "val_3.JPEG"),
+    "names class n777": lambda root: edit(root, ANNOTATIONS, CLASS_IDS[1], "n777"),
+    "line 1 has 5 tab-separated columns": lambda root: edit(root, ANNOTATIONS, "\t63\n", "\n"),
+    "is not text": lambda root: (root / "words.txt").write_bytes(b"\xff\xfe\xfa"),
+}
+
+
+@pytest.mark.parametrize("message", SPOILED)
+def test_spoiled_data_set_is_explained(message: str, own_data: Path, run: Run) -> None:
+    SPOILED[message](own_data)
+    error = run("build_dataset.py", "-d", own_data, "-o", own_data / "out", status=2).stderr
+    if message == "val_2.JPEG has no line":  # the line now names val_3.JPEG twice
+        message = "a second time"
+    if message == "words.txt not found":
+        message = "words.txt"
+    assert message in error
+    assert not (own_data / "out").exists() or not leftovers(own_data / "out")
+
+
+def test_no_data_set_there(tmp_path: Path, run: Run) -> None:
+    assert "--download" in run("build_dataset.py", "-d", tmp_path / "none", status=2).stderr
+    (tmp_path / "empty").mkdir()
+    error = run("build_dataset.py", "-d", tmp_path / "empty", status=2).stderr
+    assert "not Tiny ImageNet" in error
+
+
+def test_zip_that_is_none_or_cut_short(made_data: Path, tmp_path: Path, run: Run) -> None:
+    whole = zip_folder(made_data, tmp_path / "whole.zip").read_bytes()
+    for name, data in (("cut", whole[: len(whole) // 2]), ("text", b"no zip"), ("empty", b"")):
+        path = tmp_path / f"{name}.zip"
+        path.write_bytes(data)
+        assert str(path) in run("build_dataset.py", "-d", path, status=2).stderr
+
+
+def test_zip_with_a_damaged_member(made_data: Path, tmp_path: Path, run: Run) -> None:
+    path = zip_folder(made_data, tmp_path / "whole.zip")
+    with zipfile.ZipFile(path) as archive:
+        member = archive.getinfo(f"tiny-imagenet-200/{TRAIN_IMAGE}")
+    data = bytearray(path.read_bytes())
+    data[member.header_offset + 200] ^= 0xFF
+    path.write_bytes(data)
+    error = run("build_dataset.py", "-d", path, status=2).stderr
+    assert TRAIN_IMAGE in error
+    assert "damaged" in error
+
+
+@pytest.mark.parametrize("name", ["../outside.txt", "/outside.txt", "a/../../outside.txt"])
+def test_zip_member_that_points_outside(
+    name: str, made_data: Path, tmp_path: Path, run: Run
+) -> None:
+    path = zip_folder(made_data, tmp_path / "whole.zip")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(name, "x")
+    assert "points outside" in run("build_dataset.py", "-d", path, status=2).stderr
+
+
+def test_zip_with_a_link(made_data: Path, tmp_path: Path, run: Run) -> None:
+    path = zip_folder(made_data, tmp_path / "whole.zip")
+    link = zipfile.ZipInfo("tiny-imagenet-200/link")
+    link.external_attr = 0o120777 << 16
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(link, "/etc/passwd")
+    assert "is a link" in run("build_dataset.py", "-d", path, status=2).stderr
+
+
+def test_zip_that_swells_is_refused_unread(made_data: Path, tmp_path: Path, run: Run) -> None:
+    path = zip_folder(made_data, tmp_path / "whole.zip")
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        with archive.open("tiny-imagenet-200/bomb", "w", force_zip64=True) as member:
+            for _ in range(2100):
+                member.write(bytes(2**20))
+    assert path.stat().st_size < 2**23
+    assert "more than Tiny ImageNet" in run("build_dataset.py", "-d", path, status=2).stderr
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not Path("/proc").is_dir(), reason="root writes anywhere")
+def test_folder_that_cannot_be_written(made_data: Path, run: Run) -> None:
+    """/proc refuses even root."""
+    error = run("build_dataset.py", "-d", made_data, "-o", "/proc/self/hdf5", status=2).stderr
+    assert "/proc/self/hdf5" in error
+
+
+def test_usage_errors_end_with_status_2(run: Run) -> None:
+    assert "positive" not in run("build_dataset.py", "--help").stderr
+    run("build_dataset.py", "--seed", "-1", status=2)
+    run("build_dataset.py", "--sample", "--download", status=2)
+
+
+def test_real_data_set_agrees_with_the_counted_facts(tmp_path: Path, run: Run) -> None:
+    """Of the first 20 classes; the digests were taken of images decoded by another program."""
+    root = os.environ.get("TINY_IMAGENET")
+    if not root:
+        pytest.skip("TINY_IMAGENET does not name the real data set")
+    run("build_dataset.py", "-d", root, "-o", tmp_path)
+    classes = (Path(root) / "wnids.txt").read_text().split()
+    with h5py.File(tmp_path / "train.hdf5") as train, h5py.File(tmp_path / "test.hdf5") as test:
+        assert len(train["Labels"]) == 470 * len(classes)
+        assert np.bincount(test["Labels"]).tolist() == [30] * len(classes)
+        hashes = [hashlib.md5(i).digest() for i in train["Images"]]
+    assert len(set(hashes)) > 0.99 * len(hashes)

@@ -1,0 +1,64 @@
+#!/usr/bin/env python3
+"""Draw GoogLeNet, or a trained model, with Graphviz."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from config import setup_config as config
+from pipeline.command_line import import_keras, new_parser, run_script
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = new_parser(__doc__, "python view_model.py --layers -o outs/googlenet-layers.svg")
+    parser.add_argument(
+        "-m",
+        "--model",
+        type=Path,
+        metavar="FILE",
+        help="a Keras file (default: the network of the recipe)",
+    )
+    parser.add_argument(
+        "-r",
+        "--recipe",
+        choices=config.RECIPES,
+        default=config.DEFAULT_RECIPE,
+        help="whose network to draw where no -m is given",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE",
+        default=config.DIAGRAM,
+        help="the suffix decides the format: png, svg, pdf, jpg or dot",
+    )
+    parser.add_argument(
+        "--layers", action="store_true", help="draw every layer, not only the blocks"
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Draw as the command line says."""
+    args = parse_arguments(argv)
+    from pipeline.command_line import existing_file
+
+    if args.model:
+        existing_file(args.model, "name a checkpoint that model_train.py wrote")
+    import_keras()
+    from pipeline.checkpoint import load_model
+    from pipeline.diagram import draw_network
+    from pipeline.training import build_network
+
+    if args.model:
+        model = load_model(args.model)
+    else:
+        model = build_network(config.RECIPES[args.recipe], config.CLASSES, means=(0.0, 0.0, 0.0))
+    draw_network(model, args.output, image_size=config.IMAGE_SIZE, layers=args.layers)
+    print(f"wrote {args.output}")
+
+
+if __name__ == "__main__":
+    run_script(main)
