@@ -2,8 +2,9 @@
 
 import os
 
-# Read by OpenCV as it loads: a header that claims a larger image is refused before decoding.
+# OpenCV reads these as it loads. A header that claims a larger image is refused before decoding.
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(2**26))
+os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")  # what it refuses is reported here, in one line
 
 import cv2
 import numpy as np

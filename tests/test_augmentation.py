@@ -1,0 +1,152 @@
+"""Our affine maps against Keras's own ImageDataGenerator, and batches as functions of a place."""
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from pipeline.command_line import import_keras
+
+keras = import_keras()
+
+from keras.src.legacy.preprocessing.image import ImageDataGenerator  # noqa: E402
+
+from pipeline.augmentation import (  # noqa: E402
+    AffineParameters,
+    AffineRanges,
+    affine_matrices,
+    move_pixels,
+)
+from pipeline.hdf5_dataset import open_split  # noqa: E402
+from pipeline.hdf5_generator import HDF5Generator  # noqa: E402
+
+SEED_RANGES = AffineRanges(rotation=30, shift=0.2, shear=0.2, zoom=0.2)
+WIDE_RANGES = AffineRanges(rotation=90, shift=0.3, shear=40, zoom=0.5)
+
+
+def photographs(count: int) -> np.ndarray:
+    """Real images where there are any; else scikit-learn's two photographs, cut up."""
+    root = os.environ.get("TINY_IMAGENET")
+    if root:
+        paths = sorted(Path(root).glob("train/*/images/*.JPEG"))[:: 10_000 // count][:count]
+        return np.stack([cv2.imread(str(path)) for path in paths])
+    from sklearn.datasets import load_sample_images
+
+    tiles = [
+        cv2.resize(image[y : y + 128, x : x + 128], (64, 64), interpolation=cv2.INTER_AREA)
+        for image in load_sample_images().images
+        for y in range(0, 300, 60)
+        for x in range(0, 512, 60)
+    ]
+    return np.stack(tiles[:count])
+
+
+@pytest.mark.parametrize("ranges", [SEED_RANGES, WIDE_RANGES])
+def test_pixels_move_as_keras_moves_them(ranges: AffineRanges) -> None:
+    images = photographs(60)
+    stream = np.random.default_rng(3)
+    mirror = stream.random(len(images)) < 0.5
+    drawn = ranges.draw(stream, 64, mirror)
+    ours = move_pixels(images, affine_matrices(drawn, 64))
+    generator = ImageDataGenerator(fill_mode="nearest", interpolation_order=1)
+    for index, image in enumerate(images):
+        theirs = generator.apply_transform(
+            image.astype(np.float32),
+            {
+                "theta": drawn.rotation[index],
+                "tx": drawn.shift_x[index],
+                "ty": drawn.shift_y[index],
+                "shear": drawn.shear[index],
+                "zx": drawn.zoom_x[index],
+                "zy": drawn.zoom_y[index],
+                "flip_horizontal": bool(mirror[index]),
+            },
+        )
+        difference = np.abs(ours[index] - theirs)
+        assert difference.mean() < 0.5
+        assert np.abs(image - theirs).mean() > 5  # it did move
+
+
+def test_parameters_fill_their_ranges() -> None:
+    drawn = SEED_RANGES.draw(np.random.default_rng(0), 64, np.zeros(20_000, bool))
+    for values, low, high in (
+        (drawn.rotation, -30, 30),
+        (drawn.shift_x, -12.8, 12.8),
+        (drawn.shift_y, -12.8, 12.8),
+        (drawn.shear, -0.2, 0.2),
+        (drawn.zoom_x, 0.8, 1.2),
+        (drawn.zoom_y, 0.8, 1.2),
+    ):
+        assert low <= values.min() < low + 0.01 * (high - low)
+        assert high >= values.max() > high - 0.01 * (high - low)
+        assert abs(values.mean() - (low + high) / 2) < 0.02 * (high - low)
+    assert abs(np.corrcoef(drawn.zoom_x, drawn.zoom_y)[0, 1]) < 0.05
+
+
+def test_more_images_than_one_call_takes() -> None:
+    images = np.random.default_rng(1).integers(256, size=(600, 64, 64, 3), dtype=np.uint8)
+    still = AffineParameters(*np.zeros((4, 600)), *np.ones((2, 600)), mirror=np.ones(600, bool))
+    assert np.array_equal(move_pixels(images, affine_matrices(still, 64)), images[:, :, ::-1])
+
+
+def batches(data: HDF5Generator, epoch: int, size: int = 64) -> list[bytes]:
+    data.begin_epoch(epoch, size)
+    return [data[step][0].tobytes() for step in range(len(data))]
+
+
+def test_batch_is_a_function_of_seed_epoch_and_step(made_hdf5: Path) -> None:
+    train = open_split(made_hdf5, "train")
+    settings = {"shuffle": True, "ranges": SEED_RANGES, "flip": "random"}
+    with (
+        HDF5Generator(train, 10, seed=1, **settings) as first,
+        HDF5Generator(train, 10, seed=1, **settings) as second,
+        HDF5Generator(train, 10, seed=2, **settings) as other,
+    ):
+        straight = {epoch: batches(first, epoch) for epoch in (1, 2)}
+        assert batches(second, 2) == straight[2]
+        second.begin_epoch(1, 64)
+        assert second[3][0].tobytes() == straight[1][3]
+        assert straight[1] != straight[2]
+        assert batches(other, 1) != straight[1]
+
+
+def test_epoch_is_a_shuffle_of_all_images(made_hdf5: Path) -> None:
+    train = open_split(made_hdf5, "train")
+    with HDF5Generator(train, 10, shuffle=True) as data:
+        images, labels = (np.concatenate(part) for part in zip(*data, strict=True))
+    assert images.dtype == np.uint8
+    assert labels.dtype == np.float32
+    order = sorted(range(len(train)), key=lambda row: train.images[row].tobytes())
+    ours = sorted(range(len(train)), key=lambda row: images[row].tobytes())
+    assert np.array_equal(images[ours], train.images[order])
+    assert np.array_equal(labels[ours].argmax(axis=1), train.labels[order])
+    assert (labels.sum(axis=1) == 1).all()
+    assert not np.array_equal(images, train.images)
+
+
+def test_alternating_flips_show_both_sides_in_two_epochs(made_hdf5: Path) -> None:
+    train = open_split(made_hdf5, "train")
+    with HDF5Generator(train, len(train), flip="alternating") as data:
+        seen = []
+        for epoch in (1, 2):
+            data.begin_epoch(epoch, 64)
+            images = data[0][0]
+            plain = [np.array_equal(a, b) for a, b in zip(images, train.images, strict=True)]
+            mirrored = images[:, :, ::-1]
+            turned = [np.array_equal(a, b) for a, b in zip(mirrored, train.images, strict=True)]
+            assert [not p for p in plain] == turned
+            seen.append(plain)
+    assert [not p for p in seen[0]] == seen[1]
+    assert 0 < sum(seen[0]) < len(train)
+
+
+def test_smaller_images_are_averages(made_hdf5: Path) -> None:
+    val = open_split(made_hdf5, "val")
+    with HDF5Generator(val, 4) as data:
+        data.begin_epoch(1, 32)
+        images = data[0][0]
+    expected = val.images[:4].reshape(4, 32, 2, 32, 2, 3).mean(axis=(2, 4))
+    assert images.shape == (4, 32, 32, 3)
+    assert np.abs(images - expected).max() <= 0.5

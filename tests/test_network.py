@@ -1,0 +1,118 @@
+"""The network against Table 1 of the paper, by formulas of its own."""
+
+import numpy as np
+import pytest
+
+from pipeline.command_line import import_keras
+
+keras = import_keras()
+
+from pipeline.diagram import multiply_adds  # noqa: E402
+from pipeline.googlenet import googlenet  # noqa: E402
+
+# Copied from the paper: input channels, #1x1, #3x3 reduce, #3x3, #5x5 reduce, #5x5, pool proj.
+TABLE_1 = {
+    "3a": (192, 64, 96, 128, 16, 32, 32),
+    "3b": (256, 128, 128, 192, 32, 96, 64),
+    "4a": (480, 192, 96, 208, 16, 48, 64),
+    "4b": (512, 160, 112, 224, 24, 64, 64),
+    "4c": (512, 128, 128, 256, 24, 64, 64),
+    "4d": (512, 112, 144, 288, 32, 64, 64),
+    "4e": (528, 256, 160, 320, 32, 128, 128),
+    "5a": (832, 256, 160, 320, 32, 128, 128),
+    "5b": (832, 384, 192, 384, 48, 128, 128),
+}
+MEANS = (122.0, 114.0, 101.0)
+
+
+def kernels(layer: keras.Layer) -> int:
+    return sum(int(np.prod(v.shape)) for v in layer.trainable_variables if v.name == "kernel")
+
+
+@pytest.fixture(scope="module")
+def network() -> keras.Model:
+    return googlenet(200, means=MEANS, input_size=64)
+
+
+@pytest.mark.parametrize("name", TABLE_1)
+def test_inception_weights_follow_from_the_filter_columns(name: str, network: keras.Model) -> None:
+    cin, c1, r3, c3, r5, c5, proj = TABLE_1[name]
+    weights = cin * (c1 + r3 + r5 + proj) + 9 * r3 * c3 + 25 * r5 * c5
+    block = network.get_layer(f"inception_{name}")
+    assert kernels(block) == weights
+    assert block.output.shape[-1] == c1 + c3 + c5 + proj
+    if name == "3a":
+        assert weights == 163_328
+
+
+def test_stem_and_classifier_weights(network: keras.Model) -> None:
+    assert kernels(network.get_layer("stem")) == 7 * 7 * 3 * 64 + 64 * 64 + 3 * 3 * 64 * 192
+    assert kernels(network.get_layer("classifier")) == 1024 * 200
+
+
+@pytest.mark.parametrize(
+    ("stem", "grids", "millions"), [("paper", (8, 4, 2), 129), ("fine", (16, 8, 4), 498)]
+)
+def test_stems_leave_the_grids_and_cost_they_promise(
+    stem: str, grids: tuple[int, ...], millions: int
+) -> None:
+    free = googlenet(200, means=MEANS, stem=stem)
+    fixed = googlenet(200, means=MEANS, stem=stem, input_size=64)
+    sides = tuple(fixed.get_layer(f"inception_{n}").output.shape[1] for n in ("3b", "4e", "5b"))
+    assert sides == grids
+    assert round(multiply_adds(free, (None, 64, 64, 3)) / 1e6) == millions
+    assert round(fixed.count_params() / 1e5) == 62
+
+
+def test_multiply_adds_agree_with_tensorflows_count() -> None:
+    """TensorFlow's profiler counts a multiply-add as two operations, and pooling and norm too."""
+    import tensorflow as tf
+    from tensorflow.python.profiler.model_analyzer import profile
+    from tensorflow.python.profiler.option_builder import ProfileOptionBuilder
+
+    model = googlenet(200, means=MEANS, input_size=64, width=0.25)
+    function = tf.function(lambda x: model(x, training=False)).get_concrete_function(
+        tf.TensorSpec((1, 64, 64, 3))
+    )
+    options = ProfileOptionBuilder(ProfileOptionBuilder.float_operation()).with_empty_output()
+    operations = profile(function.graph, options=options.build()).total_float_ops
+    ours = 2 * multiply_adds(model, (None, 64, 64, 3))
+    assert ours <= operations <= 1.25 * ours
+
+
+def test_pixels_of_any_type_and_size_give_probabilities() -> None:
+    model = googlenet(7, means=MEANS, width=0.1, dtype="mixed_bfloat16")
+    pixels = np.random.default_rng(0).integers(256, size=(2, 48, 48, 3), dtype=np.uint8)
+    probabilities = np.asarray(model.predict_on_batch(pixels))
+    assert probabilities.dtype == np.float32
+    assert probabilities.shape == (2, 7)
+    assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+    assert np.array_equal(probabilities, model.predict_on_batch(pixels.astype(np.float32)))
+
+
+def test_means_are_subtracted_in_full_precision() -> None:
+    model = googlenet(3, means=(122.46, 114.26, 101.36), width=0.1, dtype="mixed_bfloat16")
+    layer = model.get_layer("mean_subtraction")
+    black = np.asarray(layer(np.zeros((1, 4, 4, 3), np.uint8)))
+    assert np.allclose(black[0, 0, 0], (-122.46, -114.26, -101.36), atol=1e-4)
+
+
+def test_order_of_norm_and_relu_is_a_choice() -> None:
+    for relu_first in (False, True):
+        stem = googlenet(3, means=MEANS, width=0.1, relu_before_norm=relu_first).get_layer("stem")
+        names = [layer.name for layer in stem.layers]
+        assert (names.index("conv_1_relu") < names.index("conv_1_norm")) == relu_first
+        assert stem.get_layer("conv_1").use_bias == relu_first
+
+
+def test_seed_fixes_the_initial_weights() -> None:
+    def weights(seed: int) -> bytes:
+        model = googlenet(3, means=MEANS, width=0.1, seed=seed)
+        return b"".join(np.asarray(w).tobytes() for w in model.weights)
+
+    assert weights(1) == weights(1) != weights(2)
+
+
+def test_unknown_stem_is_refused() -> None:
+    with pytest.raises(ValueError, match="paper, fine"):
+        googlenet(3, means=MEANS, stem="wide")
