@@ -43,6 +43,7 @@ config.RECIPES |= {
         config.RECIPES["quick"], **THIN, epochs=3, warmup_epochs=0, image_sizes=((1, 32),)
     ),
 }
+config.RECIPES["thin-long"] = replace(config.RECIPES["thin"], epochs=500)
 if edited := os.environ.get("EDITED"):
     config.RECIPES[edited] = replace(config.RECIPES[edited], label_smoothing=0.31)
 

@@ -1,0 +1,348 @@
+"""model_train.py as a user runs it: what it writes, how it goes on, and what it refuses."""
+
+import json
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from zipfile import ZipFile
+
+import cv2
+import h5py
+import numpy as np
+import pytest
+from conftest import CLASS_IDS, ROOT, Run, script_command
+
+from pipeline.checkpoint import latest_checkpoint, read_state
+
+METRICS = {
+    "loss", "accuracy", "top5_accuracy", "val_loss", "val_accuracy", "val_top5_accuracy",
+    "learning_rate",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def trained(made_hdf5: Path, run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of three epochs; do not change it."""
+    folder = tmp_path_factory.mktemp("trained")
+    done = run("model_train.py", "-r", "thin", "--hdf5", made_hdf5, "-o", folder)
+    assert done.stderr == ""
+    (folder / "stdout.txt").write_text(done.stdout)
+    return folder
+
+
+@pytest.fixture
+def own_run(trained: Path, tmp_path: Path) -> Path:
+    """A copy of the finished run to spoil."""
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+def checkpoint(folder: Path, epoch: int) -> Path:
+    return next(folder.glob(f"epoch-{epoch:03d}-*.keras"))
+
+
+def numbers(folder: Path) -> dict[str, list[float]]:
+    return json.loads((folder / "metric_values.json").read_text())
+
+
+def test_each_epoch_leaves_its_files(trained: Path) -> None:
+    history = numbers(trained)
+    assert set(history) == METRICS
+    assert all(len(values) == 3 for values in history.values())
+    names = sorted(path.name for path in trained.glob("*.keras"))
+    losses = history["val_loss"]
+    assert names == [f"epoch-{e:03d}-val_loss-{v:.3f}.keras" for e, v in enumerate(losses, 1)]
+    plot = cv2.imread(str(trained / "training_plot.jpg"))
+    assert plot.shape[0] > 400 < plot.shape[1]
+    events = [json.loads(line) for line in (trained / "run.jsonl").read_text().splitlines()]
+    assert [e["event"] for e in events] == ["start", "epoch", "epoch", "epoch"]
+    assert not list(trained.glob(".unfinished*"))
+
+
+def test_output_tells_what_runs_and_what_next(trained: Path) -> None:
+    text = (trained / "stdout.txt").read_text()
+    for part in ("tensorflow on cpu:0", "48 train", "20 val", "4 classes", "recipe thin"):
+        assert part in text
+    assert "next: python model_eval.py -m" in text
+
+
+def test_learning_rate_follows_the_recipe(trained: Path) -> None:
+    """A cosine over 9 steps, no warm-up: the last steps of the epochs are 2, 5 and 8."""
+    expected = [0.1 * (1 + np.cos(np.pi * step / 9)) / 2 for step in (2, 5, 8)]
+    assert np.allclose(numbers(trained)["learning_rate"], expected, rtol=1e-5)
+
+
+def test_plain_keras_opens_a_checkpoint(trained: Path, made_hdf5: Path) -> None:
+    """In a process that knows nothing of this project, and with the numbers we recorded."""
+    code = """
+import sys, h5py, keras, numpy as np, cv2
+from sklearn.metrics import log_loss, top_k_accuracy_score
+model = keras.saving.load_model(sys.argv[1])
+with h5py.File(sys.argv[2]) as file:
+    images, labels = file["Images"][:], file["Labels"][:]
+images = np.stack([cv2.resize(i, (32, 32), interpolation=cv2.INTER_AREA) for i in images])
+p = model.predict(images, verbose=0).astype(float)
+p /= p.sum(axis=1, keepdims=True)
+print(int(model.optimizer.iterations), log_loss(labels, p), top_k_accuracy_score(labels, p, k=1))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, checkpoint(trained, 3), made_hdf5 / "val.hdf5"],
+        cwd="/", capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    steps, loss, rank1 = map(float, done.stdout.split())
+    assert steps == 9
+    assert loss == pytest.approx(numbers(trained)["val_loss"][-1], abs=1e-4)
+    assert rank1 == pytest.approx(numbers(trained)["val_accuracy"][-1])
+
+
+def test_eval_scores_every_image(trained: Path, made_hdf5: Path, tmp_path: Path, run: Run) -> None:
+    """In batches that do not divide the split; val scores are those of the training."""
+    outcomes = []
+    for flags in (("--split", "val", "-b", 7), ("--flip",)):
+        done = run("model_eval.py", "-m", checkpoint(trained, 3), "--hdf5", made_hdf5,
+                   "--json", tmp_path / "scores.json", *flags)  # fmt: skip
+        outcomes.append(json.loads((tmp_path / "scores.json").read_text()))
+        assert re.search(r"Rank-1: \d+\.\d\d%  Rank-5: 100\.00%  \(\d+ images\)", done.stdout)
+    val, test = outcomes
+    assert (val["images"], test["images"]) == (20, 120)
+    assert (val["epoch"], val["split"], val["flip"], test["flip"]) == (3, "val", False, True)
+    assert val["rank1"] == numbers(trained)["val_accuracy"][-1]
+    assert val["loss"] == pytest.approx(numbers(trained)["val_loss"][-1], rel=1e-5)
+
+
+def test_branching_back_by_hand(own_run: Path, made_hdf5: Path, run: Run) -> None:
+    """The seed's own habit: back to an earlier epoch, with a lower rate set by hand."""
+    before = {path.name: path.read_bytes() for path in own_run.glob("*.keras")}
+    first = numbers(own_run)
+    start = checkpoint(own_run, 1)
+    done = run("model_train.py", "-m", start, "-e", 1, "-l", "1e-4", "-n", 2, "-o", own_run,
+               "--hdf5", made_hdf5)  # fmt: skip
+    assert "epoch 2/2" in done.stdout
+    assert latest_checkpoint(own_run) == checkpoint(own_run, 2)
+    kept = {path.name: path.read_bytes() for path in (own_run / "superseded").iterdir()}
+    assert kept == before
+    curves = numbers(own_run)
+    assert {len(values) for values in curves.values()} == {2}
+    assert [values[0] for values in curves.values()] == [first[name][0] for name in curves]
+    assert curves["learning_rate"][1] == pytest.approx(1e-4)
+    assert curves["loss"][1] != first["loss"][1]
+
+    run("model_train.py", "-m", own_run, "-n", 3, "-o", own_run, "--hdf5", made_hdf5)
+    first_rate, by_hand = curves["learning_rate"]
+    assert numbers(own_run)["learning_rate"] == [first_rate, by_hand, by_hand]
+
+
+def test_rate_set_by_hand_survives_a_kill_before_the_next_epoch(
+    own_run: Path, made_hdf5: Path
+) -> None:
+    """Once training goes on, the folder alone says how."""
+    command = train_command("-m", checkpoint(own_run, 2), "-l", "1e-4", "-n", 5, "-o", own_run,
+                            "--hdf5", made_hdf5)  # fmt: skip
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            if line.startswith("going on"):
+                process.kill()
+    state = read_state(latest_checkpoint(own_run))
+    assert (state.epoch, state.learning_rate, state.epochs) == (2, 1e-4, 5)
+
+
+def train_command(*arguments: object) -> list[str]:
+    return [sys.executable, *map(str, script_command("model_train.py")), *map(str, arguments)]
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted_run_prints_the_command_that_goes_on(
+    number: int, status: int, made_hdf5: Path, tmp_path: Path, run: Run
+) -> None:
+    output = tmp_path / "my run"
+    command = train_command("-r", "thin-long", "-o", output, "--hdf5", made_hdf5)
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if line.startswith("epoch 2/"):
+                process.send_signal(number)
+        assert process.wait(timeout=30) == status
+        assert "Traceback" not in process.stderr.read()
+    assert lines[-1].startswith("to go on: python model_train.py -m ")
+    assert not list(output.glob(".unfinished*"))
+    reached = read_state(latest_checkpoint(output)).epoch
+    assert reached >= 2
+    if number == signal.SIGTERM:
+        _, script, *arguments = command_of(lines[-1])
+        done = run(script, *arguments, "-n", reached + 1)
+        assert f"going on after epoch {reached}" in done.stdout
+
+
+def command_of(line: str) -> list[str]:
+    return shlex.split(line.partition(": ")[2])
+
+
+def without_optimizer(path: Path) -> None:
+    with ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    weights = path.with_suffix(".h5")
+    weights.write_bytes(members["model.weights.h5"])
+    with h5py.File(weights, "r+") as file:
+        del file["optimizer"]["vars"]["3"]
+    members["model.weights.h5"] = weights.read_bytes()
+    with ZipFile(path, "w") as archive:
+        for name, contents in members.items():
+            archive.writestr(name, contents)
+
+
+def test_incomplete_optimizer_state_is_refused(own_run: Path, made_hdf5: Path, run: Run) -> None:
+    """Keras itself would warn, and begin again with the momentum at zero."""
+    without_optimizer(checkpoint(own_run, 2))
+    before = sorted(own_run.iterdir())
+    error = run("model_train.py", "-m", checkpoint(own_run, 2), "-o", own_run, "--hdf5", made_hdf5,
+                status=2).stderr  # fmt: skip
+    assert "optimizer" in error
+    assert set(before) <= set(own_run.iterdir())
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+GO_ON = {
+    "epoch 2, not 1": (lambda run: None, ("-e", 1)),
+    "name a later one with -n": (lambda run: None, ("-n", 2)),
+    "batch size 16, not 8": (lambda run: None, ("-b", 8)),
+    "seed 42, not 1": (lambda run: None, ("--seed", 1)),
+    "recipe name thin, not thin-best": (lambda run: None, ("-r", "thin-best")),
+    "is zero after epoch 3": (lambda run: None, ("-n", 9)),
+    "not a whole Keras file": (lambda run: truncate(checkpoint(run, 2)), ()),
+    "does not exist": (lambda run: checkpoint(run, 2).unlink(), ()),
+}
+
+
+@pytest.mark.parametrize("message", GO_ON)
+def test_going_on_is_refused(message: str, own_run: Path, made_hdf5: Path, run: Run) -> None:
+    start = checkpoint(own_run, 2)
+    spoil, flags = GO_ON[message]
+    spoil(own_run)
+    before = {path: path.read_bytes() for path in own_run.glob("*.*")}
+    arguments = ("-m", start, "-o", own_run, "--hdf5", made_hdf5, *flags)
+    assert message in run("model_train.py", *arguments, status=2).stderr
+    assert {path: path.read_bytes() for path in own_run.glob("*.*")} == before
+
+
+def test_edited_recipe_is_named(own_run: Path, made_hdf5: Path, run: Run) -> None:
+    error = run("model_train.py", "-m", own_run, "-n", 9, "-l", 1, "-o", own_run, "--hdf5",
+                made_hdf5, status=2, EDITED="thin").stderr  # fmt: skip
+    assert "label_smoothing 0.1, now 0.31" in error
+
+
+def test_other_data_is_named(own_run: Path, made_data: Path, tmp_path: Path, run: Run) -> None:
+    hdf5 = tmp_path / "hdf5"
+    run("build_dataset.py", "-d", made_data, "-o", hdf5, "--seed", 7)
+    error = run("model_train.py", "-m", own_run, "-n", 9, "-o", own_run, "--hdf5", hdf5, status=2)
+    assert "train split differs" in error.stderr
+    done = run("model_eval.py", "-m", checkpoint(own_run, 3), "--hdf5", hdf5)
+    assert "drawn with seed 7" in done.stderr
+
+
+def test_other_classes_are_refused(own_run: Path, own_data: Path, run: Run) -> None:
+    (own_data / "wnids.txt").write_text("\n".join(CLASS_IDS[1:]))
+    shutil.rmtree(own_data / "train" / CLASS_IDS[0])
+    rows = (own_data / "val" / "val_annotations.txt").read_text().splitlines(keepends=True)
+    for row in (row for row in rows if CLASS_IDS[0] in row):
+        (own_data / "val" / "images" / row.split("\t")[0]).unlink()
+    kept = (row for row in rows if CLASS_IDS[0] not in row)
+    (own_data / "val" / "val_annotations.txt").write_text("".join(kept))
+    run("build_dataset.py", "-d", own_data)
+    hdf5 = own_data / "hdf5"
+    model = checkpoint(own_run, 3)
+    for command in (("model_train.py", "-m", model, "-o", own_run), ("model_eval.py", "-m", model)):
+        assert "4 classes" in run(*command, "--hdf5", hdf5, status=2).stderr
+
+
+def test_two_runs_do_not_mix(own_run: Path, made_hdf5: Path, tmp_path: Path, run: Run) -> None:
+    settings = ("--hdf5", made_hdf5, "-o", own_run)
+    assert "holds a run already" in run("model_train.py", *settings, status=2).stderr
+    foreign = shutil.copy(checkpoint(own_run, 1), tmp_path)
+    assert "another run" in run("model_train.py", "-m", foreign, *settings, status=2).stderr
+
+
+USAGE = {
+    "positive whole number": ("-b", 0),
+    "not a positive number": ("-l", "fast"),
+    "'nan' is not": ("-l", "nan"),
+    "invalid choice: 'none'": ("-r", "none"),
+    "-e goes with -m": ("-e", 3),
+    "'-3' is not": ("-m", "x", "-e=-3"),
+}
+
+
+@pytest.mark.parametrize("message", USAGE)
+def test_usage_errors(message: str, tmp_path: Path, run: Run) -> None:
+    arguments = [str(a) for a in USAGE[message]]
+    done = run("model_train.py", "-o", tmp_path / "run", *arguments, status=2)
+    assert message in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_batch_larger_than_the_data(made_hdf5: Path, tmp_path: Path, run: Run) -> None:
+    error = run("model_train.py", "-o", tmp_path, "-b", 49, "--hdf5", made_hdf5, status=2).stderr
+    assert "48 train images" in error
+
+
+def rewrite(path: Path, change: Callable[[h5py.File], None]) -> None:
+    with h5py.File(path, "r+") as file:
+        change(file)
+
+
+def chunked(file: h5py.File) -> None:
+    images = file["Images"][:]
+    del file["Images"]
+    file.create_dataset("Images", data=images, chunks=(1, 64, 64, 3))
+
+
+def reshaped(file: h5py.File) -> None:
+    del file["Images"]
+    file["Images"] = np.zeros((48, 3, 64, 64), np.uint8)
+
+
+def mislabelled(file: h5py.File) -> None:
+    file["Labels"][5] = 9
+
+
+SPOILED_HDF5 = {
+    "does not exist": lambda path: path.unlink(),
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:100_000]),
+    "not a readable HDF5 file": lambda path: path.write_bytes(b"text" * 500),
+    "interrupted build": lambda path: rewrite(path, lambda f: f.attrs.modify("complete", False)),
+    "of shape (48, 3, 64, 64)": lambda path: rewrite(path, reshaped),
+    "one unbroken block": lambda path: rewrite(path, chunked),
+    "no index of its class ids": lambda path: rewrite(path, mislabelled),
+    "the val split under another name": lambda p: shutil.copy(p.with_name("val.hdf5"), p),
+}
+
+
+@pytest.mark.parametrize("message", SPOILED_HDF5)
+def test_spoiled_hdf5_is_explained(message: str, made_hdf5: Path, tmp_path: Path, run: Run) -> None:
+    hdf5 = Path(shutil.copytree(made_hdf5, tmp_path / "hdf5"))
+    SPOILED_HDF5[message](hdf5 / "train.hdf5")
+    error = run("model_train.py", "-o", tmp_path / "run", "--hdf5", hdf5, status=2).stderr
+    assert message in error
+    assert "train.hdf5" in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_eval_needs_a_model(made_hdf5: Path, tmp_path: Path, run: Run) -> None:
+    error = run("model_eval.py", "-m", tmp_path / "no.keras", "--hdf5", made_hdf5, status=2).stderr
+    assert "no.keras does not exist" in error
+
+
+def test_keep_thins_old_checkpoints(made_hdf5: Path, tmp_path: Path, run: Run) -> None:
+    run("model_train.py", "-r", "thin", "--keep", 1, "--hdf5", made_hdf5, "-o", tmp_path)
+    accuracies = numbers(tmp_path)["val_accuracy"]
+    best = accuracies.index(max(accuracies)) + 1
+    assert {int(p.name[6:9]) for p in tmp_path.glob("*.keras")} == {best, 3}
