@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from config import setup_config as config
-from pipeline.command_line import import_keras, new_parser, run_script
+from pipeline.command_line import existing_file, import_keras, new_parser, run_script
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -43,20 +43,23 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Draw as the command line says."""
     args = parse_arguments(argv)
-    from pipeline.command_line import existing_file
+    from pipeline.graphviz import draw_graph, picture_format
 
+    picture_format(args.output)
     if args.model:
         existing_file(args.model, "name a checkpoint that model_train.py wrote")
+
     import_keras()
     from pipeline.checkpoint import load_model
-    from pipeline.diagram import draw_network
+    from pipeline.diagram import known_input_shape, network_graph
     from pipeline.training import build_network
 
     if args.model:
         model = load_model(args.model)
     else:
         model = build_network(config.RECIPES[args.recipe], config.CLASSES, means=(0.0, 0.0, 0.0))
-    draw_network(model, args.output, image_size=config.IMAGE_SIZE, layers=args.layers)
+    shape = known_input_shape(model, config.IMAGE_SIZE)
+    draw_graph(network_graph(model, shape, args.layers), args.output)
     print(f"wrote {args.output}")
 
 

@@ -1,22 +1,13 @@
-"""Draw a network with Graphviz: a node a block, so that it fits a page, or a node a layer."""
+"""A network as a graph to draw: a node a block, so that it fits a page, or a node a layer."""
 
 import math
-import shutil
-import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import keras
 import pydot
 
-from pipeline.errors import UserError
-from pipeline.files import written_whole
-
-FORMATS = ("png", "svg", "pdf", "jpg", "dot")
-PROGRAMS = {"dot": FORMATS, "graphviz-pure": ("png", "svg", "jpg")}
-"""What draws which format, the best first."""
 FONT = "Helvetica"
 GRAPH_STYLE = {"fontname": FONT, "fontsize": 16, "labelloc": "t", "nodesep": 0.15, "ranksep": 0.2,
                "dpi": 110, "bgcolor": "white"}  # fmt: skip
@@ -84,49 +75,6 @@ def multiply_adds(model: keras.Model, input_shape: tuple[int | None, ...]) -> in
         elif isinstance(layer, keras.layers.Dense):
             total += math.prod(layer.kernel.shape)
     return total
-
-
-def draw_network(model: keras.Model, path: Path, *, image_size: int, layers: bool = False) -> None:
-    """Draw ``model`` to ``path``, in the format of its suffix.
-
-    Args:
-        model: GoogLeNet, or any model of layers and nested models.
-        path: Ends in one of ``FORMATS``.
-        image_size: Pixels a side to give shapes for, where the model takes any.
-        layers: Draw every layer, with a frame around each block.
-
-    Raises:
-        UserError: The suffix is unknown, or no program here can draw it; then the ``.dot`` text
-            is left beside it.
-    """
-    form = path.suffix.lower().removeprefix(".").replace("jpeg", "jpg")
-    if form not in FORMATS:
-        raise UserError(f"cannot draw {path}; its name must end in .{', .'.join(FORMATS)}")
-    graph = network_graph(model, known_input_shape(model, image_size), layers)
-    if form == "dot":
-        with written_whole(path) as unfinished:
-            unfinished.write_text(graph.to_string())
-        return
-    program = find_program(form)
-    if program is None:
-        text = path.with_suffix(".dot")
-        with written_whole(text) as unfinished:
-            unfinished.write_text(graph.to_string())
-        raise UserError(
-            f"nothing here draws .{form}; install Graphviz (apt install graphviz, brew install "
-            f"graphviz), or for png, svg and jpg: pip install graphviz-pure. Wrote {text} instead"
-        )
-    with written_whole(path) as unfinished:
-        unfinished.write_bytes(graph.create(prog=program, format=form))
-
-
-def find_program(form: str) -> str | None:
-    """Return the path of a program that draws ``form``, Graphviz's own ``dot`` if there is one."""
-    for name, formats in PROGRAMS.items():
-        found = shutil.which(name) or shutil.which(name, path=sysconfig.get_path("scripts"))
-        if found and form in formats:
-            return found
-    return None
 
 
 def network_graph(

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import keras
-import numpy as np
 from keras.optimizers import schedules
 
 from pipeline.recipe import Recipe
@@ -96,6 +95,6 @@ def swap_averages(model: keras.Model) -> None:
         return
     averages = model.optimizer._model_variables_moving_average
     for weight, average in zip(model.trainable_variables, averages, strict=True):
-        raw = np.array(weight)
+        raw = keras.ops.convert_to_numpy(weight).copy()
         weight.assign(average)
         average.assign(raw)

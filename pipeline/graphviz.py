@@ -1,0 +1,61 @@
+"""Turn a graph into a picture with whatever draws here: Graphviz, or its port from PyPI."""
+
+import shutil
+import sysconfig
+from pathlib import Path
+
+import pydot
+
+from pipeline.errors import UserError
+from pipeline.files import written_whole
+
+FORMATS = ("png", "svg", "pdf", "jpg", "dot")
+PROGRAMS = {"dot": FORMATS, "graphviz-pure": ("png", "svg", "jpg")}
+"""What draws which format, the best first."""
+
+
+def picture_format(path: Path) -> str:
+    """Return the format that the suffix of ``path`` asks for, one of ``FORMATS``.
+
+    Raises:
+        UserError: The suffix is another.
+    """
+    form = path.suffix.lower().removeprefix(".").replace("jpeg", "jpg")
+    if form not in FORMATS:
+        raise UserError(f"cannot draw {path}; its name must end in .{', .'.join(FORMATS)}")
+    return form
+
+
+def draw_graph(graph: pydot.Dot, path: Path) -> None:
+    """Draw ``graph`` to ``path``, in the format of its suffix.
+
+    Raises:
+        UserError: Nothing here draws that format; then the graph's text is left in a ``.dot``
+            file beside ``path``.
+    """
+    form = picture_format(path)
+    program = None if form == "dot" else find_program(form)
+    text = path.with_suffix(".dot")
+    if program:
+        with written_whole(path) as unfinished:
+            unfinished.write_bytes(graph.create(prog=program, format=form))
+        return
+    with written_whole(text) as unfinished:
+        unfinished.write_text(graph.to_string())
+    if form != "dot":
+        raise UserError(
+            f"nothing here draws .{form}; install Graphviz (apt install graphviz, brew install "
+            f"graphviz), or for png, svg and jpg: pip install graphviz-pure; wrote {text} instead"
+        )
+
+
+def find_program(form: str) -> str | None:
+    """Return the path of a program that draws ``form``, Graphviz's own ``dot`` if there is one.
+
+    One installed into this Python's environment is found whether or not that is activated.
+    """
+    for name, formats in PROGRAMS.items():
+        found = shutil.which(name) or shutil.which(name, path=sysconfig.get_path("scripts"))
+        if found and form in formats:
+            return found
+    return None

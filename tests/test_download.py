@@ -1,0 +1,133 @@
+"""--download against a server on this machine that can break, lie and refuse."""
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from conftest import zip_folder
+
+import build_dataset
+from config import setup_config
+from pipeline.download import TRIES, download
+from pipeline.errors import UserError
+
+
+class Server(ThreadingHTTPServer):
+    """Serves ``contents`` at every path, and notes what was asked for."""
+
+    contents = b""
+    break_after: int | None = None
+    """Close the connection after so many bytes of an answer."""
+    knows_ranges = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.asked: list[str | None] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/tiny-imagenet-200.zip"
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        asked = self.headers["Range"]
+        self.server.asked.append(asked)
+        start = int(asked.split("=")[1].rstrip("-")) if asked and self.server.knows_ranges else 0
+        if start >= len(self.server.contents):
+            self.send_error(416)
+            return
+        body = self.server.contents[start:]
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[: self.server.break_after])
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server(made_data: Path, tmp_path: Path) -> Iterator[Server]:
+    with Server() as made:
+        made.contents = zip_folder(made_data, tmp_path / "served.zip").read_bytes()
+        threading.Thread(target=made.serve_forever, daemon=True).start()
+        yield made
+        made.shutdown()
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    return tmp_path / "data" / "tiny-imagenet-200.zip"
+
+
+def fetch(server: Server, target: Path) -> None:
+    contents = server.contents
+    download(server.url, target, len(contents), hashlib.md5(contents).hexdigest())
+
+
+def test_script_downloads_and_builds(
+    server: Server, target: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(setup_config, "DOWNLOAD_URL", server.url)
+    monkeypatch.setattr(setup_config, "DOWNLOAD_BYTES", len(server.contents))
+    monkeypatch.setattr(setup_config, "DOWNLOAD_MD5", hashlib.md5(server.contents).hexdigest())
+    build_dataset.main(["--download", "-d", str(target)])
+    assert target.read_bytes() == server.contents
+    assert (target.parent / "hdf5" / "train.hdf5").is_file()
+    assert "48 train" in capsys.readouterr().out
+    build_dataset.main(["--download", "-d", str(target.with_suffix("")), "--overwrite"])
+    assert server.asked == [None]
+
+
+def test_broken_transfer_goes_on_where_it_broke(server: Server, target: Path) -> None:
+    server.break_after = len(server.contents) // 3 + 1
+    fetch(server, target)
+    assert target.read_bytes() == server.contents
+    assert server.asked == [None, *(f"bytes={k * server.break_after}-" for k in (1, 2))]
+    assert not list(target.parent.glob("*.part"))
+
+
+def test_server_without_ranges_starts_again(server: Server, target: Path) -> None:
+    server.knows_ranges = False
+    server.break_after = 1000
+    with pytest.raises(UserError, match="run the same command again"):
+        fetch(server, target)
+    assert len(server.asked) == TRIES
+    assert not target.exists()
+    server.break_after = None
+    fetch(server, target)
+    assert target.read_bytes() == server.contents
+
+
+def test_wrong_contents_are_deleted(server: Server, target: Path) -> None:
+    right = hashlib.md5(server.contents).hexdigest()
+    server.contents = server.contents[:-1] + b"?"
+    with pytest.raises(UserError, match="not the official archive"):
+        download(server.url, target, len(server.contents), right)
+    assert not list(target.parent.iterdir())
+
+
+def test_part_longer_than_the_file_starts_again(server: Server, target: Path) -> None:
+    target.parent.mkdir()
+    target.with_name(f"{target.name}.part").write_bytes(server.contents + b"more")
+    fetch(server, target)
+    assert target.read_bytes() == server.contents
+
+
+def test_unreachable_server(target: Path) -> None:
+    with Server() as closed:
+        url = closed.url
+    with pytest.raises(UserError, match="cannot fetch"):
+        download(url, target, 10, "0")
+
+
+def test_foreign_file_is_not_replaced(server: Server, target: Path) -> None:
+    target.parent.mkdir()
+    target.write_bytes(b"mine")
+    with pytest.raises(UserError, match="move it away"):
+        fetch(server, target)
+    assert target.read_bytes() == b"mine"

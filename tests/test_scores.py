@@ -1,0 +1,162 @@
+"""Scores, rates, averages and curves against references of other makers."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sklearn.metrics import log_loss, top_k_accuracy_score
+
+from config.setup_config import RECIPES
+from pipeline.command_line import import_keras
+
+keras = import_keras()
+
+from pipeline.evaluation import cross_entropies, predict, rank_of_truth  # noqa: E402
+from pipeline.optimization import (  # noqa: E402
+    averaged_weights,
+    compile_model,
+    learning_rate_schedule,
+)
+from pipeline.recipe import Recipe  # noqa: E402
+from pipeline.training_monitor import plot_history  # noqa: E402
+
+
+def random_probabilities(images: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    stream = np.random.default_rng(5)
+    logits = stream.normal(size=(images, classes))
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    return probabilities, stream.integers(classes, size=images)
+
+
+def test_ranks_and_loss_agree_with_scikit_learn() -> None:
+    probabilities, truth = random_probabilities(1000, 20)
+    ranks = rank_of_truth(probabilities, truth)
+    for k in (1, 5):
+        expected = top_k_accuracy_score(truth, probabilities, k=k, labels=range(20))
+        assert (ranks < k).mean() == pytest.approx(expected)
+    expected = log_loss(truth, probabilities, labels=range(20))
+    assert cross_entropies(probabilities, truth).mean() == pytest.approx(expected)
+
+
+def test_a_model_that_knows_nothing_is_not_flattered() -> None:
+    truth = np.arange(10)
+    assert (rank_of_truth(np.full((10, 10), 0.1), truth) == 9).all()
+    assert (rank_of_truth(np.full((10, 10), np.nan), truth) == 9).all()
+
+
+def test_flip_averages_with_the_mirrored_images() -> None:
+    model = keras.Sequential(
+        [keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(4, "softmax")]
+    )
+    images = np.random.default_rng(2).integers(256, size=(3, 8, 8, 3), dtype=np.uint8)
+    both = [np.asarray(model(x / 1.0)) for x in (images, np.flip(images, axis=2))]
+    flipped = predict(model, images, batch_size=5, flip=True)
+    assert np.allclose(flipped, np.mean(both, axis=0), atol=1e-6)
+
+
+def rates(recipe: Recipe, steps: int, epochs: int, constant: float | None = None) -> list[float]:
+    schedule = learning_rate_schedule(recipe, steps, constant)
+    return [float(schedule(step)) for step in range(steps * epochs)]
+
+
+def test_seed_lowers_its_rate_after_the_published_epochs() -> None:
+    steps = 7
+    by_epoch = np.reshape(rates(RECIPES["seed"], steps, 60), (60, steps))
+    expected = [1e-3] * 26 + [1e-4] * 14 + [1e-5] * 12 + [1e-6] * 8
+    assert np.allclose(by_epoch, np.array(expected)[:, None])
+
+
+def test_cosine_rises_then_falls_to_zero() -> None:
+    recipe = replace(RECIPES["quick"], epochs=10, warmup_epochs=2, learning_rate=0.5)
+    values = rates(recipe, 10, 10)
+    assert np.allclose(np.diff(values[:20]), 0.5 / 20)
+    step = np.arange(20, 100)
+    assert np.allclose(values[20:], 0.25 * (1 + np.cos(np.pi * (step - 20) / 80)), atol=1e-6)
+
+
+def test_rate_set_by_hand_is_exact_and_constant() -> None:
+    assert set(rates(RECIPES["quick"], 5, 3, constant=0.1)) == {float(np.float32(0.1))}
+
+
+def small_model() -> keras.Model:
+    return keras.Sequential(
+        [
+            keras.Input((5,)),
+            keras.layers.Dense(6, kernel_initializer=keras.initializers.HeNormal(1)),
+            keras.layers.BatchNormalization(),
+            keras.layers.Dense(3, "softmax", kernel_initializer=keras.initializers.HeNormal(2)),
+        ]
+    )
+
+
+@pytest.mark.parametrize("averaging", [0.0, 0.9])
+def test_sgd_follows_the_formula(averaging: float) -> None:
+    """Nesterov momentum as Sutskever et al. 2013 have it, decay of kernels alone, and averages."""
+    recipe = Recipe(
+        epochs=2, batch_size=4, learning_rate=0.2, weight_decay=0.05, averaging=averaging
+    )
+    model = small_model()
+    compile_model(model, recipe, steps_per_epoch=3)
+    stream = np.random.default_rng(0)
+    x, y = stream.normal(size=(4, 5)).astype("f"), np.eye(3, dtype="f")[[0, 1, 2, 0]]
+    weights = [np.float64(keras.ops.convert_to_numpy(w)) for w in model.trainable_variables]
+    averages, velocity = None, [np.zeros_like(w) for w in weights]
+    for step in range(3):
+        gradients = gradients_at(model, weights, x, y)
+        rate = 0.2 * (1 + np.cos(np.pi * step / 6)) / 2
+        for i, (variable, gradient) in enumerate(
+            zip(model.trainable_variables, gradients, strict=True)
+        ):
+            if variable.name == "kernel":
+                weights[i] = weights[i] * (1 - rate * 0.05)
+            velocity[i] = 0.9 * velocity[i] - rate * gradient
+            weights[i] = weights[i] + 0.9 * velocity[i] - rate * gradient
+        if averages is None:
+            averages = weights.copy()
+        averages = [
+            averaging * a + (1 - averaging) * w for a, w in zip(averages, weights, strict=True)
+        ]
+    model = small_model()
+    compile_model(model, recipe, steps_per_epoch=3)
+    for _ in range(3):
+        model.train_on_batch(x, y)
+    assert close(model.trainable_variables, weights)
+    with averaged_weights(model):
+        assert close(model.trainable_variables, averages)
+        assert close(model.trainable_variables, weights) == (averaging == 0)
+    assert close(model.trainable_variables, weights)
+
+
+def gradients_at(
+    model: keras.Model, weights: list[np.ndarray], x: np.ndarray, y: np.ndarray
+) -> list[np.ndarray]:
+    import tensorflow as tf
+
+    for variable, value in zip(model.trainable_variables, weights, strict=True):
+        variable.assign(value)
+    with tf.GradientTape() as tape:
+        loss = model.loss(y, model(x, training=True))
+    return [np.array(g) for g in tape.gradient(loss, [v.value for v in model.trainable_variables])]
+
+
+def close(variables: list[keras.Variable], values: list[np.ndarray]) -> bool:
+    return all(
+        np.allclose(v, value, rtol=1e-4, atol=1e-5)
+        for v, value in zip(variables, values, strict=True)
+    )
+
+
+def test_recipes_survive_json() -> None:
+    for recipe in RECIPES.values():
+        assert Recipe.from_json(recipe.to_json()) == recipe
+
+
+def test_plot_marks_drops_and_not_a_cosine() -> None:
+    metrics = ("loss", "accuracy", "val_loss", "val_accuracy", "val_top5_accuracy")
+    curves = {name: [0.5] * 6 for name in metrics}
+    falling = {"learning_rate": [1e-3, 1e-3, 1e-4, 1e-4, 1e-5, 1e-5]}
+    smooth = {"learning_rate": [0.1, 0.09, 0.06, 0.03, 0.01, 0.0]}
+    for rate, marks in ((falling, [2.5, 4.5]), (smooth, [])):
+        axes = plot_history(curves | rate, "title").axes[0]
+        found = [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == ":"]
+        assert found == marks

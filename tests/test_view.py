@@ -1,0 +1,74 @@
+"""view_model.py: pictures of the network, by whatever draws here."""
+
+import re
+from pathlib import Path
+
+import cv2
+import pydot
+import pytest
+from conftest import Run
+
+from pipeline.command_line import import_keras
+
+keras = import_keras()
+
+from pipeline.googlenet import googlenet  # noqa: E402
+from pipeline.graphviz import draw_graph  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "thin.keras"
+    googlenet(4, means=(1.0, 2.0, 3.0), width=0.1).save(path)
+    return path
+
+
+def test_blocks_fit_a_page(model: Path, tmp_path: Path, run: Run) -> None:
+    run("view_model.py", "-m", model, "-o", tmp_path / "net.png")
+    height, width, _ = cv2.imread(str(tmp_path / "net.png")).shape
+    assert 600 < height < 2000 > width > 300
+
+
+def test_jpeg_by_either_suffix(tmp_path: Path) -> None:
+    graph = pydot.graph_from_dot_data("digraph { a -> b }")[0]
+    for name in ("small.jpg", "small.jpeg"):
+        draw_graph(graph, tmp_path / name)
+        assert (tmp_path / name).read_bytes().startswith(b"\xff\xd8")
+
+
+def test_svg_names_every_block_with_its_shape(model: Path, tmp_path: Path, run: Run) -> None:
+    run("view_model.py", "-m", model, "-o", tmp_path / "net.svg")
+    text = " ".join(re.findall(r"<text[^>]*>([^<]*)</text>", (tmp_path / "net.svg").read_text()))
+    for name in ("stem", "3a", "3b", "4a", "4b", "4c", "4d", "4e", "5a", "5b", "classifier"):
+        assert name in text
+    for shape in ("64 x 64 x 3", "16 x 16 x 19", "2 x 2 x 102"):
+        assert shape in text
+    assert f"{keras.saving.load_model(model).count_params():,} parameters" in text
+
+
+def test_layers_of_the_recipes_network(tmp_path: Path, run: Run) -> None:
+    run("view_model.py", "-r", "best", "--layers", "-o", tmp_path / "net.dot")
+    text = (tmp_path / "net.dot").read_text()
+    assert text.count("conv_5x5_norm") >= 9
+    assert '"pool_3" -> "inception_3a/conv_1x1"' in text.replace("pool_3 ->", '"pool_3" ->')
+    assert "4 x 4 x 1024" in text
+
+
+def test_without_graphviz_a_pdf_leaves_the_text(model: Path, tmp_path: Path, run: Run) -> None:
+    output = tmp_path / "net.pdf"
+    error = run("view_model.py", "-m", model, "-o", output, status=2, PATH=str(tmp_path)).stderr
+    assert "install Graphviz" in error
+    assert not output.exists()
+    assert "inception_5b" in output.with_suffix(".dot").read_text()
+
+
+def test_unknown_format(tmp_path: Path, run: Run) -> None:
+    error = run("view_model.py", "-o", tmp_path / "net.bmp", status=2).stderr
+    assert ".png, .svg, .pdf, .jpg, .dot" in error
+
+
+def test_file_that_is_no_model(tmp_path: Path, run: Run) -> None:
+    (tmp_path / "x.keras").write_text("no")
+    run("view_model.py", "-m", tmp_path / "x.keras", "-o", tmp_path / "n.png", status=2)
+    run("view_model.py", "-m", tmp_path / "none.keras", "-o", tmp_path / "n.png", status=2)
+    assert not (tmp_path / "n.png").exists()
