@@ -77,13 +77,13 @@ def read_state(path: Path) -> RunState:
     Raises:
         UserError: It is missing, damaged, or no checkpoint of this project.
     """
-    metadata = _read_metadata(path)
-    if KEY not in metadata:
-        raise UserError(f"{path} was not written by model_train.py and cannot be gone on with")
-    if metadata[KEY].get("format") != FORMAT:
-        raise UserError(f"{path} was written by another version of this project")
+    record = _read_metadata(path).get(KEY)
+    if not isinstance(record, dict) or not isinstance(record.get("state"), dict):
+        raise UserError(f"{path} holds no record of a run; name a file that model_train.py wrote")
+    if record.get("format") != FORMAT:
+        raise UserError(f"{path} was written by another version of this project; use that to go on")
     try:
-        return RunState.from_json(metadata[KEY]["state"])
+        return RunState.from_json(record["state"])
     except UserError as error:
         raise UserError(f"{path} cannot be used: {error}") from error
 
@@ -181,8 +181,8 @@ def _read_metadata(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} does not exist; name a checkpoint that model_train.py wrote")
     try:
         with ZipFile(path) as archive:
-            return json.loads(archive.read(METADATA))
-    except (BadZipFile, KeyError, OSError, ValueError) as error:
+            return dict(json.loads(archive.read(METADATA)))
+    except (BadZipFile, KeyError, OSError, TypeError, ValueError) as error:
         raise UserError(f"{path} is not a whole Keras file; use another checkpoint") from error
 
 

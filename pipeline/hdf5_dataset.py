@@ -13,7 +13,8 @@ import numpy as np
 from pipeline.errors import UserError
 from pipeline.hdf5_writer import FORMAT
 
-SPLITS = ("train", "val", "test")
+CONTENTS = ("Images", "Labels", "Label_Names", "Class_Names")
+MOST_CLASSES = 100_000
 
 
 @dataclass(frozen=True)
@@ -65,21 +66,26 @@ def _read_checked(path: Path, file: h5py.File, split: str) -> HDF5Dataset:
         raise _unusable(path, f"of format {attributes['format']}, and this version reads {FORMAT}")
     if attributes["split"] != split:
         raise _unusable(path, f"the {attributes['split']} split under another name")
-    images, labels = file["Images"], file["Labels"][:]
-    class_ids = tuple(file["Label_Names"].asstr()[:])
-    class_names = tuple(file["Class_Names"].asstr()[:])
-    count, side = len(labels), images.shape[1] if images.ndim > 1 else 0
+    if not all(isinstance(file.get(name, getlink=True), h5py.HardLink) for name in CONTENTS):
+        raise _unusable(path, f"without {', '.join(CONTENTS)} of its own")
+    images, labels, ids, names = (file[name] for name in CONTENTS)
+    count, side = labels.size, images.shape[1] if images.ndim > 1 else 0
     if images.dtype != np.uint8 or images.shape != (count, side, side, 3) or 0 in images.shape:
         raise _unusable(path, f"of shape {images.shape}, not (images, pixels, pixels, 3) in uint8")
-    if labels.dtype.kind not in "iu" or not 0 <= labels.min() <= labels.max() < len(class_ids):
+    mapped = _map(path, images)
+    if labels.shape != (count,) or labels.dtype.kind not in "iu":
+        raise _unusable(path, "without a whole number for each image's label")
+    if ids.ndim != 1 or ids.shape != names.shape or not 0 < ids.size < MOST_CLASSES:
+        raise _unusable(path, "without an id and words for each class")
+    class_ids, class_names = tuple(ids.asstr()[:]), tuple(names.asstr()[:])
+    label_numbers = labels[:].astype(np.int64)
+    if not 0 <= label_numbers.min() <= label_numbers.max() < len(class_ids):
         raise _unusable(path, "holding labels that are no index of its class ids")
-    if len(class_names) != len(class_ids):
-        raise _unusable(path, "without words for each of its classes")
     return HDF5Dataset(
         path=path,
         split=split,
-        images=_map(path, images),
-        labels=labels.astype(np.int64),
+        images=mapped,
+        labels=label_numbers,
         class_ids=class_ids,
         class_names=class_names,
         seed=int(attributes["seed"]),

@@ -74,6 +74,9 @@ class HDF5Writer:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        with self._file:
-            if kind is None and self._written == self._count:
-                self._file.attrs.update(fingerprint=self._digest.hexdigest(), complete=True)
+        try:
+            with self._file:
+                if kind is None and self._written == self._count:
+                    self._file.attrs.update(fingerprint=self._digest.hexdigest(), complete=True)
+        except RuntimeError as full:  # so h5py reports that the last bytes found no room
+            raise OSError(str(full)) from full

@@ -14,6 +14,7 @@ LARGEST_ZIP_CONTENT = 2 * 2**30
 """Bytes that a zip may unpack to: the official one holds 0.25 GB."""
 LOCAL_HEADER_BYTES = 30
 STORED, DEFLATED = 0, 8
+UTF_8_NAME = 0x800
 
 
 class ImageSource(Protocol):
@@ -91,6 +92,8 @@ class ZipSource:
         self._check_safe(members)
         top = _common_folder(members)
         self._members = {member.filename.removeprefix(top): member for member in members}
+        if len(self._members) < len(members):
+            raise UserError(f"{path} holds two members of one name; fetch the archive again")
         self._folders = defaultdict(set)
         for name in self._members:
             parts = name.rstrip("/").split("/")
@@ -113,16 +116,20 @@ class ZipSource:
         member = self._members[name]
         try:
             data = self._unpack(member)
-        except (zlib.error, struct.error, KeyError) as error:
+        except (zlib.error, struct.error, ValueError) as error:
             raise self._damaged(name) from error
         if len(data) != member.file_size or zlib.crc32(data) != member.CRC:
             raise self._damaged(name)
         return data
 
     def _unpack(self, member: ZipInfo) -> bytes:
-        start = member.header_offset
-        name_bytes, extra_bytes = struct.unpack("<HH", self._bytes[start + 26 : start + 30])
-        start += LOCAL_HEADER_BYTES + name_bytes + extra_bytes
+        header = member.header_offset
+        name_bytes, extra_bytes = struct.unpack("<HH", self._bytes[header + 26 : header + 30])
+        name = header + LOCAL_HEADER_BYTES
+        encoding = "utf-8" if member.flag_bits & UTF_8_NAME else "cp437"
+        if self._bytes[name : name + name_bytes] != member.orig_filename.encode(encoding):
+            raise ValueError("the directory gives another name than the member's own header")
+        start = name + name_bytes + extra_bytes
         packed = self._bytes[start : start + member.compress_size]
         if member.compress_type == STORED:
             return packed

@@ -6,7 +6,8 @@ the recipe as it is today, and understood years later. The values live in ``conf
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from pipeline.errors import UserError
 
@@ -67,6 +68,10 @@ class Recipe:
     """``"random"``: mirror half the images, drawn anew each epoch; ``"alternating"``: mirror each
     image in every other epoch, its first drawn by chance, so that two epochs show both sides."""
 
+    def __post_init__(self) -> None:
+        if not self.image_sizes or self.image_sizes[0][0] != 1:
+            raise ValueError("image_sizes must begin with epoch 1")
+
     def image_size(self, epoch: int) -> int:
         """Return the pixels a side that the images of ``epoch`` have."""
         return [size for first, size in self.image_sizes if first <= epoch][-1]
@@ -83,15 +88,44 @@ class Recipe:
             UserError: A value is missing or unknown: another version wrote it.
         """
         try:
-            return cls(**{name: _tuples(value) for name, value in values.items()})
-        except TypeError as error:
-            raise UserError(f"the stored recipe is of another version ({error})") from error
+            recipe = cls(**{name: _tuples(value) for name, value in values.items()})
+            check_types(recipe)
+        except (TypeError, ValueError, AttributeError, LookupError) as error:
+            raise UserError(f"its recipe is of another version ({error})") from error
+        return recipe
 
     def differences(self, other: "Recipe") -> list[str]:
         """Name each value that ``other`` has otherwise, as ``field ours, now theirs``."""
         pairs = ((field.name, getattr(self, field.name), getattr(other, field.name))
                  for field in fields(self))  # fmt: skip
         return [f"{name} {ours}, now {theirs}" for name, ours, theirs in pairs if ours != theirs]
+
+
+def check_types(record: Any) -> None:
+    """Check a dataclass that came from a file against the types its fields declare.
+
+    Raises:
+        TypeError: One is otherwise; names it.
+    """
+    for name, declared in get_type_hints(type(record)).items():
+        if not _is_of_type(getattr(record, name), declared):
+            raise TypeError(f"{name} is {getattr(record, name)!r}")
+
+
+def _is_of_type(value: Any, declared: Any) -> bool:
+    kind, arguments = get_origin(declared), get_args(declared)
+    if kind is UnionType:
+        return any(_is_of_type(value, choice) for choice in arguments)
+    if kind is None:
+        allowed = (int, float) if declared is float else declared
+        return isinstance(value, allowed) and isinstance(value, bool) == (declared is bool)
+    if not isinstance(value, kind) or isinstance(value, str):
+        return False
+    if issubclass(kind, Mapping):
+        return all(_is_of_type(item, arguments[1]) for item in value.values())
+    if kind is tuple and Ellipsis not in arguments:
+        return len(value) == len(arguments) and all(map(_is_of_type, value, arguments))
+    return all(_is_of_type(item, arguments[0]) for item in value)
 
 
 def _lists(value: Any) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.hdf5_dataset import HDF5Dataset
-from pipeline.recipe import Recipe
+from pipeline.recipe import Recipe, check_types
 
 History = Mapping[str, Sequence[float]]
 METRICS = ("loss", "accuracy", "top5_accuracy", "val_loss", "val_accuracy", "val_top5_accuracy",
@@ -61,6 +61,7 @@ class RunState:
         """
         try:
             state = cls(**{**values, "recipe": Recipe.from_json(values["recipe"])})
+            check_types(state)
             lengths = {len(state.history[name]) for name in METRICS}
         except (TypeError, KeyError, AttributeError) as error:
             raise UserError(f"its record of the run is incomplete ({error})") from error

@@ -126,3 +126,29 @@ def made_hdf5(made_data: Path, run: Run, tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp("hdf5")
     run("build_dataset.py", "-d", made_data, "-o", folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def trained(made_hdf5: Path, run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of three epochs; do not change it."""
+    folder = tmp_path_factory.mktemp("trained")
+    done = run("model_train.py", "-r", "thin", "--hdf5", made_hdf5, "-o", folder)
+    assert done.stderr == ""
+    (folder / "stdout.txt").write_text(done.stdout)
+    return folder
+
+
+@pytest.fixture
+def own_run(trained: Path, tmp_path: Path) -> Path:
+    """A copy of the finished run to spoil."""
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+def checkpoint(folder: Path, epoch: int) -> Path:
+    """Return the checkpoint that ``folder`` has of ``epoch``."""
+    return next(folder.glob(f"epoch-{epoch:03d}-*.keras"))
+
+
+def train_command(*arguments: object) -> list[str]:
+    """Return the command that trains, for tests that start it themselves."""
+    return [sys.executable, *map(str, script_command("model_train.py")), *map(str, arguments)]

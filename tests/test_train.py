@@ -15,7 +15,7 @@ import cv2
 import h5py
 import numpy as np
 import pytest
-from conftest import CLASS_IDS, ROOT, Run, script_command
+from conftest import CLASS_IDS, ROOT, Run, checkpoint, train_command
 
 from pipeline.checkpoint import latest_checkpoint, read_state
 
@@ -23,26 +23,6 @@ METRICS = {
     "loss", "accuracy", "top5_accuracy", "val_loss", "val_accuracy", "val_top5_accuracy",
     "learning_rate",
 }  # fmt: skip
-
-
-@pytest.fixture(scope="session")
-def trained(made_hdf5: Path, run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run of three epochs; do not change it."""
-    folder = tmp_path_factory.mktemp("trained")
-    done = run("model_train.py", "-r", "thin", "--hdf5", made_hdf5, "-o", folder)
-    assert done.stderr == ""
-    (folder / "stdout.txt").write_text(done.stdout)
-    return folder
-
-
-@pytest.fixture
-def own_run(trained: Path, tmp_path: Path) -> Path:
-    """A copy of the finished run to spoil."""
-    return Path(shutil.copytree(trained, tmp_path / "run"))
-
-
-def checkpoint(folder: Path, epoch: int) -> Path:
-    return next(folder.glob(f"epoch-{epoch:03d}-*.keras"))
 
 
 def numbers(folder: Path) -> dict[str, list[float]]:
@@ -148,10 +128,6 @@ def test_rate_set_by_hand_survives_a_kill_before_the_next_epoch(
                 process.kill()
     state = read_state(latest_checkpoint(own_run))
     assert (state.epoch, state.learning_rate, state.epochs) == (2, 1e-4, 5)
-
-
-def train_command(*arguments: object) -> list[str]:
-    return [sys.executable, *map(str, script_command("model_train.py")), *map(str, arguments)]
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
