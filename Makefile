@@ -13,7 +13,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python build_dataset.py --sample --overwrite
 	$(BIN)/python model_train.py -r demo --hdf5 digits/hdf5 -o $(DEMO)
 	$(BIN)/python model_eval.py -m "$$(ls $(DEMO)/epoch-*.keras | tail -n 1)" --hdf5 digits/hdf5
-	$(BIN)/python view_model.py -r demo -o $(DEMO)/googlenet.png
+	$(BIN)/python view_model.py -m "$$(ls $(DEMO)/epoch-*.keras | tail -n 1)" -o $(DEMO)/googlenet.png
 	@echo
 	@echo "The results are in $(DEMO): training_plot.jpg, googlenet.png, metric_values.json"
 	@echo "and a checkpoint an epoch. README.md says how to go on with the real data set."
