@@ -10,6 +10,7 @@ from shlex import quote
 
 from config import setup_config as config
 from pipeline.command_line import new_parser, run_script, seed_number
+from pipeline.errors import UserError
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -89,6 +90,8 @@ def prepare_data_set(args: argparse.Namespace) -> Path:
         from pipeline.download import download
 
         data_set = args.dataset or config.DATASET
+        if not data_set.name:
+            raise UserError(f"--download needs the name of a file, not {data_set}; give it with -d")
         archive = data_set.with_name(f"{data_set.name.removesuffix('.zip')}.zip")
         download(config.DOWNLOAD_URL, archive, config.DOWNLOAD_BYTES, config.DOWNLOAD_MD5)
         return archive

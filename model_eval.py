@@ -9,8 +9,8 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from config import setup_config as config
-from pipeline.command_line import import_keras, new_parser, positive_integer, run_script
-from pipeline.errors import UserError
+from pipeline.backend import import_keras
+from pipeline.command_line import new_parser, positive_integer, run_script
 
 if TYPE_CHECKING:
     from pipeline.hdf5_dataset import HDF5Dataset
@@ -63,12 +63,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     from pipeline.checkpoint import load_model, read_state
     from pipeline.files import write_json
     from pipeline.hdf5_dataset import open_split
+    from pipeline.run_state import check_classes
     from pipeline.tiny_imagenet import default_hdf5_folder, find_data_set
 
     state = read_state(args.model)
     hdf5 = args.hdf5 or default_hdf5_folder(find_data_set(config.DATASET))
     dataset = open_split(hdf5, args.split)
-    check_classes(args.model, state, dataset)
+    check_classes(state, dataset)
     warn_of_seen_images(state, dataset)
 
     import_keras()
@@ -97,15 +98,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         print(f"wrote {args.json}")
     print(f"next: python view_model.py -m {quote(str(args.model))}")
-
-
-def check_classes(model: Path, state: "RunState", dataset: "HDF5Dataset") -> None:
-    """Raise UserError where the model's outputs are not the data's labels."""
-    if list(state.class_ids) != list(dataset.class_ids):
-        raise UserError(
-            f"{model} tells {len(state.class_ids)} classes apart and {dataset.path} holds "
-            f"{len(dataset.class_ids)}, or others; name the data it was trained on with --hdf5"
-        )
 
 
 def warn_of_seen_images(state: "RunState", dataset: "HDF5Dataset") -> None:

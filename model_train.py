@@ -2,17 +2,17 @@
 """Train GoogLeNet, with a checkpoint and new curves after each epoch; go on with -m and -e."""
 
 import argparse
+import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from shlex import quote
+from shlex import join, quote
 from typing import TYPE_CHECKING
 
 from config import setup_config as config
+from pipeline.backend import import_keras
 from pipeline.command_line import (
     Terminated,
-    import_keras,
     new_parser,
     positive_integer,
     positive_rate,
@@ -66,46 +66,64 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Train as the command line says."""
     args = parse_arguments(argv)
+    from pipeline.checkpoint import latest_state
     from pipeline.files import only_writer, remove_unfinished
     from pipeline.hdf5_dataset import open_split
+    from pipeline.run_state import check_trainable
     from pipeline.tiny_imagenet import default_hdf5_folder, find_data_set
 
     hdf5 = args.hdf5 or default_hdf5_folder(find_data_set(config.DATASET))
     train_set, val_set = open_split(hdf5, "train"), open_split(hdf5, "val")
+    if args.model and not args.model.exists():
+        raise UserError(f"{args.model} does not exist; name a checkpoint or its folder with -m")
     with only_writer(args.output):
         remove_unfinished(args.output)
         start = checkpoint_to_start_from(args)
         if start:
             state = stored_run(args, start, train_set, val_set)
+            if state.epoch >= state.epochs:
+                heal_curves(args.output, start)
         else:
             state = fresh_run(args, hdf5, train_set, val_set)
-        check_run(state, len(train_set))
+        check_trainable(state, len(train_set))
+        before = latest_state(args.output)
         try:
             train_run(args, state, start, train_set, val_set)
         except (KeyboardInterrupt, Terminated):
-            print(f"to go on: {resume_command(args)}", flush=True)
+            print(f"to go on: {resume_command(args, before)}", flush=True)
             raise
 
 
 def checkpoint_to_start_from(args: argparse.Namespace) -> Path | None:
     """Return the checkpoint that -m names; None for a fresh run, into a folder that holds none."""
-    from pipeline.checkpoint import PATTERN, latest_checkpoint
+    from pipeline.checkpoint import PATTERN, SUPERSEDED, latest_checkpoint
     from pipeline.training_monitor import NUMBERS
 
-    earlier = [*args.output.glob(PATTERN), *args.output.glob(NUMBERS)]
+    holds_run = any(args.output.glob(PATTERN))
     if not args.model:
-        if earlier:
+        if holds_run:
             raise UserError(
                 f"{args.output} holds a run already; go on with it by -m {args.output}, "
                 "or name another folder with -o"
             )
+        if (args.output / NUMBERS).exists():
+            raise UserError(f"{args.output} holds another run's {NUMBERS}; name another folder")
         return None
     start = latest_checkpoint(args.model) if args.model.is_dir() else args.model
-    if earlier and start.resolve().parent != args.output.resolve():
-        raise UserError(
-            f"{args.output} holds another run than {start}; name another folder with -o"
-        )
+    own = (args.output.resolve(), args.output.resolve() / SUPERSEDED)
+    if holds_run and start.resolve().parent not in own:
+        raise UserError(f"{args.output} holds another run than {start}; name another folder")
     return start
+
+
+def heal_curves(output: Path, start: Path) -> None:
+    """Renew the curves where a kill came between the last checkpoint and them."""
+    from pipeline.checkpoint import latest_state, read_state
+    from pipeline.training_monitor import TrainingMonitor
+
+    state = read_state(start)
+    if latest_state(output) == state:
+        TrainingMonitor(output).update(state)
 
 
 def fresh_run(
@@ -134,40 +152,23 @@ def stored_run(
 ) -> "RunState":
     """Return the state that a checkpoint holds, where it agrees with the flags and the data."""
     from pipeline.checkpoint import read_state
-    from pipeline.run_state import check_data, check_recipe, check_settings
+    from pipeline.run_state import resumed_run
 
-    state = read_state(start)
-    check_data(state, train_set, val_set)
     asked = {
         "epoch": args.epoch,
         "recipe_name": args.recipe,
         "batch_size": args.batch_size,
         "seed": args.seed,
     }
-    check_settings(state, asked)
-    check_recipe(state, config.RECIPES)
-    return replace(
-        state,
-        learning_rate=args.learning_rate or state.learning_rate,
-        epochs=args.epochs or state.epochs,
+    return resumed_run(
+        read_state(start),
+        train_set,
+        val_set,
+        config.RECIPES,
+        asked=asked,
+        learning_rate=args.learning_rate,
+        epochs=args.epochs,
     )
-
-
-def check_run(state: "RunState", images: int) -> None:
-    """Raise UserError where nothing useful could be trained."""
-    if state.batch_size > images:
-        raise UserError(f"a batch of {state.batch_size} is more than the {images} train images")
-    if state.epoch >= state.epochs:
-        raise UserError(
-            f"epoch {state.epoch} is done and the run ends at epoch {state.epochs}; "
-            "name a later one with -n to go on"
-        )
-    falls_to_zero = not state.recipe.rate_drops and state.learning_rate is None
-    if state.epochs > state.recipe.epochs and falls_to_zero:
-        raise UserError(
-            f"the rate of recipe {state.recipe_name!r} is zero after epoch "
-            f"{state.recipe.epochs}; to train to epoch {state.epochs} give a rate with -l too"
-        )
 
 
 def train_run(
@@ -179,46 +180,45 @@ def train_run(
 ) -> None:
     """Assemble the parts, say what runs, train, and say what came of it."""
     keras = import_keras()
-    from pipeline.checkpoint import (
-        EpochCheckpoint,
-        adopt,
-        best_epoch,
-        latest_checkpoint,
-        move_later_checkpoints,
-    )
+    from pipeline.checkpoint import EpochCheckpoint, begin_branch, latest_checkpoint, read_state
     from pipeline.hdf5_generator import HDF5Generator
     from pipeline.progress_report import ProgressReport
     from pipeline.run_log import RunLog
-    from pipeline.training import build_model, curve_title, go_on_from, train, training_batches
+    from pipeline.training import build_model, go_on_from, train, training_batches
     from pipeline.training_monitor import TrainingMonitor
 
-    with ExitStack() as open_parts:
-        batches = open_parts.enter_context(training_batches(train_set, state))
-        val = open_parts.enter_context(HDF5Generator(val_set, state.batch_size))
+    backend, devices = keras.backend.backend(), keras.distribution.list_devices()
+    with (
+        training_batches(train_set, state) as batches,
+        HDF5Generator(val_set, state.batch_size) as val,
+    ):
         model = build_model(state, len(batches))
-        checkpoint, monitor = EpochCheckpoint(args.output, args.keep), TrainingMonitor(args.output)
-        log = RunLog(args.output)
-        devices = keras.distribution.list_devices()
         print(
-            f"{keras.backend.backend()} on {', '.join(devices)}: {len(train_set):,} train and "
-            f"{len(val_set):,} val images of {len(state.class_ids)} classes; GoogLeNet with "
-            f"{model.count_params():,} parameters; recipe {state.recipe_name}, batches of "
-            f"{state.batch_size}, seed {state.seed}"
+            f"{backend} on {', '.join(devices)}: {len(train_set):,} train and {len(val_set):,} val "
+            f"images of {len(state.class_ids)} classes; GoogLeNet with {model.count_params():,} "
+            f"parameters; recipe {state.recipe_name}, batches of {state.batch_size}, "
+            f"seed {state.seed}"
         )
+        monitor, log = TrainingMonitor(args.output), RunLog(args.output)
         if start:
             go_on_from(model, start)
-            for path in move_later_checkpoints(args.output, state.epoch):
-                print(f"moved a later checkpoint to {path}")
-            start = adopt(start, state, args.output)
-            monitor.update(state.history, curve_title(state))
-            print(f"going on after epoch {state.epoch} from {start}")
-        log.write("start", epoch=state.epoch, epochs=state.epochs, backend=keras.backend.backend(),
+            if state.backend != backend:
+                print(f"note: begun on {state.backend}; on {backend} the numbers will differ")
+            start, *aside = begin_branch(start, replace(state, backend=backend), args.output)
+            state = read_state(start)
+            monitor.update(state)
+            for path in aside:
+                print(f"kept an earlier checkpoint as {path}")
+            print(f"going on after epoch {state.epoch} from {start}", flush=True)
+        state = replace(state, backend=backend)
+        log.write("start", epoch=state.epoch, epochs=state.epochs, backend=backend,
                   devices=devices, learning_rate=state.learning_rate)  # fmt: skip
         on_cpu = all(device.startswith("cpu") for device in devices)
         report = ProgressReport(len(train_set), hint_for_cpu(state) if on_cpu else "")
+        checkpoint = EpochCheckpoint(args.output, args.keep)
         state = train(model, state, batches, val, checkpoint, monitor, log, report)
 
-    best = best_epoch(state)
+    best = state.best_epoch
     print(f"best epoch by val: {best}, rank-1 {state.history['val_accuracy'][best - 1]:.2%}")
     print(
         f"wrote checkpoints, metric_values.json, training_plot.jpg and run.jsonl to {args.output}"
@@ -235,15 +235,17 @@ def hint_for_cpu(state: "RunState") -> str:
     return "that is long: -r quick is the recipe made for two CPU cores"
 
 
-def resume_command(args: argparse.Namespace) -> str:
-    """Return the command that goes on with this run after its last checkpoint."""
-    from pipeline.checkpoint import PATTERN
+def resume_command(args: argparse.Namespace, before: "RunState | None") -> str:
+    """Return the command that goes on; ``before`` is what the folder held when this one began."""
+    from pipeline.checkpoint import latest_state
 
+    last = latest_state(args.output)
+    if last is None or last == before:
+        return join(["python", *sys.argv])
+    backend = f"KERAS_BACKEND={last.backend} " if last.backend != "tensorflow" else ""
     output = quote(str(args.output))
     keep = f" --keep {args.keep}" if args.keep else ""
-    if any(args.output.glob(PATTERN)):
-        return f"python model_train.py -m {output} -o {output}{hdf5_flag(args)}{keep}"
-    return "run the same command again; no epoch was finished"
+    return f"{backend}python model_train.py -m {output} -o {output}{hdf5_flag(args)}{keep}"
 
 
 def hdf5_flag(args: argparse.Namespace) -> str:

@@ -4,9 +4,11 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 
 from config import setup_config as config
-from pipeline.command_line import existing_file, import_keras, new_parser, run_script
+from pipeline.backend import import_keras
+from pipeline.command_line import existing_file, new_parser, run_script
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -61,6 +63,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     shape = known_input_shape(model, config.IMAGE_SIZE)
     draw_graph(network_graph(model, shape, args.layers), args.output)
     print(f"wrote {args.output}")
+    if args.model:
+        print(f"next: python model_eval.py -m {quote(str(args.model))}")
+    else:
+        recipe = args.recipe
+        print(f"next: python model_train.py -r {recipe} -o {config.OUTPUT / recipe}")
 
 
 if __name__ == "__main__":

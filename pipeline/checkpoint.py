@@ -7,22 +7,26 @@ Equal runs write equal files, byte for byte.
 
 import io
 import json
-import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile, ZipFile, ZipInfo
+from typing import TYPE_CHECKING
+from zipfile import ZipFile, ZipInfo
 
 import h5py
 
 from pipeline.errors import UserError
-from pipeline.files import written_whole
+from pipeline.files import reported_as_user_errors, written_whole
 from pipeline.run_state import RunState
 
 if TYPE_CHECKING:
     import keras
 
-PATTERN = "epoch-*.keras"
-METADATA, WEIGHTS = "metadata.json", "model.weights.h5"
+PATTERN = "epoch-[0-9]*-val_loss-*.keras"
+CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
+LARGEST_CONTENT = 2**30
+"""Bytes that a checkpoint's members may unpack to; the real ones take 75 MB."""
 KEY, FORMAT = "googlenet_tiny_imagenet", 1
 SUPERSEDED = "superseded"
 UNDATED = (1980, 1, 1, 0, 0, 0)
@@ -37,7 +41,7 @@ class EpochCheckpoint:
     """
 
     def __init__(self, folder: Path, keep: int | None = None) -> None:
-        self.folder = folder
+        self._folder = folder
         self._keep = keep
 
     def save(self, model: "keras.Model", state: RunState) -> Path:
@@ -46,29 +50,20 @@ class EpochCheckpoint:
         Raises:
             UserError: It cannot be written; the earlier checkpoints are as they were.
         """
-        path = (
-            self.folder
-            / f"epoch-{state.epoch:03d}-val_loss-{state.history['val_loss'][-1]:.3f}.keras"
-        )
+        val_loss = state.history["val_loss"][-1]
+        path = self._folder / f"epoch-{state.epoch:03d}-val_loss-{val_loss:.3f}.keras"
         with written_whole(path) as unfinished:
             model.save(unfinished)
-            _rewrite_metadata(unfinished, unfinished, state)
+            _write_with_state(_read_members(unfinished), unfinished, state)
         if self._keep:
-            self._thin(state)
+            self._thin(state, self._keep)
         return path
 
-    def _thin(self, state: RunState) -> None:
-        best = best_epoch(state)
-        for path in self.folder.glob(PATTERN):
-            epoch = _epoch_in_name(path)
-            if epoch <= state.epoch - self._keep and epoch != best:
+    def _thin(self, state: RunState, keep: int) -> None:
+        for path in self._folder.glob(PATTERN):
+            epoch = read_state(path).epoch
+            if epoch <= state.epoch - keep and epoch != state.best_epoch:
                 path.unlink()
-
-
-def best_epoch(state: RunState) -> int:
-    """Return the epoch of the highest val accuracy, the first of equals."""
-    accuracies = state.history["val_accuracy"]
-    return accuracies.index(max(accuracies)) + 1
 
 
 def read_state(path: Path) -> RunState:
@@ -77,7 +72,10 @@ def read_state(path: Path) -> RunState:
     Raises:
         UserError: It is missing, damaged, or no checkpoint of this project.
     """
-    record = _read_metadata(path).get(KEY)
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; name a checkpoint that model_train.py wrote")
+    with _explained(path):
+        record = dict(json.loads(_read_members(path)[METADATA])).get(KEY)
     if not isinstance(record, dict) or not isinstance(record.get("state"), dict):
         raise UserError(f"{path} holds no record of a run; name a file that model_train.py wrote")
     if record.get("format") != FORMAT:
@@ -89,30 +87,40 @@ def read_state(path: Path) -> RunState:
 
 
 def latest_checkpoint(folder: Path) -> Path:
-    """Return the checkpoint of the highest recorded epoch in ``folder``.
+    """Return the checkpoint that a run in ``folder`` goes on from.
+
+    It is that of the highest recorded epoch, of the newest branch where some are still there
+    that the run went back behind.
 
     Raises:
         UserError: There is none, or one cannot be read.
     """
-    paths = sorted(folder.glob(PATTERN))
-    if not paths:
+    states = {path: read_state(path) for path in sorted(folder.glob(PATTERN))}
+    if not states:
         raise UserError(f"{folder} holds no checkpoint; name a file or folder that does with -m")
-    return max(paths, key=lambda path: read_state(path).epoch)
+    return max(states, key=lambda path: (states[path].branch, states[path].epoch))
+
+
+def latest_state(folder: Path) -> RunState | None:
+    """Return the state of the latest checkpoint, None where there is none.
+
+    Raises:
+        UserError: A checkpoint cannot be read.
+    """
+    return read_state(latest_checkpoint(folder)) if any(folder.glob(PATTERN)) else None
 
 
 def load_model(path: Path) -> "keras.Model":
-    """Load a model to predict with, from any Keras file; safe mode keeps foreign code out.
+    """Load a model to predict with; Keras's safe mode keeps foreign code out.
 
     Raises:
         UserError: It is damaged, or asks for code of its own.
     """
     import keras
 
-    try:
+    with _explained(path):
+        _read_members(path)
         return keras.saving.load_model(path, compile=False)
-    except Exception as error:  # Keras raises many kinds on files that are not whole
-        brief = str(error).strip().splitlines()[0]
-        raise UserError(f"{path} cannot be loaded ({brief}); use another file") from error
 
 
 def restore(model: "keras.Model", path: Path) -> None:
@@ -121,79 +129,102 @@ def restore(model: "keras.Model", path: Path) -> None:
     Raises:
         UserError: The state is incomplete or does not fit: a run cannot go on exactly from it.
     """
-    try:
-        with ZipFile(path) as archive:
-            weights = io.BytesIO(archive.read(WEIGHTS))
+    with _explained(path):
+        weights = io.BytesIO(_read_members(path)[WEIGHTS])
         with h5py.File(weights, "r") as file:
-            stored = [tuple(v.shape) for v in file.get("optimizer/vars", {}).values()]
-        needed = [tuple(v.shape) for v in model.optimizer.variables]
-        if sorted(stored) != sorted(needed):
+            variables = file.get("optimizer/vars", {})
+            stored = sorted(tuple(variable.shape) for variable in variables.values())
+        needed = sorted(tuple(variable.shape) for variable in model.optimizer.variables)
+        if stored != needed:
             raise UserError(
-                f"{path} lacks the optimizer's state ({len(stored)} of {len(needed)} variables "
-                "fit); go on from another checkpoint"
+                f"{path} lacks some of the optimizer's state ({len(stored)} variables, and "
+                f"{len(needed)} are needed); go on from another checkpoint"
             )
         model.load_weights(path)
-    except (BadZipFile, KeyError, OSError, ValueError) as error:
-        raise UserError(f"{path} is damaged or does not fit; go on from another one") from error
 
 
-def move_later_checkpoints(folder: Path, epoch: int) -> list[Path]:
-    """Move checkpoints past ``epoch`` to ``folder/superseded/``; return their new paths."""
-    later = [path for path in sorted(folder.glob(PATTERN)) if read_state(path).epoch > epoch]
-    return [_set_aside(path) for path in later]
-
-
-def adopt(path: Path, state: RunState, folder: Path) -> Path:
-    """Make ``folder`` hold the checkpoint ``path`` with ``state``'s settings; return it there.
+def begin_branch(start: Path, state: RunState, folder: Path) -> list[Path]:
+    """Make ``folder`` say that its run goes on from ``start`` with ``state``'s settings.
 
     From then on ``folder`` alone says how the run goes on, also if it is killed before its next
-    epoch ends. A checkpoint of ``folder`` whose settings change is kept under ``superseded/``.
+    epoch ends. What the run goes back behind, and a checkpoint whose settings change, is kept in
+    ``folder/superseded/``.
+
+    Returns:
+        The checkpoint to go on from, now in ``folder``, and then what was set aside.
+
+    Raises:
+        UserError: A file cannot be read or written.
     """
-    adopted = folder / path.name
-    if adopted.exists() and read_state(adopted) == state:
-        return adopted
-    with written_whole(adopted) as unfinished:
-        _rewrite_metadata(path, unfinished, state)
-        if adopted.exists():
-            shutil.copyfile(adopted, _free_name(folder / SUPERSEDED, adopted.name))
-    return adopted
+    begun = folder / start.name
+    states = {path: read_state(path) for path in folder.glob(PATTERN)}
+    others = {path: other for path, other in states.items() if path != begun}
+    if any((o.branch, o.epoch) >= (state.branch, state.epoch) for o in others.values()):
+        state = replace(state, branch=1 + max(other.branch for other in states.values()))
+    aside = []
+    if states.get(begun) != state:
+        if begun.exists():
+            aside.append(_copy_aside(begun))
+        with written_whole(begun) as unfinished:
+            _write_with_state(_read_members(start), unfinished, state)
+    for path, other in others.items():
+        if other.epoch >= state.epoch:
+            aside.append(_free_name(path))
+            with reported_as_user_errors(path):
+                path.rename(aside[-1])
+    return [begun, *aside]
 
 
-def _set_aside(path: Path) -> Path:
-    return path.rename(_free_name(path.parent / SUPERSEDED, path.name))
+def _copy_aside(path: Path) -> Path:
+    copy = _free_name(path)
+    with written_whole(copy) as unfinished:
+        unfinished.write_bytes(path.read_bytes())
+    return copy
 
 
-def _free_name(folder: Path, name: str) -> Path:
-    folder.mkdir(exist_ok=True)
-    path, number = folder / name, 2
-    while path.exists():
-        path = folder / f"{Path(name).stem}-{number}.keras"
+def _free_name(path: Path) -> Path:
+    """Return a name for ``path`` in ``superseded/`` beside it, which is made as needed."""
+    folder, number = path.parent / SUPERSEDED, 2
+    with reported_as_user_errors(folder):
+        folder.mkdir(exist_ok=True)
+    free = folder / path.name
+    while free.exists():
+        free = folder / f"{path.stem}-{number}.keras"
         number += 1
-    return path
+    return free
 
 
-def _epoch_in_name(path: Path) -> int:
-    return int(path.name.split("-")[1])
+def _read_members(path: Path) -> dict[str, bytes]:
+    """Return the contents of a Keras file; one that holds anything else is refused unread."""
+    with ZipFile(path) as archive:
+        members = archive.infolist()
+        if {member.filename for member in members} != {CONFIG, METADATA, WEIGHTS}:
+            raise ValueError("it holds other members than a Keras file's")
+        if sum(member.file_size for member in members) > LARGEST_CONTENT:
+            raise ValueError("it unpacks to more than a checkpoint can be")
+        return {member.filename: archive.read(member) for member in members}
 
 
-def _read_metadata(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise UserError(f"{path} does not exist; name a checkpoint that model_train.py wrote")
-    try:
-        with ZipFile(path) as archive:
-            return dict(json.loads(archive.read(METADATA)))
-    except (BadZipFile, KeyError, OSError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is not a whole Keras file; use another checkpoint") from error
-
-
-def _rewrite_metadata(source: Path, target: Path, state: RunState) -> None:
-    """Copy the Keras file ``source`` to ``target`` with ``state`` in it, and without dates."""
-    with ZipFile(source) as archive:
-        members = {name: archive.read(name) for name in archive.namelist()}
+def _write_with_state(members: dict[str, bytes], path: Path, state: RunState) -> None:
+    """Write a Keras file with ``state`` in its metadata, and without dates."""
     metadata = json.loads(members[METADATA])
     metadata.pop("date_saved", None)
     metadata[KEY] = {"format": FORMAT, "state": state.to_json()}
-    members[METADATA] = json.dumps(metadata).encode()
-    with ZipFile(target, "w") as archive:
+    members = {**members, METADATA: json.dumps(metadata).encode()}
+    with ZipFile(path, "w") as archive:
         for name, contents in members.items():
             archive.writestr(ZipInfo(name, UNDATED), contents)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn whatever zipfile, JSON, HDF5 or Keras raise on a file that is not whole or not ours."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        brief = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise UserError(
+            f"{path} is not a whole Keras file of this project ({brief}); use another checkpoint"
+        ) from error

@@ -1,19 +1,15 @@
-"""What makes the four scripts behave alike: exit statuses, errors, signals, quiet imports.
+"""What makes the four scripts behave alike: exit statuses, errors, signals, help, numbers.
 
 The only module of the package that knows about the command line.
 """
 
 import argparse
-import importlib
 import math
-import os
 import signal
 import sys
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType, ModuleType
+from types import FrameType
 
 from pipeline.errors import UserError
 
@@ -32,6 +28,11 @@ def run_script(main: Callable[[Sequence[str] | None], None]) -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(BAD_INPUT)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"error: cannot use {error.filename}: {error.strerror}", file=sys.stderr)
+        sys.exit(BAD_INPUT)
     except KeyboardInterrupt:
         print("stopped by Ctrl-C", file=sys.stderr)
         sys.exit(INTERRUPTED)
@@ -41,6 +42,7 @@ def run_script(main: Callable[[Sequence[str] | None], None]) -> None:
 
 
 def _raise_terminated(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough
     raise Terminated
 
 
@@ -83,49 +85,6 @@ def positive_rate(text: str) -> float:
     if not (math.isfinite(rate) and rate > 0):
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
     return rate
-
-
-def import_keras() -> ModuleType:
-    """Import Keras and its backend without their start-up noise, set up for speed.
-
-    oneDNN's kernels are not TensorFlow's default on every CPU, and must be asked for before
-    the import.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
-        sys.meta_path.insert(0, _WithoutTensorFlow())
-    with _silent_stderr():
-        keras = importlib.import_module("keras")
-        _ = keras.ops.zeros(1)  # TensorFlow reports its devices when it is first used
-    return keras
-
-
-class _WithoutTensorFlow:
-    """Hides an installed TensorFlow: on other backends Keras imports it for type checks alone."""
-
-    @staticmethod
-    def find_spec(name: str, path: object = None, target: object = None) -> None:
-        if name == "tensorflow":
-            raise ModuleNotFoundError("TensorFlow is not used with this backend", name=name)
-
-
-@contextmanager
-def _silent_stderr() -> Iterator[None]:
-    """Hold back what libraries write to file descriptor 2; show it if they fail."""
-    sys.stderr.flush()
-    terminal = os.dup(2)
-    with tempfile.TemporaryFile() as noise:
-        os.dup2(noise.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            noise.seek(0)
-            os.write(terminal, noise.read())
-            raise
-        finally:
-            os.dup2(terminal, 2)
-            os.close(terminal)
 
 
 def existing_file(path: Path, hint: str) -> Path:

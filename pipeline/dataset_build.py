@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from pipeline.decoding import decode_in_order, find_undecodable
 from pipeline.errors import UserError
-from pipeline.files import only_writer, remove_unfinished, written_whole
+from pipeline.files import only_writer, remove_unfinished, written_together
 from pipeline.hdf5_writer import HDF5Writer
 from pipeline.image_source import ImageSource
 from pipeline.progress import progress_bar
@@ -70,9 +69,11 @@ def build_data_set(
             seed,
         )
         val = [image for image in found.val if image not in corrupt]
+        if not val:
+            raise UserError("no val image can be decoded; fetch the data set again")
         splits = {"train": train, "val": val, "test": test}
-        with ExitStack() as files:
-            paths = {name: files.enter_context(written_whole(output / name)) for name in OUTPUTS}
+        with written_together(output / name for name in OUTPUTS) as unfinished:
+            paths = dict(zip(OUTPUTS, unfinished, strict=True))
             for split, images in splits.items():
                 writer = HDF5Writer(
                     paths[f"{split}.hdf5"],

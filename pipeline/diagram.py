@@ -8,6 +8,8 @@ from typing import Any
 import keras
 import pydot
 
+from pipeline.errors import UserError
+
 FONT = "Helvetica"
 GRAPH_STYLE = {"fontname": FONT, "fontsize": 16, "labelloc": "t", "nodesep": 0.15, "ranksep": 0.2,
                "dpi": 110, "bgcolor": "white"}  # fmt: skip
@@ -43,8 +45,11 @@ class PlacedLayer:
 
 def place_layers(model: keras.Model, input_shape: tuple[int | None, ...]) -> list[PlacedLayer]:
     """Return the layers of a functional model in order, with their shapes for ``input_shape``."""
+    config = model.get_config()
+    if "input_layers" not in config:
+        raise UserError(f"the model {model.name!r} is no graph of named layers and cannot be drawn")
     placed: dict[str, PlacedLayer] = {}
-    for entry in model.get_config()["layers"]:
+    for entry in config["layers"]:
         layer = model.get_layer(entry["name"])
         inputs = tuple(_source_layers(entry["inbound_nodes"]))
         shapes = [placed[name].output_shape for name in inputs] or [input_shape]

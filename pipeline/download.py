@@ -2,17 +2,22 @@
 
 import hashlib
 import http.client
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
 
+from progressbar import ProgressBar
+
 from pipeline.errors import UserError
-from pipeline.files import reported_as_user_errors
+from pipeline.files import only_holder, reported_as_user_errors
 from pipeline.progress import progress_bar
 
 PIECE = 2**18
 TIMEOUT_S = 30
 TRIES = 5
+PAUSE_S = 0.5
+"""Before the second try; longer before each later one."""
 
 
 def download(url: str, path: Path, size: int, md5: str) -> None:
@@ -35,9 +40,15 @@ def download(url: str, path: Path, size: int, md5: str) -> None:
         if _is_expected(path, size, md5):
             return
         raise UserError(f"{path} is there and is not the official archive; move it away first")
+    with reported_as_user_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with only_holder(path.with_name(f"{path.name}.lock")):
+        _fetch(url, path, size, md5)
+
+
+def _fetch(url: str, path: Path, size: int, md5: str) -> None:
     part = path.with_name(f"{path.name}.part")
     with reported_as_user_errors(part):
-        part.parent.mkdir(parents=True, exist_ok=True)
         part.touch()
     with progress_bar("download", size) as bar:
         for attempt in range(1, TRIES + 1):
@@ -45,11 +56,13 @@ def download(url: str, path: Path, size: int, md5: str) -> None:
                 _fetch_rest(url, part, size, bar)
                 break
             except (OSError, http.client.HTTPException) as error:
-                if attempt == TRIES:
+                refused = isinstance(error, urllib.error.HTTPError) and error.code < 500
+                if attempt == TRIES or refused:
                     raise UserError(
                         f"cannot fetch {url}: {error}; run the same command again to go on from "
                         f"the {part.stat().st_size:,} bytes in {part}"
                     ) from error
+                time.sleep(PAUSE_S * attempt)
     if not _is_expected(part, size, md5):
         part.unlink()
         raise UserError(
@@ -59,7 +72,7 @@ def download(url: str, path: Path, size: int, md5: str) -> None:
     part.replace(path)
 
 
-def _fetch_rest(url: str, part: Path, size: int, bar: "progress_bar") -> None:
+def _fetch_rest(url: str, part: Path, size: int, bar: ProgressBar) -> None:
     have = part.stat().st_size
     if have == size:
         return None
@@ -74,9 +87,12 @@ def _fetch_rest(url: str, part: Path, size: int, bar: "progress_bar") -> None:
     with response:
         continued = response.status == http.HTTPStatus.PARTIAL_CONTENT
         have = have if continued else 0
-        with reported_as_user_errors(part), part.open("ab" if continued else "wb") as file:
-            while have <= size and (piece := response.read(PIECE)):
-                file.write(piece)
+        with reported_as_user_errors(part):
+            file = part.open("ab" if continued else "wb")
+        with file:
+            while have <= size and (piece := response.read1(PIECE)):
+                with reported_as_user_errors(part):
+                    file.write(piece)
                 have += len(piece)
                 bar.update(min(have, size))
     if have < size:

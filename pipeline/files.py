@@ -1,13 +1,12 @@
 """Files that are either complete or absent, and folders that one process at a time writes.
 
-A crash, a full disk or a second process may come at any moment. Every output of the scripts
-goes through these two helpers, so none of them can leave half a file behind.
+A crash, a full disk or a second process may come at any moment. Everything that is read again
+goes through these helpers, so none of it can be left half written.
 """
 
 import json
 import os
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from pipeline.errors import UserError
+
+UNFINISHED = ".unfinished-"
 
 
 @contextmanager
@@ -27,25 +28,34 @@ def written_whole(path: Path) -> Iterator[Path]:
     Raises:
         UserError: The folder cannot be made or written, or the disk is full.
     """
-    with reported_as_user_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".unfinished-", suffix=path.suffix, dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
+    with written_together([path]) as (unfinished,):
+        yield unfinished
+
+
+@contextmanager
+def written_together(paths: Iterable[Path]) -> Iterator[list[Path]]:
+    """Do as ``written_whole`` for several files, and rename none before all are on the disk."""
+    paths = list(paths)
+    unfinished = [path.with_name(f"{UNFINISHED}{os.getpid()}-{path.name}") for path in paths]
+    with reported_as_user_errors(paths[0] if len(paths) == 1 else paths[0].parent):
+        for path in paths:
+            path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            yield temporary
-            temporary.chmod(0o666 & ~_umask())
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
-            temporary.replace(path)
+            yield unfinished
+            for temporary in unfinished:
+                with temporary.open("rb+") as file:
+                    os.fsync(file.fileno())
+            for temporary, path in zip(unfinished, paths, strict=True):
+                temporary.replace(path)
         finally:
-            temporary.unlink(missing_ok=True)
+            for temporary in unfinished:
+                temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, values: Any) -> None:
     """Write ``values`` as indented JSON, whole or not at all."""
     with written_whole(path) as unfinished:
-        unfinished.write_text(json.dumps(values, indent=2) + "\n")
+        unfinished.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n")
 
 
 @contextmanager
@@ -62,19 +72,28 @@ def reported_as_user_errors(path: Path) -> Iterator[None]:
 
 @contextmanager
 def only_writer(folder: Path) -> Iterator[None]:
-    """Hold ``folder`` for this process; the system frees it when the process ends, however it ends.
-
-    Raises:
-        UserError: Another process holds the folder, or it cannot be written.
-    """
+    """Hold ``folder`` for this process; see ``only_holder``."""
     with reported_as_user_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock", timeout=0)
+    with only_holder(folder / ".lock"):
+        yield
+
+
+@contextmanager
+def only_holder(lock_file: Path) -> Iterator[None]:
+    """Hold a lock that the system frees when the process ends, however it ends.
+
+    Raises:
+        UserError: Another process holds it, or its file cannot be written.
+    """
+    with reported_as_user_errors(lock_file):
+        lock = FileLock(lock_file, timeout=0)
         try:
             lock.acquire()
         except Timeout:
             raise UserError(
-                f"another process is writing to {folder}; wait for it, or name another folder"
+                f"another process is writing to {lock_file.parent}; wait for it, or name another "
+                "folder"
             ) from None
     try:
         yield
@@ -84,11 +103,5 @@ def only_writer(folder: Path) -> Iterator[None]:
 
 def remove_unfinished(folder: Path) -> None:
     """Delete what a killed process left half written in ``folder``; hold the folder first."""
-    for path in folder.glob(".unfinished-*"):
+    for path in folder.glob(f"{UNFINISHED}*"):
         path.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -1,7 +1,9 @@
 """Turn a graph into a picture with whatever draws here: Graphviz, or its port from PyPI."""
 
 import shutil
+import subprocess
 import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
 
 import pydot
@@ -10,7 +12,7 @@ from pipeline.errors import UserError
 from pipeline.files import written_whole
 
 FORMATS = ("png", "svg", "pdf", "jpg", "dot")
-PROGRAMS = {"dot": FORMATS, "graphviz-pure": ("png", "svg", "jpg")}
+PROGRAMS = {"dot": ("png", "svg", "pdf", "jpg"), "graphviz-pure": ("png", "svg", "jpg")}
 """What draws which format, the best first."""
 
 
@@ -34,12 +36,15 @@ def draw_graph(graph: pydot.Dot, path: Path) -> None:
             file beside ``path``.
     """
     form = picture_format(path)
-    program = None if form == "dot" else find_program(form)
+    for program in _programs(form):
+        picture = subprocess.run(
+            [program, f"-T{form}"], input=graph.to_string().encode(), capture_output=True
+        )
+        if picture.returncode == 0:  # a Graphviz without some plug-in draws fewer formats
+            with written_whole(path) as unfinished:
+                unfinished.write_bytes(picture.stdout)
+            return
     text = path.with_suffix(".dot")
-    if program:
-        with written_whole(path) as unfinished:
-            unfinished.write_bytes(graph.create(prog=program, format=form))
-        return
     with written_whole(text) as unfinished:
         unfinished.write_text(graph.to_string())
     if form != "dot":
@@ -49,13 +54,12 @@ def draw_graph(graph: pydot.Dot, path: Path) -> None:
         )
 
 
-def find_program(form: str) -> str | None:
-    """Return the path of a program that draws ``form``, Graphviz's own ``dot`` if there is one.
+def _programs(form: str) -> Iterator[str]:
+    """Yield the paths of programs that draw ``form``, Graphviz's own ``dot`` first.
 
     One installed into this Python's environment is found whether or not that is activated.
     """
     for name, formats in PROGRAMS.items():
         found = shutil.which(name) or shutil.which(name, path=sysconfig.get_path("scripts"))
         if found and form in formats:
-            return found
-    return None
+            yield found

@@ -44,7 +44,7 @@ class HDF5Writer:
     ) -> None:
         self._count = count
         self._written = 0
-        self._digest = hashlib.sha256()
+        self._digest = hashlib.sha256(f"{image_size} pixels".encode())
         self._file = h5py.File(path, "w")
         self._file.attrs.update(split=split, seed=seed, format=FORMAT, complete=False)
         self._images = self._file.create_dataset(

@@ -1,11 +1,5 @@
 """Decode and resize: from a file's bytes to the pixels every other part works on."""
 
-import os
-
-# OpenCV reads these as it loads. A header that claims a larger image is refused before decoding.
-os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(2**26))
-os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")  # what it refuses is reported here, in one line
-
 import cv2
 import numpy as np
 

@@ -12,8 +12,6 @@ from keras.optimizers import schedules
 
 from pipeline.recipe import Recipe
 
-MOMENTUM = 0.9
-
 
 def learning_rate_schedule(
     recipe: Recipe, steps_per_epoch: int, constant: float | None = None
@@ -61,7 +59,7 @@ def _optimizer(
     if recipe.optimizer == "adam":
         optimizer = keras.optimizers.Adam(**settings)
     elif recipe.optimizer == "sgd":
-        optimizer = keras.optimizers.SGD(**settings, momentum=MOMENTUM, nesterov=True)
+        optimizer = keras.optimizers.SGD(**settings, momentum=recipe.momentum, nesterov=True)
     else:
         raise ValueError(f"unknown optimizer {recipe.optimizer!r}; known: adam, sgd")
     if recipe.weight_decay:
@@ -80,7 +78,8 @@ def averaged_weights(model: keras.Model) -> Iterator[None]:
     """Exchange the weights and their averages, and exchange them back at the end.
 
     Meanwhile the model evaluates and saves with the averages, and a file saved holds the raw
-    weights in the optimizer's state. Without averaging nothing happens.
+    weights in the optimizer's state. Batch norm's running statistics are the raw weights' all
+    along: they are averages over the last batches themselves. Without averaging nothing happens.
     """
     swap_averages(model)
     try:

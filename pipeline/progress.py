@@ -18,3 +18,9 @@ def progress_bar(label: str, total: int) -> progressbar.ProgressBar:
         progressbar.ETA(),
     ]
     return progressbar.ProgressBar(max_value=total, widgets=widgets, fd=sys.stderr)
+
+
+def clear_line() -> None:
+    """Remove a bar from the terminal's line, so that text can take its place."""
+    if sys.stderr.isatty():
+        print("\r\033[K", end="", file=sys.stderr, flush=True)

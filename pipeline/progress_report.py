@@ -4,7 +4,7 @@ import time
 
 import keras
 
-from pipeline.progress import progress_bar
+from pipeline.progress import clear_line, progress_bar
 from pipeline.run_state import RunState
 
 WARM_UP_STEPS, MEASURED_STEPS = 3, 20
@@ -51,7 +51,11 @@ class ProgressReport(keras.callbacks.Callback):
     def on_train_end(self, logs: dict | None = None) -> None:
         """Stop the clock."""
         self.images_per_second = self._images / (time.perf_counter() - self._started)
-        self._bar.finish()
+
+    def end_epoch(self) -> None:
+        """Take the bar away, also after an interruption."""
+        self._bar.finish(dirty=True)
+        clear_line()
 
     def time_left(self, epoch_seconds: float, epoch: int) -> float:
         """Return the seconds that the epochs after ``epoch`` will take, if it took so many.
@@ -64,6 +68,7 @@ class ProgressReport(keras.callbacks.Callback):
 
     def _print_estimate(self, seconds_per_step: float) -> None:
         self._estimated = True
+        clear_line()
         epoch = self._state.epoch + 1
         epoch_seconds = seconds_per_step * self._steps
         total = epoch_seconds + self.time_left(epoch_seconds, epoch)

@@ -11,6 +11,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from pipeline.errors import UserError
 
+SMALLEST_IMAGE, LARGEST_IMAGE = 8, 1024
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -39,7 +41,9 @@ class Recipe:
 
     # The optimizer (see pipeline/optimization.py)
     optimizer: str = "sgd"
-    """``"sgd"``: Nesterov momentum 0.9; ``"adam"``: Keras's defaults."""
+    """``"sgd"``, with Nesterov momentum; ``"adam"``, with Keras's defaults."""
+    momentum: float = 0.9
+    """Of SGD."""
     learning_rate: float = 0.1
     """The first rate, or with a warm-up the highest."""
     rate_drops: tuple[tuple[int, float], ...] = ()
@@ -71,6 +75,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if not self.image_sizes or self.image_sizes[0][0] != 1:
             raise ValueError("image_sizes must begin with epoch 1")
+        if not all(SMALLEST_IMAGE <= size <= LARGEST_IMAGE for _, size in self.image_sizes):
+            raise ValueError(f"image_sizes must be {SMALLEST_IMAGE} to {LARGEST_IMAGE} pixels")
 
     def image_size(self, epoch: int) -> int:
         """Return the pixels a side that the images of ``epoch`` have."""
@@ -85,7 +91,7 @@ class Recipe:
         """Rebuild a recipe from ``to_json``.
 
         Raises:
-            UserError: A value is missing or unknown: another version wrote it.
+            UserError: A value is unknown or makes no sense. One that is missing has its default.
         """
         try:
             recipe = cls(**{name: _tuples(value) for name, value in values.items()})

@@ -33,14 +33,30 @@ class RunState:
     """Of the train split's R, G and B channels, 0 to 255."""
     class_ids: Sequence[str]
     class_names: Sequence[str]
+    backend: str
+    """What Keras ran on; "" before the run began."""
+    branch: int
+    """How often the run went back behind an epoch that was done."""
     epoch: int
     history: History
     """A list for each of ``METRICS``, a value an epoch."""
+
+    def __post_init__(self) -> None:
+        if min(self.batch_size, self.epochs) < 1 or min(self.epoch, self.seed, self.branch) < 0:
+            raise ValueError("a count in it is below its least value")
+        if set(self.data) != {"train", "val"} or len(self.means) != 3 or not self.class_ids:
+            raise ValueError("it does not describe the data")
 
     @property
     def image_size(self) -> int:
         """Pixels a side of the images that ``epoch`` was trained and validated on."""
         return self.recipe.image_size(max(self.epoch, 1))
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch of the highest val accuracy, the first of equals."""
+        accuracies = list(self.history["val_accuracy"])
+        return accuracies.index(max(accuracies)) + 1
 
     def after_epoch(self, values: Mapping[str, float]) -> "RunState":
         """Return the state one finished epoch later; ``values`` has one for each metric."""
@@ -63,7 +79,7 @@ class RunState:
             state = cls(**{**values, "recipe": Recipe.from_json(values["recipe"])})
             check_types(state)
             lengths = {len(state.history[name]) for name in METRICS}
-        except (TypeError, KeyError, AttributeError) as error:
+        except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise UserError(f"its record of the run is incomplete ({error})") from error
         if lengths != {state.epoch}:
             raise UserError("its history does not have a value for each epoch")
@@ -90,56 +106,102 @@ def new_run(
         batch_size=batch_size or recipe.batch_size,
         learning_rate=learning_rate,
         epochs=epochs or recipe.epochs,
-        data=_fingerprints(train, val),
+        data={"train": train.fingerprint, "val": val.fingerprint},
         data_seed=train.seed,
         means=list(means),
         class_ids=list(train.class_ids),
         class_names=list(train.class_names),
+        backend="",
+        branch=0,
         epoch=0,
         history={name: [] for name in METRICS},
     )
 
 
-def check_data(state: RunState, train: HDF5Dataset, val: HDF5Dataset) -> None:
-    """Check that a stored run was begun on these data.
+def resumed_run(
+    stored: RunState,
+    train: HDF5Dataset,
+    val: HDF5Dataset,
+    recipes: Mapping[str, Recipe],
+    *,
+    asked: Mapping[str, Any],
+    learning_rate: float | None = None,
+    epochs: int | None = None,
+) -> RunState:
+    """Return a stored run as it goes on.
+
+    Args:
+        stored: From its checkpoint.
+        train: The split it was begun on.
+        val: Likewise.
+        recipes: As they are configured today.
+        asked: Settings given again, by the names of RunState's fields; None where they were not.
+        learning_rate: A constant rate from here on; None keeps what was.
+        epochs: The epoch to end at; None keeps what was.
 
     Raises:
-        UserError: They differ; names how.
+        UserError: Settings, data or recipe differ; names how.
     """
-    if list(state.class_ids) != list(train.class_ids):
-        raise UserError(
-            f"the checkpoint tells {len(state.class_ids)} classes apart and {train.path} holds "
-            f"{len(train.class_ids)}, or others; name the data it was trained on with --hdf5"
-        )
-    differing = [s for s, value in _fingerprints(train, val).items() if state.data[s] != value]
-    if differing:
-        raise UserError(
-            f"the run was begun on other data: its {' and '.join(differing)} split differs from "
-            f"the one in {train.path.parent}; name its folder with --hdf5"
-        )
-
-
-def check_settings(state: RunState, asked: Mapping[str, Any]) -> None:
-    """Check that the settings given again (those not None) agree with a stored run's.
-
-    Raises:
-        UserError: One does not; names both values.
-    """
-    for name, value in asked.items():
-        stored = getattr(state, name)
-        if value is not None and value != stored:
+    check_classes(stored, train)
+    for split, dataset in (("train", train), ("val", val)):
+        if stored.data[split] != dataset.fingerprint:
             raise UserError(
-                f"the run was begun with {name.replace('_', ' ')} {stored}, not {value}; leave "
-                "the flag out to go on, or begin a fresh run in another folder"
+                f"the run was begun on other data: its {split} split differs from {dataset.path}; "
+                "name its folder with --hdf5"
             )
+    for name, value in asked.items():
+        was = getattr(stored, name)
+        if value is not None and value != was:
+            raise UserError(
+                f"the run was begun with {name.replace('_', ' ')} {was}, not {value}; leave the "
+                "flag out to go on, or begin a fresh run in another folder"
+            )
+    _check_recipe(stored, recipes)
+    return replace(
+        stored,
+        learning_rate=learning_rate or stored.learning_rate,
+        epochs=epochs or stored.epochs,
+    )
 
 
-def check_recipe(state: RunState, recipes: Mapping[str, Recipe]) -> None:
-    """Check that a stored run's recipe is still what it was.
+def check_classes(state: RunState, dataset: HDF5Dataset) -> None:
+    """Check that a model's outputs are the labels of ``dataset``.
 
     Raises:
-        UserError: It is gone or was edited; names the values that differ.
+        UserError: They are not.
     """
+    if list(state.class_ids) != list(dataset.class_ids):
+        raise UserError(
+            f"the model tells {len(state.class_ids)} classes apart and {dataset.path} holds "
+            f"{len(dataset.class_ids)}, or others; name the data it was trained on with --hdf5"
+        )
+
+
+def check_trainable(state: RunState, images: int) -> None:
+    """Check that there is something useful to train.
+
+    Raises:
+        UserError: There is not; says why.
+    """
+    if state.batch_size > images:
+        raise UserError(
+            f"a batch of {state.batch_size} is more than the {images} train images; "
+            "give a smaller one with -b"
+        )
+    if state.epoch >= state.epochs:
+        raise UserError(
+            f"epoch {state.epoch} is done and the run ends at epoch {state.epochs}; "
+            "name a later one with -n to go on"
+        )
+    falls_to_zero = not state.recipe.rate_drops and state.learning_rate is None
+    if state.epochs > state.recipe.epochs and falls_to_zero:
+        raise UserError(
+            f"the rate of recipe {state.recipe_name!r} is zero after epoch "
+            f"{state.recipe.epochs}; to train to epoch {state.epochs} give a rate with -l too"
+        )
+
+
+def _check_recipe(state: RunState, recipes: Mapping[str, Recipe]) -> None:
     name = state.recipe_name
     if name not in recipes:
         raise UserError(f"the run's recipe {name!r} is no longer configured; put it back to go on")
@@ -149,7 +211,3 @@ def check_recipe(state: RunState, recipes: Mapping[str, Recipe]) -> None:
             f"recipe {name!r} was edited since the run began ({'; '.join(differences)}); put it "
             "back, or begin a fresh run in another folder"
         )
-
-
-def _fingerprints(train: HDF5Dataset, val: HDF5Dataset) -> dict[str, str]:
-    return {"train": train.fingerprint, "val": val.fingerprint}

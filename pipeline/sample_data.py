@@ -40,7 +40,7 @@ def write_sample(root: Path, size: int, seed: int) -> None:
         raise UserError(f"{root} is there and is not a sample; name a new folder with -d")
     with reported_as_user_errors(root):
         root.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=root.parent))
+        temporary = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
         try:
             _write_layout(temporary, size, seed)
             temporary.chmod(0o755)

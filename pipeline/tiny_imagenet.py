@@ -45,7 +45,7 @@ def find_data_set(default: Path) -> Path:
 
 def default_hdf5_folder(data_set: Path) -> Path:
     """Return where a data set's HDF5 files go: in its folder, or beside its zip."""
-    return (data_set.parent if data_set.suffix == ".zip" else data_set) / "hdf5"
+    return (data_set.parent if data_set.is_file() else data_set) / "hdf5"
 
 
 def read_labelled_images(source: ImageSource) -> LabelledImages:

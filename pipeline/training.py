@@ -118,6 +118,7 @@ def train(
         values = _fit_epoch(model, batches, state, report)
         with averaged_weights(model):
             scores = evaluate(model, val)
+            _check_finite(epoch, values["loss"], scores.loss)
             state = state.after_epoch(
                 values
                 | {
@@ -127,16 +128,10 @@ def train(
                 }
             )
             path = checkpoint.save(model, state)
-        monitor.update(state.history, curve_title(state))
+        monitor.update(state)
         log.write("epoch", epoch=epoch, images_per_second=round(report.images_per_second, 1))
         _print_epoch(state, report, len(batches.dataset), path.name)
     return state
-
-
-def curve_title(state: RunState) -> str:
-    """Return the heading of a run's plot."""
-    best = max(state.history["val_accuracy"])
-    return f"GoogLeNet, recipe {state.recipe_name}: best validation rank-1 {best:.1%}"
 
 
 def _fit_epoch(
@@ -145,19 +140,17 @@ def _fit_epoch(
     """Train for one epoch; return its training metrics and its last learning rate."""
     epoch = state.epoch + 1
     _seed_dropout(model, state.seed, epoch)
-    logs = model.fit(
-        batches,
-        initial_epoch=epoch - 1,
-        epochs=epoch,
-        shuffle=False,
-        verbose=0,
-        callbacks=[report],
-    ).history
-    if not math.isfinite(logs["loss"][-1]):
-        raise UserError(
-            f"the loss of epoch {epoch} is not a number any more; go back to an earlier "
-            "checkpoint with -m and -e, and a lower rate with -l"
-        )
+    try:
+        logs = model.fit(
+            batches,
+            initial_epoch=epoch - 1,
+            epochs=epoch,
+            shuffle=False,
+            verbose=0,
+            callbacks=[report],
+        ).history
+    finally:
+        report.end_epoch()
     steps = len(batches)
     rate = learning_rate_schedule(state.recipe, steps, state.learning_rate)(epoch * steps - 1)
     return {
@@ -166,6 +159,14 @@ def _fit_epoch(
         "top5_accuracy": logs["top5_accuracy"][-1],
         "learning_rate": float(keras.ops.convert_to_numpy(rate)),
     }
+
+
+def _check_finite(epoch: int, *losses: float) -> None:
+    if not all(map(math.isfinite, losses)):
+        raise UserError(
+            f"the loss of epoch {epoch} is not a number any more; go back to an earlier "
+            "checkpoint with -m and -e, and a lower rate with -l"
+        )
 
 
 def _seed_dropout(model: keras.Model, seed: int, epoch: int) -> None:

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from pipeline.files import write_json, written_whole
-from pipeline.run_state import History
+from pipeline.run_state import History, RunState
 
 NUMBERS, PLOT = "metric_values.json", "training_plot.jpg"
 TRAINING, VALIDATION, VALIDATION_5 = "#0072B2", "#D55E00", "#E69F00"
@@ -22,8 +22,13 @@ class TrainingMonitor:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def update(self, history: History, title: str) -> None:
-        """Write both files; ``history`` has a list for each metric, a value an epoch."""
+    def update(self, state: RunState) -> None:
+        """Write both files."""
+        history = state.history
+        title = (
+            f"GoogLeNet, recipe {state.recipe_name}: "
+            f"best validation rank-1 {max(history['val_accuracy']):.1%}"
+        )
         write_json(self._folder / NUMBERS, history)
         with written_whole(self._folder / PLOT) as path:
             plot_history(history, title).savefig(path, dpi=120)

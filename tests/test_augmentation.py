@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.command_line import import_keras
+from pipeline.backend import import_keras
 
 keras = import_keras()
 

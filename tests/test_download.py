@@ -1,7 +1,10 @@
 """--download against a server on this machine that can break, lie and refuse."""
 
 import hashlib
+import socket
+import struct
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,6 +16,13 @@ import build_dataset
 from config import setup_config
 from pipeline.download import TRIES, download
 from pipeline.errors import UserError
+from pipeline.files import only_holder
+
+
+def reset(connection: socket.socket) -> None:
+    """Close as a peer that crashed does, not with an orderly end."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
 
 
 class Server(ThreadingHTTPServer):
@@ -22,6 +32,7 @@ class Server(ThreadingHTTPServer):
     break_after: int | None = None
     """Close the connection after so many bytes of an answer."""
     knows_ranges = True
+    resets = False
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -36,6 +47,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         asked = self.headers["Range"]
         self.server.asked.append(asked)
+        if self.path.endswith(".none"):
+            self.send_error(404)
+            return
         start = int(asked.split("=")[1].rstrip("-")) if asked and self.server.knows_ranges else 0
         if start >= len(self.server.contents):
             self.send_error(416)
@@ -45,6 +59,10 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body[: self.server.break_after])
+        if self.server.resets and self.server.break_after < len(body):
+            self.wfile.flush()
+            time.sleep(0.2)
+            reset(self.connection)
 
     def log_message(self, *arguments: object) -> None:
         pass
@@ -83,11 +101,15 @@ def test_script_downloads_and_builds(
     assert server.asked == [None]
 
 
-def test_broken_transfer_goes_on_where_it_broke(server: Server, target: Path) -> None:
+@pytest.mark.parametrize("resets", [False, True])
+def test_broken_transfer_goes_on_where_it_broke(resets: bool, server: Server, target: Path) -> None:
+    server.resets = resets
     server.break_after = len(server.contents) // 3 + 1
     fetch(server, target)
     assert target.read_bytes() == server.contents
-    assert server.asked == [None, *(f"bytes={k * server.break_after}-" for k in (1, 2))]
+    if not resets:  # a reset may take with it some of what was sent
+        assert server.asked == [None, *(f"bytes={k * server.break_after}-" for k in (1, 2))]
+    assert len(server.asked) > 2
     assert not list(target.parent.glob("*.part"))
 
 
@@ -108,7 +130,7 @@ def test_wrong_contents_are_deleted(server: Server, target: Path) -> None:
     server.contents = server.contents[:-1] + b"?"
     with pytest.raises(UserError, match="not the official archive"):
         download(server.url, target, len(server.contents), right)
-    assert not list(target.parent.iterdir())
+    assert [path.name for path in target.parent.iterdir()] == [f"{target.name}.lock"]
 
 
 def test_part_longer_than_the_file_starts_again(server: Server, target: Path) -> None:
@@ -116,6 +138,19 @@ def test_part_longer_than_the_file_starts_again(server: Server, target: Path) ->
     target.with_name(f"{target.name}.part").write_bytes(server.contents + b"more")
     fetch(server, target)
     assert target.read_bytes() == server.contents
+
+
+def test_refusal_is_not_tried_again(server: Server, target: Path) -> None:
+    with pytest.raises(UserError, match="404"):
+        download(server.url.replace(".zip", ".none"), target, len(server.contents), "0")
+    assert len(server.asked) == 1
+
+
+def test_two_downloads_of_one_file(server: Server, target: Path) -> None:
+    target.parent.mkdir()
+    lock = only_holder(target.with_name(f"{target.name}.lock"))
+    with lock, pytest.raises(UserError, match="another process"):
+        fetch(server, target)
 
 
 def test_unreachable_server(target: Path) -> None:

@@ -16,7 +16,8 @@ def test_resumed_run_writes_the_same_checkpoints(
     hdf5 = ("--hdf5", made_hdf5)
     run("model_train.py", "-r", recipe, *hdf5, "-o", straight, backend=backend)
     start = next(straight.glob("epoch-001-*"))
-    run("model_train.py", "-m", start, "-e", 1, *hdf5, "-o", resumed, backend=backend)
+    run("model_train.py", "-m", start, "-e", 1, "-n", 2, *hdf5, "-o", resumed, backend=backend)
+    run("model_train.py", "-m", resumed, "-n", 3, *hdf5, "-o", resumed, backend=backend)
     for name in ("epoch-002-*", "epoch-003-*", "metric_values.json"):
         ours, theirs = next(resumed.glob(name)), next(straight.glob(name))
         assert ours.name == theirs.name

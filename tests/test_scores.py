@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import log_loss, top_k_accuracy_score
 
 from config.setup_config import RECIPES
-from pipeline.command_line import import_keras
+from pipeline.backend import import_keras
 
 keras = import_keras()
 

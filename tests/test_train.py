@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 from conftest import CLASS_IDS, ROOT, Run, checkpoint, train_command
 
-from pipeline.checkpoint import latest_checkpoint, read_state
+from pipeline.checkpoint import begin_branch, latest_checkpoint, read_state
 
 METRICS = {
     "loss", "accuracy", "top5_accuracy", "val_loss", "val_accuracy", "val_top5_accuracy",
@@ -128,6 +129,30 @@ def test_rate_set_by_hand_survives_a_kill_before_the_next_epoch(
                 process.kill()
     state = read_state(latest_checkpoint(own_run))
     assert (state.epoch, state.learning_rate, state.epochs) == (2, 1e-4, 5)
+
+
+def test_going_back_to_a_branch_that_was_left(
+    own_run: Path,
+) -> None:
+    """A kill between the two moves of a branch, and then back to what was set aside."""
+    old = checkpoint(own_run, 2).read_bytes()
+    first, second = read_state(checkpoint(own_run, 1)), read_state(checkpoint(own_run, 2))
+    lowered = replace(first, learning_rate=1e-4)
+    begun, *aside = begin_branch(checkpoint(own_run, 1), lowered, own_run)
+    assert read_state(begun) == replace(lowered, branch=1)
+    assert sorted(path.name[:9] for path in aside) == ["epoch-001", "epoch-002", "epoch-003"]
+    for path in aside[1:]:  # as a kill before they were moved would leave them
+        path.rename(own_run / path.name)
+    assert latest_checkpoint(own_run) == begun
+    again, *aside = begin_branch(begun, read_state(begun), own_run)
+    assert read_state(again) == replace(lowered, branch=1)
+    assert len(list(own_run.glob("epoch-*"))) == 1
+
+    left = next(path for path in aside if path.name.startswith("epoch-002"))
+    begun, *_ = begin_branch(left, second, own_run)
+    assert latest_checkpoint(own_run) == begun
+    assert read_state(begun) == replace(second, branch=2)
+    assert left.read_bytes() == old
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -18,7 +18,7 @@ from types import ModuleType
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from config import setup_config as config
-from pipeline import command_line
+from pipeline import backend, command_line
 
 THIN = {"width": 0.07, "batch_size": 16}
 config.RECIPES |= {
@@ -49,7 +49,7 @@ if edited := os.environ.get("EDITED"):
 
 
 def import_keras_and_shorten_network() -> ModuleType:
-    keras = command_line.import_keras()
+    keras = backend.import_keras()
     googlenet = importlib.import_module("pipeline.googlenet")
     googlenet.STAGES = {
         stage: dict([next(iter(modules.items()))]) for stage, modules in googlenet.STAGES.items()

@@ -1,0 +1,70 @@
+"""Import Keras and its backend: quietly, set up for speed, and explained where that fails."""
+
+import importlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+
+from pipeline.errors import UserError
+
+PACKAGES = {"tensorflow": "tensorflow", "jax": "jax"}
+
+
+def import_keras() -> ModuleType:
+    """Import Keras on the backend that KERAS_BACKEND names, TensorFlow by default.
+
+    oneDNN's kernels are not TensorFlow's default on every CPU, and must be asked for before
+    the import.
+
+    Raises:
+        UserError: The backend is unknown here, or not installed.
+    """
+    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    if backend not in PACKAGES:
+        raise UserError(f"KERAS_BACKEND is {backend!r}; set it to {' or '.join(PACKAGES)}")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    if backend != "tensorflow":
+        sys.meta_path.insert(0, _WithoutTensorFlow())
+    try:
+        with _silent_stderr():
+            keras = importlib.import_module("keras")
+            _ = keras.ops.zeros(1)  # TensorFlow reports its devices when it is first used
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"{error.name} is not installed, and KERAS_BACKEND={backend} needs it; "
+            f"pip install keras {PACKAGES[backend]}, or choose the other backend"
+        ) from error
+    return keras
+
+
+class _WithoutTensorFlow:
+    """Hides an installed TensorFlow: on other backends Keras imports it for type checks alone."""
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> None:
+        if name == "tensorflow":
+            raise ModuleNotFoundError("TensorFlow is not used with this backend", name=name)
+
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Hold back what libraries write to file descriptor 2; show it if they fail."""
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as noise:
+        os.dup2(noise.fileno(), 2)
+        try:
+            yield
+        except ModuleNotFoundError:
+            raise
+        except BaseException:
+            noise.seek(0)
+            os.write(terminal, noise.read())
+            raise
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)
