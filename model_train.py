@@ -68,12 +68,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
     from pipeline.checkpoint import latest_state
     from pipeline.files import only_writer, remove_unfinished
-    from pipeline.hdf5_dataset import open_split
+    from pipeline.hdf5_dataset import open_training_splits
     from pipeline.run_state import check_trainable
     from pipeline.tiny_imagenet import default_hdf5_folder, find_data_set
 
     hdf5 = args.hdf5 or default_hdf5_folder(find_data_set(config.DATASET))
-    train_set, val_set = open_split(hdf5, "train"), open_split(hdf5, "val")
+    train_set, val_set = open_training_splits(hdf5)
     if args.model and not args.model.exists():
         raise UserError(f"{args.model} does not exist; name a checkpoint or its folder with -m")
     with only_writer(args.output):

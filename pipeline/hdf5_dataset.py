@@ -58,6 +58,18 @@ def open_split(folder: Path, split: str) -> HDF5Dataset:
         ) from error
 
 
+def open_training_splits(folder: Path) -> tuple[HDF5Dataset, HDF5Dataset]:
+    """Open the train and the val split of one build.
+
+    Raises:
+        UserError: As ``open_split``, or the two are of different builds.
+    """
+    train, val = open_split(folder, "train"), open_split(folder, "val")
+    if (train.class_ids, train.seed) != (val.class_ids, val.seed):
+        raise _unusable(val.path, f"of another build than {train.path.name}")
+    return train, val
+
+
 def _read_checked(path: Path, file: h5py.File, split: str) -> HDF5Dataset:
     attributes = file.attrs
     if not attributes.get("complete", False):

@@ -311,12 +311,17 @@ def reshaped(file: h5py.File) -> None:
     file["Images"] = np.zeros((48, 3, 64, 64), np.uint8)
 
 
+def redrawn(file: h5py.File) -> None:
+    file.attrs["seed"] = 7
+
+
 def mislabelled(file: h5py.File) -> None:
     file["Labels"][5] = 9
 
 
 SPOILED_HDF5 = {
     "does not exist": lambda path: path.unlink(),
+    "of another build than train.hdf5": lambda path: rewrite(path, redrawn),
     "truncated": lambda path: path.write_bytes(path.read_bytes()[:100_000]),
     "not a readable HDF5 file": lambda path: path.write_bytes(b"text" * 500),
     "interrupted build": lambda path: rewrite(path, lambda f: f.attrs.modify("complete", False)),
