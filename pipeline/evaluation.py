@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from pipeline.hdf5_generator import HDF5Generator
-from pipeline.progress import progress_bar
+from pipeline.progress import progress_bar, remove_bar
 
 RANK = 5
 SMALLEST_PROBABILITY = 1e-7
@@ -50,14 +50,15 @@ def predict(
 def evaluate(model: keras.Model, data: HDF5Generator, flip: bool = False) -> Scores:
     """Score ``model`` on all images of ``data``."""
     losses, ranks = [], []
-    with progress_bar(data.dataset.split, len(data)) as bar:
-        for step in range(len(data)):
-            images, labels = data[step]
-            probabilities = predict(model, images, data.batch_size, flip)
-            truth = labels.argmax(axis=1)
-            losses.append(cross_entropies(probabilities, truth))
-            ranks.append(rank_of_truth(probabilities, truth))
-            bar.increment()
+    bar = progress_bar(data.dataset.split, len(data))
+    for step in range(len(data)):
+        images, labels = data[step]
+        probabilities = predict(model, images, data.batch_size, flip)
+        truth = labels.argmax(axis=1)
+        losses.append(cross_entropies(probabilities, truth))
+        ranks.append(rank_of_truth(probabilities, truth))
+        bar.increment()
+    remove_bar(bar)
     rank = np.concatenate(ranks)
     return Scores(
         loss=float(np.concatenate(losses).mean()),

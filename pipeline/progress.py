@@ -20,6 +20,12 @@ def progress_bar(label: str, total: int) -> progressbar.ProgressBar:
     return progressbar.ProgressBar(max_value=total, widgets=widgets, fd=sys.stderr)
 
 
+def remove_bar(bar: progressbar.ProgressBar) -> None:
+    """End a bar, wherever it stands, and leave its line on the terminal to text."""
+    bar.finish(end="\r", dirty=True)
+    clear_line()
+
+
 def clear_line() -> None:
     """Remove a bar from the terminal's line, so that text can take its place."""
     if sys.stderr.isatty():

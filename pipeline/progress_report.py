@@ -4,7 +4,7 @@ import time
 
 import keras
 
-from pipeline.progress import clear_line, progress_bar
+from pipeline.progress import clear_line, progress_bar, remove_bar
 from pipeline.run_state import RunState
 
 WARM_UP_STEPS, MEASURED_STEPS = 3, 20
@@ -54,8 +54,7 @@ class ProgressReport(keras.callbacks.Callback):
 
     def end_epoch(self) -> None:
         """Take the bar away, also after an interruption."""
-        self._bar.finish(dirty=True)
-        clear_line()
+        remove_bar(self._bar)
 
     def time_left(self, epoch_seconds: float, epoch: int) -> float:
         """Return the seconds that the epochs after ``epoch`` will take, if it took so many.

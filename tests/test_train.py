@@ -352,3 +352,34 @@ def test_keep_thins_old_checkpoints(made_hdf5: Path, tmp_path: Path, run: Run) -
     accuracies = numbers(tmp_path)["val_accuracy"]
     best = accuracies.index(max(accuracies)) + 1
     assert {int(p.name[6:9]) for p in tmp_path.glob("*.keras")} == {best, 3}
+
+
+def test_kill_after_the_last_checkpoint_is_healed(own_run: Path, made_hdf5: Path, run: Run) -> None:
+    """A kill between the last checkpoint and the curves leaves these an epoch short."""
+    whole = (own_run / "metric_values.json").read_bytes()
+    (own_run / "metric_values.json").write_text("{}")
+    (own_run / "training_plot.jpg").unlink()
+    error = run("model_train.py", "-m", own_run, "-o", own_run, "--hdf5", made_hdf5, status=2)
+    assert "name a later one with -n" in error.stderr
+    assert (own_run / "metric_values.json").read_bytes() == whole
+    assert (own_run / "training_plot.jpg").is_file()
+
+
+def test_diverging_run_stops_without_a_checkpoint(
+    made_hdf5: Path, tmp_path: Path, run: Run
+) -> None:
+    error = run("model_train.py", "-r", "thin", "-l", "1e30", "--hdf5", made_hdf5, "-o", tmp_path,
+                status=2).stderr  # fmt: skip
+    assert "not a number any more" in error
+    assert not list(tmp_path.glob("*.keras"))
+
+
+def test_unusable_backend_is_explained(tmp_path: Path, run: Run) -> None:
+    error = run("view_model.py", "-o", tmp_path / "n.png", status=2, backend="theano").stderr
+    assert "set it to tensorflow or jax" in error
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="no folder here refuses even root")
+def test_run_into_a_folder_that_cannot_be_written(made_hdf5: Path, run: Run) -> None:
+    error = run("model_train.py", "-o", "/proc/self/run", "--hdf5", made_hdf5, status=2).stderr
+    assert "/proc/self/run" in error
