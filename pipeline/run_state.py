@@ -153,8 +153,8 @@ def resumed_run(
         was = getattr(stored, name)
         if value is not None and value != was:
             raise UserError(
-                f"the run was begun with {name.replace('_', ' ')} {was}, not {value}; leave the "
-                "flag out to go on, or begin a fresh run in another folder"
+                f"the checkpoint says {name.replace('_', ' ')} {was}, not {value}; leave the flag "
+                "out to go on, or begin a fresh run in another folder"
             )
     _check_recipe(stored, recipes)
     return replace(
