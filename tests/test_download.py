@@ -1,8 +1,11 @@
 """--download against a server on this machine that can break, lie and refuse."""
 
 import hashlib
+import signal
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -10,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from conftest import zip_folder
+from conftest import ROOT, zip_folder
 
 import build_dataset
 from config import setup_config
@@ -33,10 +36,12 @@ class Server(ThreadingHTTPServer):
     """Close the connection after so many bytes of an answer."""
     knows_ranges = True
     resets = False
+    stalls = False
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.asked: list[str | None] = []
+        self.stalled, self.go_on = threading.Event(), threading.Event()
 
     @property
     def url(self) -> str:
@@ -59,6 +64,10 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body[: self.server.break_after])
+        if self.server.stalls:
+            self.wfile.flush()
+            self.server.stalled.set()
+            self.server.go_on.wait(timeout=30)
         if self.server.resets and self.server.break_after < len(body):
             self.wfile.flush()
             time.sleep(0.2)
@@ -138,6 +147,33 @@ def test_part_longer_than_the_file_starts_again(server: Server, target: Path) ->
     target.with_name(f"{target.name}.part").write_bytes(server.contents + b"more")
     fetch(server, target)
     assert target.read_bytes() == server.contents
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted_download_keeps_what_came(
+    number: int, status: int, server: Server, target: Path
+) -> None:
+    server.stalls, server.break_after = True, len(server.contents) // 2
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from pipeline.command_line import run_script\n"
+        "from pipeline.download import download\n"
+        "run_script(lambda _: download(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), ''))\n"
+    )
+    command = [sys.executable, "-c", code, server.url, target, str(len(server.contents))]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        assert server.stalled.wait(timeout=30)
+        time.sleep(0.3)
+        process.send_signal(number)
+        assert process.wait(timeout=30) == status
+        assert "Traceback" not in process.stderr.read()
+    server.go_on.set()
+    assert not target.exists()
+    server.stalls, server.break_after = False, None
+    fetch(server, target)
+    assert target.read_bytes() == server.contents
+    assert server.asked[1].startswith("bytes=")
 
 
 def test_refusal_is_not_tried_again(server: Server, target: Path) -> None:
