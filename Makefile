@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-DEMO := outs/demo
+DEMO := outs/make-demo
 
 .PHONY: demo test lint format clean
 

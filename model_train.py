@@ -2,6 +2,7 @@
 """Train GoogLeNet, with a checkpoint and new curves after each epoch; go on with -m and -e."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -239,10 +240,11 @@ def resume_command(args: argparse.Namespace, before: "RunState | None") -> str:
     """Return the command that goes on; ``before`` is what the folder held when this one began."""
     from pipeline.checkpoint import latest_state
 
+    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    backend = "" if backend == "tensorflow" else f"KERAS_BACKEND={backend} "
     last = latest_state(args.output)
     if last is None or last == before:
-        return join(["python", *sys.argv])
-    backend = f"KERAS_BACKEND={last.backend} " if last.backend != "tensorflow" else ""
+        return backend + join(["python", *sys.argv])
     output = quote(str(args.output))
     keep = f" --keep {args.keep}" if args.keep else ""
     return f"{backend}python model_train.py -m {output} -o {output}{hdf5_flag(args)}{keep}"

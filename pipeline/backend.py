@@ -22,7 +22,7 @@ def import_keras() -> ModuleType:
     Raises:
         UserError: The backend is unknown here, or not installed.
     """
-    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     if backend not in PACKAGES:
         raise UserError(f"KERAS_BACKEND is {backend!r}; set it to {' or '.join(PACKAGES)}")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -50,8 +50,7 @@ class EpochCheckpoint:
         Raises:
             UserError: It cannot be written; the earlier checkpoints are as they were.
         """
-        val_loss = state.history["val_loss"][-1]
-        path = self._folder / f"epoch-{state.epoch:03d}-val_loss-{val_loss:.3f}.keras"
+        path = self._folder / _file_name(state)
         with written_whole(path) as unfinished:
             model.save(unfinished)
             _write_with_state(_read_members(unfinished), unfinished, state)
@@ -74,8 +73,9 @@ def read_state(path: Path) -> RunState:
     """
     if not path.is_file():
         raise UserError(f"{path} does not exist; name a checkpoint that model_train.py wrote")
-    with _explained(path):
-        record = dict(json.loads(_read_members(path)[METADATA])).get(KEY)
+    with _explained(path), ZipFile(path) as archive:
+        _check_members(archive)
+        record = dict(json.loads(archive.read(METADATA))).get(KEY)
     if not isinstance(record, dict) or not isinstance(record.get("state"), dict):
         raise UserError(f"{path} holds no record of a run; name a file that model_train.py wrote")
     if record.get("format") != FORMAT:
@@ -95,7 +95,7 @@ def latest_checkpoint(folder: Path) -> Path:
     Raises:
         UserError: There is none, or one cannot be read.
     """
-    states = {path: read_state(path) for path in sorted(folder.glob(PATTERN))}
+    states = _states(folder)
     if not states:
         raise UserError(f"{folder} holds no checkpoint; name a file or folder that does with -m")
     return max(states, key=lambda path: (states[path].branch, states[path].epoch))
@@ -156,8 +156,8 @@ def begin_branch(start: Path, state: RunState, folder: Path) -> list[Path]:
     Raises:
         UserError: A file cannot be read or written.
     """
-    begun = folder / start.name
-    states = {path: read_state(path) for path in folder.glob(PATTERN)}
+    begun = folder / _file_name(state)
+    states = _states(folder)
     others = {path: other for path, other in states.items() if path != begun}
     if any((o.branch, o.epoch) >= (state.branch, state.epoch) for o in others.values()):
         state = replace(state, branch=1 + max(other.branch for other in states.values()))
@@ -168,11 +168,26 @@ def begin_branch(start: Path, state: RunState, folder: Path) -> list[Path]:
         with written_whole(begun) as unfinished:
             _write_with_state(_read_members(start), unfinished, state)
     for path, other in others.items():
-        if other.epoch >= state.epoch:
+        if other.epoch >= state.epoch or not state.goes_on_from(other):
             aside.append(_free_name(path))
             with reported_as_user_errors(path):
                 path.rename(aside[-1])
     return [begun, *aside]
+
+
+def _file_name(state: RunState) -> str:
+    return f"epoch-{state.epoch:03d}-val_loss-{state.history['val_loss'][-1]:.3f}.keras"
+
+
+def _states(folder: Path) -> dict[Path, RunState]:
+    """Return the state of every checkpoint in ``folder``."""
+    states = {}
+    for path in sorted(folder.glob(PATTERN)):
+        try:
+            states[path] = read_state(path)
+        except UserError as error:
+            raise UserError(f"{error}; or move it out of {folder} to go on without it") from error
+    return states
 
 
 def _copy_aside(path: Path) -> Path:
@@ -197,12 +212,16 @@ def _free_name(path: Path) -> Path:
 def _read_members(path: Path) -> dict[str, bytes]:
     """Return the contents of a Keras file; one that holds anything else is refused unread."""
     with ZipFile(path) as archive:
-        members = archive.infolist()
-        if {member.filename for member in members} != {CONFIG, METADATA, WEIGHTS}:
-            raise ValueError("it holds other members than a Keras file's")
-        if sum(member.file_size for member in members) > LARGEST_CONTENT:
-            raise ValueError("it unpacks to more than a checkpoint can be")
-        return {member.filename: archive.read(member) for member in members}
+        _check_members(archive)
+        return {name: archive.read(name) for name in (METADATA, CONFIG, WEIGHTS)}
+
+
+def _check_members(archive: ZipFile) -> None:
+    members = archive.infolist()
+    if sorted(member.filename for member in members) != sorted((CONFIG, METADATA, WEIGHTS)):
+        raise ValueError("it holds other members than a Keras file's")
+    if sum(member.file_size for member in members) > LARGEST_CONTENT:
+        raise ValueError("it unpacks to more than a checkpoint can be")
 
 
 def _write_with_state(members: dict[str, bytes], path: Path, state: RunState) -> None:

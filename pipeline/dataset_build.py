@@ -1,4 +1,4 @@
-"""Turn a Tiny ImageNet source into three HDF5 files and the channel means, all or none of them."""
+"""Turn a Tiny ImageNet source into three HDF5 files and the channel means."""
 
 import json
 from collections.abc import Sequence
@@ -42,7 +42,8 @@ def build_data_set(
 ) -> BuildReport:
     """Write ``train.hdf5``, ``val.hdf5``, ``test.hdf5`` and the train split's means to ``output``.
 
-    The files appear together, once all are complete; until then an earlier build stays.
+    The files get their names one right after the other once all are complete and on the disk;
+    until then an earlier build stays.
 
     Args:
         source: Where the images are read from.

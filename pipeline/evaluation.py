@@ -51,14 +51,16 @@ def evaluate(model: keras.Model, data: HDF5Generator, flip: bool = False) -> Sco
     """Score ``model`` on all images of ``data``."""
     losses, ranks = [], []
     bar = progress_bar(data.dataset.split, len(data))
-    for step in range(len(data)):
-        images, labels = data[step]
-        probabilities = predict(model, images, data.batch_size, flip)
-        truth = labels.argmax(axis=1)
-        losses.append(cross_entropies(probabilities, truth))
-        ranks.append(rank_of_truth(probabilities, truth))
-        bar.increment()
-    remove_bar(bar)
+    try:
+        for step in range(len(data)):
+            images, labels = data[step]
+            probabilities = predict(model, images, data.batch_size, flip)
+            truth = labels.argmax(axis=1)
+            losses.append(cross_entropies(probabilities, truth))
+            ranks.append(rank_of_truth(probabilities, truth))
+            bar.increment()
+    finally:
+        remove_bar(bar)
     rank = np.concatenate(ranks)
     return Scores(
         loss=float(np.concatenate(losses).mean()),

@@ -58,6 +58,13 @@ class RunState:
         accuracies = list(self.history["val_accuracy"])
         return accuracies.index(max(accuracies)) + 1
 
+    def goes_on_from(self, earlier: "RunState") -> bool:
+        """Tell whether ``earlier`` lies on the way to this state."""
+        return all(
+            list(self.history[name])[: earlier.epoch] == list(earlier.history[name])
+            for name in METRICS
+        )
+
     def after_epoch(self, values: Mapping[str, float]) -> "RunState":
         """Return the state one finished epoch later; ``values`` has one for each metric."""
         history = {name: [*self.history[name], float(values[name])] for name in METRICS}

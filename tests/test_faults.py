@@ -25,8 +25,8 @@ from pipeline.hdf5_dataset import open_split
 def test_killed_run_ends_as_one_never_killed(made_hdf5: Path, tmp_path: Path, run: Run) -> None:
     """The short form of tests/kill_many.py."""
     straight, killed = tmp_path / "straight", tmp_path / "killed"
-    run("model_train.py", "-r", RECIPE, "-n", 6, "--hdf5", made_hdf5, "-o", straight)
-    train_with_kills(made_hdf5, killed, kills=2, epochs=6, seed=1)
+    run("model_train.py", "-r", RECIPE, "-n", 10, "--hdf5", made_hdf5, "-o", straight)
+    train_with_kills(made_hdf5, killed, kills=2, epochs=10, seed=1)
     check_equal(killed, straight)
 
 
