@@ -155,6 +155,20 @@ def test_going_back_to_a_branch_that_was_left(
     assert left.read_bytes() == old
 
 
+def test_branch_from_a_renamed_file_keeps_to_its_own_line(own_run: Path) -> None:
+    renamed = checkpoint(own_run, 2).rename(own_run / "good.keras")
+    second, third = read_state(renamed), read_state(checkpoint(own_run, 3))
+    begun, *_ = begin_branch(renamed, replace(second, learning_rate=1e-4), own_run)
+    assert begun == checkpoint(own_run, 2) == latest_checkpoint(own_run)
+    assert read_state(renamed) == second
+
+    other = {**third.history, "loss": [9.0, 9.0, 9.0]}
+    stranger = replace(third, history=other)
+    begun, *aside = begin_branch(renamed, stranger, own_run)
+    assert list(own_run.glob("epoch-*")) == [begun]
+    assert {path.name[:9] for path in aside} == {"epoch-001", "epoch-002"}
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupted_run_prints_the_command_that_goes_on(
     number: int, status: int, made_hdf5: Path, tmp_path: Path, run: Run
