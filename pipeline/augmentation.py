@@ -2,8 +2,8 @@
 
 The parameters mean what they mean to Keras's ``ImageDataGenerator``: angles in degrees, maps
 about the image's centre, first rotation, then shift, shear and zoom, and what lies outside is
-filled with the nearest pixel. All images of a batch go through one native call, which leaves the
-interpreter free and uses every core.
+filled with the nearest pixel. Many images go through one native call, which leaves the interpreter
+free.
 """
 
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-TALLEST = 2**14
-"""Rows of the images handed to OpenCV at once, one below the other; it takes 32,767."""
+SLAB = 32
+"""Images handed to OpenCV at once: few enough for a cache, and to share out among threads."""
 
 
 @dataclass(frozen=True)
@@ -85,37 +85,40 @@ def move_pixels(images: np.ndarray, matrices: np.ndarray) -> np.ndarray:
     """Return each image resampled bilinearly through its matrix, nearest fill.
 
     Args:
-        images: uint8 (n, side, side, channels).
+        images: uint8 RGB (n, side, side, 3).
         matrices: (n, 2, 3), see ``affine_matrices``.
 
     Returns:
         uint8, of the same shape.
     """
-    side = images.shape[1]
-    slab = TALLEST // side
     moved = np.empty_like(images)
-    for start in range(0, len(images), slab):
-        part = slice(start, start + slab)
+    for start in range(0, len(images), SLAB):
+        part = slice(start, start + SLAB)
         _move_slab(images[part], matrices[part], moved[part])
     return moved
 
 
 def _move_slab(images: np.ndarray, matrices: np.ndarray, moved: np.ndarray) -> None:
-    """Lay the images one below the other and look every pixel up in one call."""
-    count, side, _, channels = images.shape
-    pixel = np.arange(side, dtype=np.float32)
-    across, down, offset = (matrices[:, :, column].astype(np.float32) for column in range(3))
-    source = np.empty((2, count, side, side), np.float32)
-    for axis in range(2):
-        rows = down[:, axis, None] * pixel + offset[:, axis, None]
-        np.add(rows[:, :, None], (across[:, axis, None] * pixel)[:, None, :], out=source[axis])
-    np.clip(source, 0, side - 1, out=source)
-    source[1] += np.arange(count, dtype=np.float32)[:, None, None] * side
+    """Lay the images one below the other and look every pixel up in one call.
+
+    OpenCV has a vectorised path for four channels and none for three: a fourth one, of no use
+    otherwise, halves the time and changes no pixel.
+    """
+    count, side = images.shape[:2]
     tall = (count * side, side)
-    cv2.remap(
-        np.ascontiguousarray(images).reshape(*tall, channels),
-        source[0].reshape(tall),
-        source[1].reshape(tall),
-        cv2.INTER_LINEAR,
-        dst=moved.reshape(*tall, channels),
-    )
+    x, y = _source_coordinates(matrices, side)
+    y += np.arange(count, dtype=np.float32)[:, None, None] * side
+    four_channels = cv2.cvtColor(images.reshape(*tall, 3), cv2.COLOR_RGB2RGBA)
+    found = cv2.remap(four_channels, x.reshape(tall), y.reshape(tall), cv2.INTER_LINEAR)
+    cv2.cvtColor(found, cv2.COLOR_RGBA2RGB, dst=moved.reshape(*tall, 3))
+
+
+def _source_coordinates(matrices: np.ndarray, side: int) -> np.ndarray:
+    """Return where each pixel comes from: x and y, float32 (2, n, side, side), inside the image."""
+    pixel = np.arange(side, dtype=np.float32)
+    source = np.empty((2, len(matrices), side, side), np.float32)
+    for axis in range(2):
+        across, down, offset = matrices[:, axis, :, None].astype(np.float32).transpose(1, 0, 2)
+        rows = down * pixel + offset
+        np.add(rows[:, :, None], (across * pixel)[:, None, :], out=source[axis])
+    return np.clip(source, 0, side - 1, out=source)

@@ -1,21 +1,27 @@
 """Feed the images of a split to Keras, batch by batch, each a function of (seed, epoch, step).
 
 Nothing is carried from one batch to the next, so a resumed run sees the batches that a run never
-stopped would have seen. While the network works on a batch, a thread prepares the next.
+stopped would have seen. While the network works on a batch, threads prepare the next ones, each a
+whole batch in a few native calls, so that more cores make more batches.
 """
 
+import importlib
+import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
+from typing import Any
 
 import keras
 import numpy as np
 
 from pipeline.augmentation import AffineRanges, affine_matrices, move_pixels
 from pipeline.hdf5_dataset import HDF5Dataset
-from pipeline.images import resize_image
+from pipeline.images import resize_images
 from pipeline.randomness import random_stream
 
 Batch = tuple[np.ndarray, np.ndarray]
+THREADS = os.cpu_count() or 1
+"""As many batches are prepared ahead."""
 FLIPS = ("none", "random", "alternating")
 
 
@@ -53,13 +59,13 @@ class HDF5Generator(keras.utils.PyDataset):
         self._shuffle = shuffle
         self._ranges = ranges
         self._flip = flip
-        self._thread = ThreadPoolExecutor(1, "next-batch")
-        self._prepared: dict[int, Future[Batch]] = {}
+        self._threads = ThreadPoolExecutor(THREADS, "batches")
+        self._prepared: dict[int, Future[Batch]]
         self.begin_epoch(1, dataset.images.shape[1])
 
     def begin_epoch(self, epoch: int, image_size: int) -> None:
         """Yield the batches of ``epoch`` from now on, with images of ``image_size`` pixels."""
-        self._prepared.clear()
+        self._prepared = {}
         self._epoch = epoch
         self._image_size = image_size
         self._order = np.arange(len(self.dataset))
@@ -71,11 +77,34 @@ class HDF5Generator(keras.utils.PyDataset):
 
     def __getitem__(self, step: int) -> Batch:
         """Return batch ``step``, from 0, of the epoch."""
-        prepared = self._prepared.pop(step, None)
-        self._prepared.clear()
-        if step + 1 < len(self):
-            self._prepared[step + 1] = self._thread.submit(self._make_batch, step + 1)
-        return prepared.result() if prepared else self._make_batch(step)
+        batch = self._prepared.get(step) or self._threads.submit(self._make_batch, step)
+        self._prepared = {
+            later: self._prepared.get(later) or self._threads.submit(self._make_batch, later)
+            for later in range(step + 1, min(step + 1 + THREADS, len(self)))
+        }
+        return batch.result()
+
+    def for_fit(self) -> Any:
+        """Return what ``fit`` is to read: this, and on TensorFlow a dataset of its own around it.
+
+        Of a PyDataset Keras makes one that tunes itself. Its tuner sleeps twice as long each time,
+        and ``fit`` often waits for it to wake: for up to as long again as the epoch took.
+        """
+        if keras.backend.backend() != "tensorflow":
+            return self
+        tensorflow = importlib.import_module("tensorflow")
+        pixels = (None, self._image_size, self._image_size, 3)
+        batches = tensorflow.data.Dataset.from_generator(
+            lambda: (self[step] for step in range(len(self))),
+            output_signature=(
+                tensorflow.TensorSpec(pixels, "uint8"),
+                tensorflow.TensorSpec((None, len(self.dataset.class_ids)), "float32"),
+            ),
+        )
+        options = tensorflow.data.Options()
+        options.autotune.enabled = False
+        counted = tensorflow.data.experimental.assert_cardinality(len(self))
+        return batches.apply(counted).prefetch(1).with_options(options)
 
     def _make_batch(self, step: int) -> Batch:
         rows = self._order[step * self.batch_size : (step + 1) * self.batch_size]
@@ -86,7 +115,7 @@ class HDF5Generator(keras.utils.PyDataset):
             parameters = (self._ranges or AffineRanges()).draw(stream, images.shape[1], mirror)
             images = move_pixels(images, affine_matrices(parameters, images.shape[1]))
         if images.shape[1] != self._image_size:
-            images = np.stack([resize_image(image, self._image_size) for image in images])
+            images = resize_images(images, self._image_size)
         labels = np.eye(len(self.dataset.class_ids), dtype=np.float32)[self.dataset.labels[rows]]
         return images, labels
 
@@ -99,8 +128,8 @@ class HDF5Generator(keras.utils.PyDataset):
         return np.zeros(len(rows), bool)
 
     def close(self) -> None:
-        """End the thread."""
-        self._thread.shutdown(cancel_futures=True)
+        """End the threads."""
+        self._threads.shutdown(cancel_futures=True)
 
     def __enter__(self) -> "HDF5Generator":
         return self

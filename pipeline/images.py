@@ -40,6 +40,18 @@ def resize_image(image: np.ndarray, size: int) -> np.ndarray:
     )
 
 
+def resize_images(images: np.ndarray, size: int) -> np.ndarray:
+    """Resize each of uint8 (n, side, side, 3) to (n, size, size, 3), as ``resize_image`` does."""
+    count, side = images.shape[:2]
+    if size >= side:
+        return np.stack([resize_image(image, size) for image in images])
+    # an average never reaches over an image's edge, so all of them can be shrunk as one
+    tall = cv2.resize(
+        images.reshape(count * side, side, 3), (size, count * size), interpolation=cv2.INTER_AREA
+    )
+    return tall.reshape(count, size, size, 3)
+
+
 def encode_jpeg(image: np.ndarray, quality: int = 90) -> bytes:
     """Encode uint8 RGB (height, width, 3) as a JPEG."""
     _, data = cv2.imencode(

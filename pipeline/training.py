@@ -142,7 +142,7 @@ def _fit_epoch(
     _seed_dropout(model, state.seed, epoch)
     try:
         logs = model.fit(
-            batches,
+            batches.for_fit(),
             initial_epoch=epoch - 1,
             epochs=epoch,
             shuffle=False,
