@@ -129,7 +129,7 @@ def _write_split(
     sums = np.zeros(3)
     with writer, progress_bar(split, len(images)) as bar:
         for chunk in decode_in_order(source, images, image_size):
-            writer.append(chunk.images, chunk.labels, chunk.digest)
+            writer.append(chunk.images, chunk.labels, chunk.sources)
             sums += chunk.channel_sums
             bar.increment(len(chunk.labels))
     return dict(zip("RGB", sums / (len(images) * image_size**2), strict=True))

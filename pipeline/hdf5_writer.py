@@ -4,7 +4,9 @@ Equal contents give equal files, byte for byte: nothing in them holds a path or 
 """
 
 import hashlib
+import os
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 
@@ -19,7 +21,8 @@ class HDF5Writer:
     """Fills an HDF5 file chunk by chunk; use as a context manager.
 
     The images lie in one unbroken block, so that a reader can map them into memory. The file
-    says that it is complete only once every image was written and nothing failed.
+    says that it is complete only once every image was written and nothing failed. A thread sends
+    what was written to the disk meanwhile, so that there is little to wait for at the end.
 
     Args:
         path: Where to write; the caller renames it into place (see ``files.written_whole``).
@@ -44,8 +47,10 @@ class HDF5Writer:
     ) -> None:
         self._count = count
         self._written = 0
-        self._digest = hashlib.sha256(f"{image_size} pixels".encode())
+        self._fingerprint = hashlib.sha256(f"{image_size} pixels".encode())
         self._file = h5py.File(path, "w")
+        self._thread = ThreadPoolExecutor(1, "disk")
+        self._sending: Future | None = None
         self._file.attrs.update(split=split, seed=seed, format=FORMAT, complete=False)
         self._images = self._file.create_dataset(
             "Images", (count, image_size, image_size, 3), np.uint8
@@ -54,16 +59,23 @@ class HDF5Writer:
         self._file.create_dataset("Label_Names", data=list(class_ids), dtype=h5py.string_dtype())
         self._file.create_dataset("Class_Names", data=list(class_names), dtype=h5py.string_dtype())
 
-    def append(self, images: np.ndarray, labels: np.ndarray, digest: bytes) -> None:
+    def append(self, images: np.ndarray, labels: np.ndarray, sources: bytes) -> None:
         """Add uint8 images (n, size, size, 3) and integer labels (n,) in one write each.
 
-        ``digest`` is what identifies the images' source files; all of it makes the fingerprint.
+        ``sources`` is what the images were made of; a hash of it all makes the fingerprint.
         """
         rows = slice(self._written, self._written + len(images))
         self._images[rows] = images
         self._labels[rows] = labels
-        self._digest.update(digest)
+        self._fingerprint.update(sources)
         self._written = rows.stop
+        if self._sending is None or self._sending.done():
+            self._wait_for_disk()
+            self._sending = self._thread.submit(os.fsync, self._file.id.get_vfd_handle())
+
+    def _wait_for_disk(self) -> None:
+        if self._sending is not None:
+            self._sending.result()
 
     def __enter__(self) -> "HDF5Writer":
         return self
@@ -75,8 +87,11 @@ class HDF5Writer:
         traceback: TracebackType | None,
     ) -> None:
         try:
-            with self._file:
+            with self._file, self._thread:
                 if kind is None and self._written == self._count:
-                    self._file.attrs.update(fingerprint=self._digest.hexdigest(), complete=True)
+                    self._wait_for_disk()
+                    self._file.attrs.update(
+                        fingerprint=self._fingerprint.hexdigest(), complete=True
+                    )
         except RuntimeError as full:  # so h5py reports that the last bytes found no room
             raise OSError(str(full)) from full

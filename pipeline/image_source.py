@@ -1,6 +1,7 @@
 """A folder or a zip archive of files, read by name; the zip is never unpacked to disk."""
 
 import mmap
+import os
 import struct
 import zlib
 from collections import defaultdict
@@ -14,6 +15,9 @@ LARGEST_ZIP_CONTENT = 2 * 2**30
 """Bytes that a zip may unpack to: the official one holds 0.25 GB."""
 LOCAL_HEADER_BYTES = 30
 STORED, DEFLATED = 0, 8
+READ_ONLY = os.O_RDONLY | getattr(os, "O_BINARY", 0)
+USUAL_IMAGE_BYTES = 2**14
+"""Tiny ImageNet's files are about 2 kB, so that one read takes the whole of most."""
 UTF_8_NAME = 0x800
 
 
@@ -61,7 +65,8 @@ class FolderSource:
         path = self._root / folder
         if not path.is_dir():
             return []
-        return sorted(entry.name for entry in path.iterdir() if not entry.name.startswith("."))
+        with os.scandir(path) as entries:
+            return sorted(entry.name for entry in entries if not entry.name.startswith("."))
 
     def exists(self, name: str) -> bool:
         """See ImageSource."""
@@ -69,10 +74,28 @@ class FolderSource:
 
     def read(self, name: str) -> bytes:
         """See ImageSource."""
+        path = f"{self._root}/{name}"
         try:
-            return (self._root / name).read_bytes()
+            return _read_file(path)
         except OSError as error:
-            raise UserError(f"cannot read {self._root / name}: {error.strerror}") from error
+            raise UserError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _read_file(path: str) -> bytes:
+    """Read a small file by three system calls.
+
+    ``open(path).read()`` makes twice as many, and gives the interpreter away at each of them:
+    with threads at work, the time goes into asking it back.
+    """
+    file = os.open(path, READ_ONLY)
+    try:
+        data = os.read(file, USUAL_IMAGE_BYTES)
+        if len(data) == USUAL_IMAGE_BYTES:
+            with open(file, "rb", closefd=False) as rest:
+                data += rest.read()
+        return data
+    finally:
+        os.close(file)
 
 
 class ZipSource:
@@ -96,10 +119,7 @@ class ZipSource:
             raise UserError(f"{path} holds two members of one name; fetch the archive again")
         self._folders = defaultdict(set)
         for name in self._members:
-            parts = name.rstrip("/").split("/")
-            for depth, part in enumerate(parts):
-                if not part.startswith("."):
-                    self._folders["/".join(parts[:depth])].add(part)
+            self._add_to_folder(name.rstrip("/"))
 
     def names(self, folder: str) -> list[str]:
         """See ImageSource."""
@@ -121,6 +141,14 @@ class ZipSource:
         if len(data) != member.file_size or zlib.crc32(data) != member.CRC:
             raise self._damaged(name)
         return data
+
+    def _add_to_folder(self, name: str) -> None:
+        """List ``name`` in its folder, and that in its own, up to the top."""
+        folder, _, own_name = name.rpartition("/")
+        if folder and folder not in self._folders:
+            self._add_to_folder(folder)
+        if not own_name.startswith("."):
+            self._folders[folder].add(own_name)
 
     def _unpack(self, member: ZipInfo) -> bytes:
         header = member.header_offset
