@@ -21,7 +21,7 @@ from pipeline.augmentation import (  # noqa: E402
 )
 from pipeline.hdf5_dataset import open_split  # noqa: E402
 from pipeline.hdf5_generator import HDF5Generator  # noqa: E402
-from pipeline.images import resize_image, resize_images
+from pipeline.images import resize_image, resize_images  # noqa: E402
 
 SEED_RANGES = AffineRanges(rotation=30, shift=0.2, shear=0.2, zoom=0.2)
 WIDE_RANGES = AffineRanges(rotation=90, shift=0.3, shear=40, zoom=0.5)
