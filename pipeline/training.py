@@ -14,6 +14,7 @@ from pipeline.augmentation import AffineRanges
 from pipeline.checkpoint import EpochCheckpoint, restore
 from pipeline.errors import UserError
 from pipeline.evaluation import evaluate
+from pipeline.fused_norm import fuse_batch_norms
 from pipeline.googlenet import googlenet
 from pipeline.hdf5_dataset import HDF5Dataset
 from pipeline.hdf5_generator import HDF5Generator
@@ -58,6 +59,7 @@ def build_model(state: RunState, steps: int) -> keras.Model:
         steps: Batches an epoch.
     """
     model = build_network(state.recipe, len(state.class_ids), state.means, state.seed)
+    fuse_batch_norms(model)
     compile_model(model, state.recipe, steps, state.learning_rate)
     return model
 

@@ -8,6 +8,7 @@ from pipeline.backend import import_keras
 keras = import_keras()
 
 from pipeline.diagram import multiply_adds  # noqa: E402
+from pipeline.fused_norm import fuse_batch_norms  # noqa: E402
 from pipeline.googlenet import googlenet  # noqa: E402
 
 # Copied from the paper: input channels, #1x1, #3x3 reduce, #3x3, #5x5 reduce, #5x5, pool proj.
@@ -116,3 +117,36 @@ def test_seed_fixes_the_initial_weights() -> None:
 def test_unknown_stem_is_refused() -> None:
     with pytest.raises(ValueError, match="paper, fine"):
         googlenet(3, means=MEANS, stem="wide")
+
+
+def test_fused_batch_norm_trains_as_keras_does() -> None:
+    tensorflow = pytest.importorskip("tensorflow")
+    stream = np.random.default_rng(0)
+    inputs = tensorflow.constant(stream.normal(3, 2, (16, 7, 7, 5)), "float32")
+    weights = tensorflow.constant(stream.normal(size=inputs.shape), "float32")
+    results = []
+    for fused in (False, True):
+        norm = keras.layers.BatchNormalization(momentum=0.9)
+        model = keras.Sequential([keras.Input((7, 7, 5)), norm])
+        if fused:
+            fuse_batch_norms(model)
+        norm.gamma.assign([0.5, 1, 2, -1, 3])
+        norm.beta.assign([0, 1, -1, 2, 0])
+        with tensorflow.GradientTape() as tape:
+            tape.watch(inputs)
+            outputs = model(inputs, training=True)
+            loss = tensorflow.reduce_sum(outputs**2 * weights)
+        gradients = tape.gradient(loss, [inputs, norm.gamma.value, norm.beta.value])
+        results.append([outputs, *gradients, *norm.weights])
+        assert model.get_config()["layers"][1]["class_name"] == "BatchNormalization"
+    for usual, ours in zip(*results, strict=True):
+        np.testing.assert_allclose(ours, usual, rtol=1e-4, atol=1e-4)
+    assert not np.allclose(results[1][-1], 1)  # the running variance did move
+
+
+def test_fused_batch_norm_evaluates_by_keras_own_arithmetic() -> None:
+    pixels = np.random.default_rng(0).integers(256, size=(4, 32, 32, 3), dtype=np.uint8)
+    model = googlenet(4, means=MEANS, width=0.07)
+    before = model.predict_on_batch(pixels)
+    fuse_batch_norms(model)
+    assert np.array_equal(keras.ops.convert_to_numpy(model(pixels, training=False)), before)

@@ -1,0 +1,191 @@
+"""This project beside what people use today: one table of ratios, measured in turns in one run.
+
+    pip install torch==2.13.0
+    python tests/benchmarks/compare.py -d tiny-imagenet-200
+
+Wants the unpacked data set, of which it takes 20 classes, and a quiet machine. PyTorch serves as
+a peer alone, and without it its rows are left out.
+"""
+
+import argparse
+import importlib.util
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from zipfile import ZipFile
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+sys.path[:0] = [str(ROOT), str(HERE)]
+
+import ours  # noqa: E402
+from contest import Contestant, contest, describe_machine, median_rate, ratio  # noqa: E402
+from peers import seed_way  # noqa: E402
+from subset import some_classes, train_images  # noqa: E402
+
+CLASSES = 20
+HAS_TORCH = importlib.util.find_spec("torch") is not None
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the contests work on."""
+
+    scratch: Path
+    folder: Path
+    zip: Path
+    hdf5: Path
+    images: Sequence[tuple[str, int]]
+    """The train images' files and labels."""
+    rounds: int
+
+
+Rows = Iterator[tuple[str, str, str]]
+"""What is compared, the ratio, and both rates in images a second."""
+
+
+def compare_builds(inputs: Inputs) -> Rows:
+    """Build from the folder, from the zip, the original way; and decode alone."""
+    scratch = inputs.scratch
+    rates = contest(
+        [
+            Contestant("folder", "ours:building", (inputs.folder, scratch / "folder")),
+            Contestant("zip", "ours:building", (inputs.zip, scratch / "from-zip")),
+            Contestant(
+                "original", "peers.seed_way:building", (inputs.images, scratch / "o.hdf5", CLASSES)
+            ),
+            Contestant("decoding", "ours:decoding", (inputs.images,)),
+        ],
+        inputs.rounds,
+    )
+    yield _row(rates, "build from the folder, to the original way", "folder", "original")
+    yield _row(rates, "build from the zip, to the folder", "zip", "folder")
+    yield _row(rates, "build from the folder, to decoding alone", "folder", "decoding")
+
+
+def compare_sizes(inputs: Inputs) -> Rows:
+    """Compare bytes an image in HDF5."""
+    path = inputs.scratch / "original.hdf5"
+    ours_bytes = (inputs.hdf5 / "train.hdf5").stat().st_size / (len(inputs.images) - 30 * CLASSES)
+    theirs = path.stat().st_size / len(inputs.images)
+    yield (
+        "HDF5, bytes an image",
+        f"1/{theirs / ours_bytes:.2f}",
+        f"{ours_bytes:,.0f} | {theirs:,.0f}",
+    )
+
+
+def compare_batches(inputs: Inputs) -> Rows:
+    """Make training batches with the original augmentation."""
+    original = inputs.scratch / "original.hdf5"
+    contestants = [
+        Contestant("ours", "ours:batching", (inputs.hdf5, 400, True)),
+        Contestant("one core", "ours:batching", (inputs.hdf5, 200, True, 1)),
+        Contestant("original", "peers.seed_way:batching", (original, 20, True)),
+        Contestant("tf.data", "peers.tf_data_way:loading", (inputs.images,)),
+    ]
+    if HAS_TORCH:
+        contestants.append(Contestant("PyTorch", "peers.torch_way:loading", (inputs.images,)))
+    rates = contest(contestants, inputs.rounds)
+    yield _row(rates, "augmented batches, to the original way", "ours", "original")
+    if HAS_TORCH:
+        yield _row(rates, "augmented batches, to PyTorch's DataLoader", "ours", "PyTorch")
+    yield _row(rates, "augmented batches, to tf.data", "ours", "tf.data")
+    yield _row(rates, "augmented batches, all cores to one", "ours", "one core")
+
+
+def compare_reading(inputs: Inputs) -> Rows:
+    """Read batches as they are, ours shuffled."""
+    original = inputs.scratch / "original.hdf5"
+    rates = contest(
+        [
+            Contestant("ours", "ours:batching", (inputs.hdf5, 4000, False)),
+            Contestant("original", "peers.seed_way:batching", (original, 60, False)),
+        ],
+        inputs.rounds,
+    )
+    yield _row(rates, "plain batches, to the original way", "ours", "original")
+
+
+def compare_training(inputs: Inputs) -> Rows:
+    """Train, with data from the loader and with a batch that lies ready."""
+    shape = (config_size(), 64, 10)
+    contestants = [
+        Contestant("ours", "ours:training", (inputs.hdf5, *shape)),
+        Contestant("ready", "ours:training_on_ready_batch", (inputs.hdf5, *shape)),
+    ]
+    if HAS_TORCH:
+        contestants.append(Contestant("PyTorch", "peers.torch_way:training", ("paper", *shape)))
+    rates = contest(contestants, inputs.rounds)
+    if HAS_TORCH:
+        yield _row(rates, "training, to PyTorch's step", "ours", "PyTorch")
+    yield _row(rates, "training, to training on a batch that lies ready", "ours", "ready")
+
+
+def compare_evaluation(inputs: Inputs) -> Rows:
+    """Predict."""
+    shape = ("paper", config_size(), 100, 20)
+    if HAS_TORCH:
+        rates = contest(
+            [
+                Contestant("ours", "ours:predicting", shape),
+                Contestant("PyTorch", "peers.torch_way:predicting", shape),
+            ],
+            inputs.rounds,
+        )
+        yield _row(rates, "evaluation, to PyTorch's forward pass", "ours", "PyTorch")
+
+
+CONTESTS = {
+    "build": compare_builds,
+    "size": compare_sizes,
+    "batches": compare_batches,
+    "reading": compare_reading,
+    "training": compare_training,
+    "evaluation": compare_evaluation,
+}
+
+
+def config_size() -> int:
+    """Return the pixels a side of the stored images."""
+    return ours.config.IMAGE_SIZE
+
+
+def main() -> None:
+    """Run the contests that the command line names, and print a row for each comparison."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("-d", "--dataset", type=Path, required=True)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--only", choices=CONTESTS, nargs="+", default=list(CONTESTS))
+    args = parser.parse_args()
+    print(describe_machine(), flush=True)
+    print("| | ratio: median (range) | images a second |\n| --- | --- | --- |", flush=True)
+    with tempfile.TemporaryDirectory() as name:
+        inputs = prepare(args.dataset, Path(name), args.rounds)
+        for chosen in args.only:
+            for row in CONTESTS[chosen](inputs):
+                print(f"| {' | '.join(row)} |", flush=True)
+
+
+def prepare(data_set: Path, scratch: Path, rounds: int) -> Inputs:
+    """Write the data in every form that a contestant reads."""
+    folder, archive, hdf5 = scratch / "tiny", scratch / "tiny.zip", scratch / "hdf5"
+    some_classes(data_set, folder, CLASSES)
+    with ZipFile(archive, "w") as file:
+        for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+            file.write(path, path.relative_to(scratch))
+    ours.building(folder, hdf5)()
+    images = train_images(folder)
+    seed_way.build(images, scratch / "original.hdf5", CLASSES)
+    return Inputs(scratch, folder, archive, hdf5, images, rounds)
+
+
+def _row(rates: dict[str, list[float]], what: str, name: str, peer: str) -> tuple[str, str, str]:
+    both = f"{median_rate(rates, name)} to {median_rate(rates, peer)}"
+    return what, ratio(rates, name, peer), both
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""What this project does, as rounds of a contest."""
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from config import setup_config as config
+
+Round = Callable[[], int]
+
+
+def building(data_set: Path, output: Path) -> Round:
+    """Build from a folder or a zip."""
+    from pipeline.dataset_build import build_data_set
+    from pipeline.image_source import open_source
+
+    def do_round() -> int:
+        shutil.rmtree(output, ignore_errors=True)
+        report = build_data_set(
+            open_source(data_set),
+            output,
+            image_size=config.IMAGE_SIZE,
+            test_images_per_class=config.TEST_IMAGES_PER_CLASS,
+            seed=config.SEED,
+        )
+        return sum(report.images.values())
+
+    return do_round
+
+
+def decoding(images: Sequence[tuple[str, int]]) -> Round:
+    """Decode files that lie in memory, on all cores, and do nothing with them."""
+    from pipeline.images import decode_image
+
+    files = [Path(name).read_bytes() for name, _ in images]
+    cores = os.cpu_count() or 1
+    chunks = [files[start : start + 256] for start in range(0, len(files), 256)]
+
+    def decode(chunk: Sequence[bytes]) -> None:
+        for data in chunk:
+            decode_image(data)
+
+    def do_round() -> int:
+        with ThreadPoolExecutor(cores) as pool:
+            list(pool.map(decode, chunks))
+        return len(files)
+
+    return do_round
+
+
+def batching(hdf5: Path, count: int, augment: bool, cores: int | None = None) -> Round:
+    """Make ``count`` shuffled batches of 64, moved as recipe "seed" moves them, or as they are."""
+    if cores:
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
+        os.cpu_count = lambda: cores
+    from pipeline.backend import import_keras
+
+    import_keras()
+    from pipeline.hdf5_dataset import open_split
+    from pipeline.hdf5_generator import HDF5Generator
+    from pipeline.training import affine_ranges
+
+    recipe = config.RECIPES["seed"]
+    data = HDF5Generator(
+        open_split(hdf5, "train"),
+        64,
+        shuffle=True,
+        ranges=affine_ranges(recipe) if augment else None,
+        flip=recipe.flip if augment else "none",
+    )
+    steps = len(data) - 1
+
+    def do_round() -> int:
+        return sum(len(data[step % steps][0]) for step in range(count))
+
+    return do_round
+
+
+def training_on_ready_batch(hdf5: Path, size: int, batch: int, steps: int) -> Round:
+    """Do as ``training``, on one batch that lies ready."""
+    from pipeline.backend import import_keras
+
+    import_keras()
+    from pipeline.hdf5_generator import HDF5Generator
+
+    make = HDF5Generator.__getitem__
+    made = {}
+    HDF5Generator.__getitem__ = lambda self, step: made.get(0) or made.setdefault(0, make(self, 0))
+    return training(hdf5, size, batch, steps)
+
+
+def training(hdf5: Path, size: int, batch: int, steps: int, fused: bool = True) -> Round:
+    """Train with recipe "quick" by ``fit`` over batches from the loader."""
+    from pipeline.backend import import_keras
+
+    import_keras()
+    from pipeline.fused_norm import fuse_batch_norms
+    from pipeline.hdf5_dataset import open_split
+    from pipeline.hdf5_generator import HDF5Generator
+    from pipeline.optimization import compile_model
+    from pipeline.training import affine_ranges, build_network
+
+    recipe = config.RECIPES["quick"]
+    split = open_split(hdf5, "train")
+    split = replace(
+        split, images=split.images[: steps * batch], labels=split.labels[: steps * batch]
+    )
+    ranges = affine_ranges(recipe)
+    data = HDF5Generator(split, batch, shuffle=True, ranges=ranges, flip=recipe.flip)
+    data.begin_epoch(1, size)
+    network = build_network(recipe, len(split.class_ids), (122.5, 114.3, 101.4))
+    if fused:
+        fuse_batch_norms(network)
+    compile_model(network, recipe, steps_per_epoch=1000)
+
+    def do_round() -> int:
+        network.fit(data.for_fit(), shuffle=False, verbose=0)
+        return steps * batch
+
+    return do_round
+
+
+def predicting(stem: str, size: int, batch: int, steps: int) -> Round:
+    """Predict one batch of noise again and again, as model_eval.py does."""
+    from pipeline.backend import import_keras
+
+    import_keras()
+    from pipeline.evaluation import predict
+    from pipeline.training import build_network
+
+    network: Any = build_network(replace(config.RECIPES["quick"], stem=stem), 200, (120.0,) * 3)
+    images = np.random.default_rng(0).integers(256, size=(batch, size, size, 3), dtype=np.uint8)
+
+    def do_round() -> int:
+        for _ in range(steps):
+            predict(network, images, batch)
+        return steps * batch
+
+    return do_round

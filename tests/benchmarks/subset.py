@@ -1,0 +1,28 @@
+"""A data set of some classes of another: links to its images, and its texts cut down."""
+
+from pathlib import Path
+
+
+def some_classes(data_set: Path, target: Path, classes: int) -> None:
+    """Make ``target`` a data set of the first ``classes`` of the unpacked ``data_set``."""
+    ids = sorted((data_set / "wnids.txt").read_text().split())[:classes]
+    target.mkdir(parents=True)
+    (target / "wnids.txt").write_text("\n".join(ids) + "\n")
+    (target / "words.txt").write_text((data_set / "words.txt").read_text())
+    rows = (data_set / "val" / "val_annotations.txt").read_text().splitlines(keepends=True)
+    rows = [row for row in rows if row.split("\t")[1] in ids]
+    images = [f"train/{i}/images/{p.name}" for i in ids for p in _files(data_set, i)]
+    for name in [*images, *("val/images/" + row.split("\t")[0] for row in rows)]:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        (target / name).symlink_to((data_set / name).resolve())
+    (target / "val" / "val_annotations.txt").write_text("".join(rows))
+
+
+def train_images(data_set: Path) -> list[tuple[str, int]]:
+    """Return the files and labels of all train images."""
+    ids = sorted((data_set / "wnids.txt").read_text().split())
+    return [(str(p), label) for label, i in enumerate(ids) for p in _files(data_set, i)]
+
+
+def _files(data_set: Path, class_id: str) -> list[Path]:
+    return sorted((data_set / "train" / class_id / "images").iterdir())
