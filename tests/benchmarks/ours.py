@@ -95,7 +95,7 @@ def training_on_ready_batch(hdf5: Path, size: int, batch: int, steps: int) -> Ro
     return training(hdf5, size, batch, steps)
 
 
-def training(hdf5: Path, size: int, batch: int, steps: int, fused: bool = True) -> Round:
+def training(hdf5: Path, size: int, batch: int, steps: int) -> Round:
     """Train with recipe "quick" by ``fit`` over batches from the loader."""
     from pipeline.backend import import_keras
 
@@ -115,8 +115,7 @@ def training(hdf5: Path, size: int, batch: int, steps: int, fused: bool = True) 
     data = HDF5Generator(split, batch, shuffle=True, ranges=ranges, flip=recipe.flip)
     data.begin_epoch(1, size)
     network = build_network(recipe, len(split.class_ids), (122.5, 114.3, 101.4))
-    if fused:
-        fuse_batch_norms(network)
+    fuse_batch_norms(network)
     compile_model(network, recipe, steps_per_epoch=1000)
 
     def do_round() -> int:
