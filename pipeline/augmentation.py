@@ -12,7 +12,9 @@ import cv2
 import numpy as np
 
 SLAB = 32
-"""Images handed to OpenCV at once: few enough for a cache, and to share out among threads."""
+"""Images handed to OpenCV at once, one below the other: few enough for a cache."""
+TALLEST = 2**15 - 2
+"""Rows that OpenCV takes at once."""
 
 
 @dataclass(frozen=True)
@@ -91,9 +93,10 @@ def move_pixels(images: np.ndarray, matrices: np.ndarray) -> np.ndarray:
     Returns:
         uint8, of the same shape.
     """
-    moved = np.empty_like(images)
-    for start in range(0, len(images), SLAB):
-        part = slice(start, start + SLAB)
+    moved = np.empty(images.shape, np.uint8)
+    slab = max(1, min(SLAB, TALLEST // images.shape[1]))
+    for start in range(0, len(images), slab):
+        part = slice(start, start + slab)
         _move_slab(images[part], matrices[part], moved[part])
     return moved
 

@@ -1,6 +1,7 @@
 """Decode many images on all cores, in order, in bounded memory."""
 
 import os
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,7 +33,7 @@ class DecodedChunk:
     channel_sums: np.ndarray
     """float64 (3,), exact: the sum of all pixels in each channel."""
     sources: bytes
-    """The images' names, labels and files, one after the other."""
+    """A line an image: its name and label, and the size and CRC-32 of its file."""
 
 
 def decode_in_order(
@@ -66,7 +67,7 @@ def find_undecodable(
 
 def _decode_chunk(source: ImageSource, chunk: Sequence[LabelledImage], size: int) -> DecodedChunk:
     pixels = np.empty((len(chunk), size, size, 3), np.uint8)
-    sources = []
+    sources = bytearray()
     for row, image in enumerate(chunk):
         data = source.read(image.name)
         try:
@@ -76,12 +77,12 @@ def _decode_chunk(source: ImageSource, chunk: Sequence[LabelledImage], size: int
                 f"cannot decode {image.name}: {error}; "
                 "fetch the data set again, or leave such images out with --skip-corrupt"
             ) from error
-        sources += [f"{image.name} {image.label} {len(data)}\n".encode(), data]
+        sources += f"{image.name} {image.label} {len(data)} {zlib.crc32(data)}\n".encode()
     return DecodedChunk(
         images=pixels,
         labels=np.array([image.label for image in chunk], np.int64),
         channel_sums=np.array(cv2.sumElems(pixels.reshape(-1, size, 3))[:3]),
-        sources=b"".join(sources),
+        sources=bytes(sources),
     )
 
 

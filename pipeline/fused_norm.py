@@ -12,14 +12,14 @@ import keras
 
 
 def fuse_batch_norms(model: keras.Model) -> None:
-    """Make the batch norms in ``model`` train by TensorFlow's fused kernel; elsewhere do nothing.
+    """Make what batch norms can train by TensorFlow's fused kernel; elsewhere do nothing.
 
-    Evaluation and 16-bit layers keep Keras's arithmetic.
+    Evaluation, frozen layers, 16 bits and what the kernel has no form of keep Keras's arithmetic.
     """
     if keras.backend.backend() != "tensorflow":
         return
     for layer in _batch_norms(model):
-        if layer.compute_dtype == "float32":
+        if _has_fused_form(layer):
             layer.call = _fused_call(layer)
 
 
@@ -31,12 +31,23 @@ def _batch_norms(model: keras.Model) -> Iterator[keras.layers.BatchNormalization
             yield layer
 
 
+def _has_fused_form(layer: keras.layers.BatchNormalization) -> bool:
+    rank = layer.input_spec.ndim
+    return (
+        layer.compute_dtype == "float32"
+        and (rank, layer.axis) in ((4, 3), (4, -1))
+        and layer.scale
+        and layer.center
+        and not (layer.renorm or layer.synchronized)
+    )
+
+
 def _fused_call(layer: keras.layers.BatchNormalization) -> Callable[..., Any]:
     tensorflow = importlib.import_module("tensorflow")
     elementary_call = layer.call
 
     def call(inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-        if not training:
+        if not (training and layer.trainable) or mask is not None:
             return elementary_call(inputs, training=training, mask=mask)
         outputs, mean, sample_variance = tensorflow.compat.v1.nn.fused_batch_norm(
             inputs, layer.gamma, layer.beta, epsilon=layer.epsilon, is_training=True

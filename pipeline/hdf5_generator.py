@@ -8,6 +8,7 @@ whole batch in a few native calls, so that more cores make more batches.
 import importlib
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
@@ -20,9 +21,19 @@ from pipeline.images import resize_images
 from pipeline.randomness import random_stream
 
 Batch = tuple[np.ndarray, np.ndarray]
-THREADS = os.cpu_count() or 1
-"""As many batches are prepared ahead."""
+THREADS = min(os.cpu_count() or 1, 16)
+"""How many work at once, each on one of the next batches."""
 FLIPS = ("none", "random", "alternating")
+
+
+@dataclass
+class _Epoch:
+    """What the batches of an epoch depend on, and those that are being prepared."""
+
+    number: int
+    image_size: int
+    order: np.ndarray
+    prepared: dict[int, Future[Batch]] = field(default_factory=dict)
 
 
 class HDF5Generator(keras.utils.PyDataset):
@@ -60,40 +71,40 @@ class HDF5Generator(keras.utils.PyDataset):
         self._ranges = ranges
         self._flip = flip
         self._threads = ThreadPoolExecutor(THREADS, "batches")
-        self._prepared: dict[int, Future[Batch]]
         self.begin_epoch(1, dataset.images.shape[1])
 
     def begin_epoch(self, epoch: int, image_size: int) -> None:
         """Yield the batches of ``epoch`` from now on, with images of ``image_size`` pixels."""
-        self._prepared = {}
-        self._epoch = epoch
-        self._image_size = image_size
-        self._order = np.arange(len(self.dataset))
+        order = np.arange(len(self.dataset))
         if self._shuffle:
-            random_stream(self._seed, "shuffle", epoch).shuffle(self._order)
+            random_stream(self._seed, "shuffle", epoch).shuffle(order)
+        self._epoch = _Epoch(epoch, image_size, order)
 
     def __len__(self) -> int:
         return -(-len(self.dataset) // self.batch_size)
 
     def __getitem__(self, step: int) -> Batch:
         """Return batch ``step``, from 0, of the epoch."""
-        batch = self._prepared.get(step) or self._threads.submit(self._make_batch, step)
-        self._prepared = {
-            later: self._prepared.get(later) or self._threads.submit(self._make_batch, later)
-            for later in range(step + 1, min(step + 1 + THREADS, len(self)))
+        if not 0 <= step < len(self):
+            raise IndexError(f"batch {step} of {len(self)}")
+        epoch = self._epoch
+        steps = range(step, min(step + 1 + THREADS, len(self)))
+        epoch.prepared = {
+            later: epoch.prepared.get(later) or self._threads.submit(self._make_batch, epoch, later)
+            for later in steps
         }
-        return batch.result()
+        return epoch.prepared.pop(step).result()
 
     def for_fit(self) -> Any:
         """Return what ``fit`` is to read: this, and on TensorFlow a dataset of its own around it.
 
-        Of a PyDataset Keras makes one that tunes itself. Its tuner sleeps twice as long each time,
-        and ``fit`` often waits for it to wake: for up to as long again as the epoch took.
+        Of a PyDataset Keras makes one that tunes itself. With that, ``fit`` was often seen to end
+        only 1.28, 2.56, 5.12, ... seconds after it began: up to as long again as the epoch took.
         """
         if keras.backend.backend() != "tensorflow":
             return self
         tensorflow = importlib.import_module("tensorflow")
-        pixels = (None, self._image_size, self._image_size, 3)
+        pixels = (None, self._epoch.image_size, self._epoch.image_size, 3)
         batches = tensorflow.data.Dataset.from_generator(
             lambda: (self[step] for step in range(len(self))),
             output_signature=(
@@ -106,25 +117,25 @@ class HDF5Generator(keras.utils.PyDataset):
         counted = tensorflow.data.experimental.assert_cardinality(len(self))
         return batches.apply(counted).prefetch(1).with_options(options)
 
-    def _make_batch(self, step: int) -> Batch:
-        rows = self._order[step * self.batch_size : (step + 1) * self.batch_size]
+    def _make_batch(self, epoch: "_Epoch", step: int) -> Batch:
+        rows = epoch.order[step * self.batch_size : (step + 1) * self.batch_size]
         images = self.dataset.images[rows]
-        stream = random_stream(self._seed, "augment", self._epoch, step)
-        mirror = self._mirrored(rows, stream)
+        stream = random_stream(self._seed, "augment", epoch.number, step)
+        mirror = self._mirrored(epoch.number, rows, stream)
         if self._ranges is not None or mirror.any():
             parameters = (self._ranges or AffineRanges()).draw(stream, images.shape[1], mirror)
             images = move_pixels(images, affine_matrices(parameters, images.shape[1]))
-        if images.shape[1] != self._image_size:
-            images = resize_images(images, self._image_size)
+        if images.shape[1] != epoch.image_size:
+            images = resize_images(images, epoch.image_size)
         labels = np.eye(len(self.dataset.class_ids), dtype=np.float32)[self.dataset.labels[rows]]
         return images, labels
 
-    def _mirrored(self, rows: np.ndarray, stream: np.random.Generator) -> np.ndarray:
+    def _mirrored(self, epoch: int, rows: np.ndarray, stream: np.random.Generator) -> np.ndarray:
         if self._flip == "random":
             return stream.random(len(rows)) < 0.5
         if self._flip == "alternating":
             first = random_stream(self._seed, "first flip").integers(2, size=len(self.dataset))
-            return (first[rows] + self._epoch) % 2 == 0
+            return (first[rows] + epoch) % 2 == 0
         return np.zeros(len(rows), bool)
 
     def close(self) -> None:

@@ -49,8 +49,9 @@ class HDF5Writer:
         self._written = 0
         self._fingerprint = hashlib.sha256(f"{image_size} pixels".encode())
         self._file = h5py.File(path, "w")
+        self._on_disk = path.open("rb+")
         self._thread = ThreadPoolExecutor(1, "disk")
-        self._sending: Future | None = None
+        self._flush: Future[None] | None = None
         self._file.attrs.update(split=split, seed=seed, format=FORMAT, complete=False)
         self._images = self._file.create_dataset(
             "Images", (count, image_size, image_size, 3), np.uint8
@@ -69,13 +70,14 @@ class HDF5Writer:
         self._labels[rows] = labels
         self._fingerprint.update(sources)
         self._written = rows.stop
-        if self._sending is None or self._sending.done():
-            self._wait_for_disk()
-            self._sending = self._thread.submit(os.fsync, self._file.id.get_vfd_handle())
+        if self._flush is None or self._flush.done():
+            self._raise_what_the_disk_met()
+            self._flush = self._thread.submit(os.fsync, self._on_disk.fileno())
 
-    def _wait_for_disk(self) -> None:
-        if self._sending is not None:
-            self._sending.result()
+    def _raise_what_the_disk_met(self) -> None:
+        """Wait for the last flush: the system may report an error once, and to no later one."""
+        if self._flush is not None:
+            self._flush.result()
 
     def __enter__(self) -> "HDF5Writer":
         return self
@@ -87,9 +89,9 @@ class HDF5Writer:
         traceback: TracebackType | None,
     ) -> None:
         try:
-            with self._file, self._thread:
+            with self._file, self._on_disk, self._thread:
                 if kind is None and self._written == self._count:
-                    self._wait_for_disk()
+                    self._raise_what_the_disk_met()
                     self._file.attrs.update(
                         fingerprint=self._fingerprint.hexdigest(), complete=True
                     )

@@ -69,6 +69,7 @@ def test_pixels_move_as_keras_moves_them(ranges: AffineRanges) -> None:
         difference = np.abs(ours[index] - theirs)
         assert difference.mean() < 0.5
         distances.append(np.abs(image - theirs).mean())
+        assert distances[-1] > 1
     assert np.mean(distances) > 5  # they did move
 
 
@@ -92,6 +93,12 @@ def test_more_images_than_one_call_takes() -> None:
     images = np.random.default_rng(1).integers(256, size=(600, 64, 64, 3), dtype=np.uint8)
     still = AffineParameters(*np.zeros((4, 600)), *np.ones((2, 600)), mirror=np.ones(600, bool))
     assert np.array_equal(move_pixels(images, affine_matrices(still, 64)), images[:, :, ::-1])
+
+
+def test_side_that_fills_a_call_alone() -> None:
+    images = np.random.default_rng(1).integers(256, size=(40, 1024, 1024, 3), dtype=np.uint8)
+    still = AffineParameters(*np.zeros((4, 40)), *np.ones((2, 40)), mirror=np.zeros(40, bool))
+    assert np.array_equal(move_pixels(images, affine_matrices(still, 1024)), images)
 
 
 def batches(data: HDF5Generator, epoch: int, size: int = 64) -> list[bytes]:
@@ -130,7 +137,7 @@ def test_thread_count_changes_no_batch(
 
 @pytest.mark.parametrize("size", [20, 33, 48, 64, 70])
 def test_images_are_resized_one_by_one(size: int) -> None:
-    images = np.random.default_rng(1).integers(256, size=(9, 64, 64, 3), dtype=np.uint8)
+    images = np.random.default_rng(1).integers(256, size=(64, 64, 64, 3), dtype=np.uint8)
     one_by_one = np.stack([resize_image(image, size) for image in images])
     assert np.array_equal(resize_images(images, size), one_by_one)
 

@@ -15,6 +15,7 @@ import pytest
 from conftest import CLASS_IDS, ROOT, TRAIN_IMAGES, VAL_IMAGES, WORDS, Run, zip_folder
 
 import build_dataset
+from pipeline.image_source import open_source
 from pipeline.images import encode_jpeg
 
 OUTPUTS = ("train.hdf5", "val.hdf5", "test.hdf5", "tiny_imagenet_mean.json")
@@ -255,6 +256,15 @@ def test_zip_with_a_damaged_member(made_data: Path, tmp_path: Path, run: Run) ->
 
 
 @pytest.mark.parametrize("name", ["../outside.txt", "/outside.txt", "a/../../outside.txt"])
+def test_zip_member_below_many_folders(made_data: Path, tmp_path: Path) -> None:
+    archive = zip_folder(made_data, tmp_path / "deep.zip")
+    with zipfile.ZipFile(archive, "a") as file:
+        file.writestr("a/" * 2000 + "b", b"")
+    source = open_source(archive)
+    assert source.names("")[0] == "a"
+    assert source.names("/".join("a" * 2000)) == ["b"]
+
+
 def test_zip_member_that_points_outside(
     name: str, made_data: Path, tmp_path: Path, run: Run
 ) -> None:

@@ -147,6 +147,32 @@ def test_fused_batch_norm_trains_as_keras_does() -> None:
 def test_fused_batch_norm_evaluates_by_keras_own_arithmetic() -> None:
     pixels = np.random.default_rng(0).integers(256, size=(4, 32, 32, 3), dtype=np.uint8)
     model = googlenet(4, means=MEANS, width=0.07)
-    before = model.predict_on_batch(pixels)
+    before = keras.ops.convert_to_numpy(model(pixels, training=False))
     fuse_batch_norms(model)
     assert np.array_equal(keras.ops.convert_to_numpy(model(pixels, training=False)), before)
+
+
+@pytest.mark.parametrize(
+    ("shape", "settings"),
+    [
+        ((4, 4, 3), {"trainable": False}),
+        ((4, 4, 3), {"scale": False}),
+        ((4, 4, 3), {"center": False}),
+        ((4, 4, 3), {"axis": 1}),
+        ((5,), {}),
+    ],
+)
+def test_what_has_no_fused_form_keeps_keras_own(
+    shape: tuple[int, ...], settings: dict[str, object]
+) -> None:
+    inputs = np.random.default_rng(0).normal(3, 2, (8, *shape)).astype(np.float32)
+    results = []
+    for fused in (False, True):
+        norm = keras.layers.BatchNormalization(**settings)
+        model = keras.Sequential([keras.Input(shape), norm])
+        if fused:
+            fuse_batch_norms(model)
+        outputs = model(inputs, training=True)
+        results.append([np.asarray(value) for value in (outputs, *norm.weights)])
+    for usual, ours in zip(*results, strict=True):
+        assert np.array_equal(usual, ours)

@@ -32,7 +32,6 @@ class Contestant:
     function: str
     """"module:name" of what prepares the job and returns a ``Round``."""
     arguments: tuple[Any, ...] = ()
-    environment: tuple[tuple[str, str], ...] = ()
 
 
 def contest(contestants: Sequence[Contestant], rounds: int) -> dict[str, list[float]]:
@@ -87,11 +86,8 @@ def _running(contestant: Contestant) -> Iterator[Connection]:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_compete, args=(contestant, theirs))
-    before = {name: os.environ.get(name) for name, _ in contestant.environment}
-    os.environ.update(contestant.environment)
     process.start()
-    for name, value in before.items():
-        os.environ.pop(name) if value is None else os.environ.update({name: value})
+    theirs.close()
     try:
         yield ours
     finally:
@@ -101,10 +97,12 @@ def _running(contestant: Contestant) -> Iterator[Connection]:
 
 
 def _take_turn(name: str, line: Connection) -> float:
-    line.send("go")
-    if not line.poll(WAIT_SECONDS):
-        raise SystemExit(f"{name} did not end its round")
-    answer = line.recv()
+    os.sync()  # so that no one waits for what the one before left to write
+    try:
+        line.send("go")
+        answer = line.recv() if line.poll(WAIT_SECONDS) else "it did not end its round"
+    except EOFError:
+        answer = "it was killed"
     if isinstance(answer, str):
         raise SystemExit(f"{name} failed: {answer}")
     return answer

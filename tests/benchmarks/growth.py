@@ -14,6 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import h5py
 import numpy as np
 
 HERE = Path(__file__).resolve().parent
@@ -51,9 +52,10 @@ def measure(data_set: Path, classes: int) -> tuple[int, int, float, float]:
         seconds = time.perf_counter() - started
         train = train_command("-r", "thin", "-n", 2, "-b", 64, "--hdf5", hdf5, "-o", run)
         subprocess.run(train, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        trained, *others = (count_images(hdf5 / f"{s}.hdf5") for s in ("train", "val", "test"))
         events = [json.loads(line) for line in (run / "run.jsonl").read_text().splitlines()]
     first, second = [event["time"] for event in events if event["event"] == "epoch"]
-    built, trained = classes * 525, classes * 470
+    built = trained + sum(others)
     epoch = second - first
     print(
         f"| {trained:,} | {seconds:.2f} | {seconds / built * 1e6:.0f} "
@@ -61,6 +63,12 @@ def measure(data_set: Path, classes: int) -> tuple[int, int, float, float]:
         flush=True,
     )
     return built, trained, seconds, epoch
+
+
+def count_images(path: Path) -> int:
+    """Return the images of a split."""
+    with h5py.File(path) as file:
+        return len(file["Labels"])
 
 
 def draw(rows: np.ndarray, path: Path) -> None:

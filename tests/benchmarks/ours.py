@@ -95,7 +95,12 @@ def training_on_ready_batch(hdf5: Path, size: int, batch: int, steps: int) -> Ro
     return training(hdf5, size, batch, steps)
 
 
-def training(hdf5: Path, size: int, batch: int, steps: int) -> Round:
+def training_without_fused_norm(hdf5: Path, size: int, batch: int, steps: int) -> Round:
+    """Do as ``training``, by Keras's own batch norm."""
+    return training(hdf5, size, batch, steps, fused=False)
+
+
+def training(hdf5: Path, size: int, batch: int, steps: int, *, fused: bool = True) -> Round:
     """Train with recipe "quick" by ``fit`` over batches from the loader."""
     from pipeline.backend import import_keras
 
@@ -115,7 +120,8 @@ def training(hdf5: Path, size: int, batch: int, steps: int) -> Round:
     data = HDF5Generator(split, batch, shuffle=True, ranges=ranges, flip=recipe.flip)
     data.begin_epoch(1, size)
     network = build_network(recipe, len(split.class_ids), (122.5, 114.3, 101.4))
-    fuse_batch_norms(network)
+    if fused:
+        fuse_batch_norms(network)
     compile_model(network, recipe, steps_per_epoch=1000)
 
     def do_round() -> int:

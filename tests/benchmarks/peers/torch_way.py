@@ -22,7 +22,7 @@ class MovedImages(Dataset):
         return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        """Return uint8 (3, 64, 64) and the label."""
+        """Return uint8 (64, 64, 3) and the label."""
         name, label = self.images[index]
         moved = cv2.warpAffine(
             cv2.imread(name, cv2.IMREAD_COLOR_RGB),
@@ -31,7 +31,7 @@ class MovedImages(Dataset):
             flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
             borderMode=cv2.BORDER_REPLICATE,
         )
-        return torch.from_numpy(moved).permute(2, 0, 1), label
+        return torch.from_numpy(moved), label
 
 
 def _matrix() -> np.ndarray:
@@ -61,13 +61,13 @@ def loading(images: Sequence[tuple[str, int]]) -> Callable[[], int]:
     return do_round
 
 
-def training(stem: str, size: int, batch: int, steps: int) -> Callable[[], int]:
+def training(classes: int, size: int, batch: int, steps: int) -> Callable[[], int]:
     """Return a round of training steps on one batch that lies ready."""
-    network = GoogLeNet(200, stem)
+    network = GoogLeNet(classes, "paper", dropout=0.0)
     optimizer = torch.optim.SGD(
         network.parameters(), 0.01, momentum=0.9, nesterov=True, weight_decay=5e-4
     )
-    pixels, labels = _noise(batch, size), torch.randint(200, (batch,))
+    pixels, labels = _noise(batch, size), torch.randint(classes, (batch,))
 
     def do_round() -> int:
         for _ in range(steps):
