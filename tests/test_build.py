@@ -255,7 +255,6 @@ def test_zip_with_a_damaged_member(made_data: Path, tmp_path: Path, run: Run) ->
     assert "damaged" in error
 
 
-@pytest.mark.parametrize("name", ["../outside.txt", "/outside.txt", "a/../../outside.txt"])
 def test_zip_member_below_many_folders(made_data: Path, tmp_path: Path) -> None:
     archive = zip_folder(made_data, tmp_path / "deep.zip")
     with zipfile.ZipFile(archive, "a") as file:
@@ -265,6 +264,7 @@ def test_zip_member_below_many_folders(made_data: Path, tmp_path: Path) -> None:
     assert source.names("/".join("a" * 2000)) == ["b"]
 
 
+@pytest.mark.parametrize("name", ["../outside.txt", "/outside.txt", "a/../../outside.txt"])
 def test_zip_member_that_points_outside(
     name: str, made_data: Path, tmp_path: Path, run: Run
 ) -> None:
