@@ -70,6 +70,7 @@ class HDF5Generator(keras.utils.PyDataset):
         self._shuffle = shuffle
         self._ranges = ranges
         self._flip = flip
+        self._first_flip = random_stream(seed, "first flip").integers(2, size=len(dataset))
         self._threads = ThreadPoolExecutor(THREADS, "batches")
         self.begin_epoch(1, dataset.images.shape[1])
 
@@ -117,7 +118,7 @@ class HDF5Generator(keras.utils.PyDataset):
         counted = tensorflow.data.experimental.assert_cardinality(len(self))
         return batches.apply(counted).prefetch(1).with_options(options)
 
-    def _make_batch(self, epoch: "_Epoch", step: int) -> Batch:
+    def _make_batch(self, epoch: _Epoch, step: int) -> Batch:
         rows = epoch.order[step * self.batch_size : (step + 1) * self.batch_size]
         images = self.dataset.images[rows]
         stream = random_stream(self._seed, "augment", epoch.number, step)
@@ -134,8 +135,7 @@ class HDF5Generator(keras.utils.PyDataset):
         if self._flip == "random":
             return stream.random(len(rows)) < 0.5
         if self._flip == "alternating":
-            first = random_stream(self._seed, "first flip").integers(2, size=len(self.dataset))
-            return (first[rows] + epoch) % 2 == 0
+            return (self._first_flip[rows] + epoch) % 2 == 0
         return np.zeros(len(rows), bool)
 
     def close(self) -> None:

@@ -2,17 +2,16 @@
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from contest import Round
 
 from config import setup_config as config
-
-Round = Callable[[], int]
 
 
 def building(data_set: Path, output: Path) -> Round:

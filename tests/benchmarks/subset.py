@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+from pipeline.image_source import open_source
+from pipeline.tiny_imagenet import read_labelled_images
+
 
 def some_classes(data_set: Path, target: Path, classes: int) -> None:
     """Make ``target`` a data set of the first ``classes`` of the unpacked ``data_set``."""
@@ -11,7 +14,8 @@ def some_classes(data_set: Path, target: Path, classes: int) -> None:
     (target / "words.txt").write_text((data_set / "words.txt").read_text())
     rows = (data_set / "val" / "val_annotations.txt").read_text().splitlines(keepends=True)
     rows = [row for row in rows if row.split("\t")[1] in ids]
-    images = [f"train/{i}/images/{p.name}" for i in ids for p in _files(data_set, i)]
+    found = read_labelled_images(open_source(data_set))
+    images = [image.name for image in found.train if image.label < classes]
     for name in [*images, *("val/images/" + row.split("\t")[0] for row in rows)]:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         (target / name).symlink_to((data_set / name).resolve())
@@ -20,9 +24,5 @@ def some_classes(data_set: Path, target: Path, classes: int) -> None:
 
 def train_images(data_set: Path) -> list[tuple[str, int]]:
     """Return the files and labels of all train images."""
-    ids = sorted((data_set / "wnids.txt").read_text().split())
-    return [(str(p), label) for label, i in enumerate(ids) for p in _files(data_set, i)]
-
-
-def _files(data_set: Path, class_id: str) -> list[Path]:
-    return sorted((data_set / "train" / class_id / "images").iterdir())
+    found = read_labelled_images(open_source(data_set))
+    return [(str(data_set / image.name), image.label) for image in found.train]
