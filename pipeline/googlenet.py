@@ -84,6 +84,7 @@ def googlenet(
     l2: float = 0.0,
     stage_dropout: float = 0.0,
     dropout: float = 0.4,
+    squeeze_excite: int = 0,
     norm_momentum: float = 0.99,
     dtype: str = "float32",
     seed: int = 0,
@@ -103,6 +104,8 @@ def googlenet(
         l2: Penalty on the sum of the squared kernels, added to the loss.
         stage_dropout: Fraction dropped after each stage.
         dropout: Fraction dropped before the classifier (the paper: 0.4).
+        squeeze_excite: Reduction ratio of a squeeze-and-excitation block at the end of each
+            inception module (Hu et al. 2018, arXiv:1709.01507: 16); 0: none.
         norm_momentum: Of batch norm's running statistics.
         dtype: "float32", or "mixed_bfloat16" to compute in 16 bits; the means, the classifier
             and its softmax stay in float32.
@@ -114,7 +117,7 @@ def googlenet(
     if stem not in STEMS:
         raise ValueError(f"unknown stem {stem!r}; known: {', '.join(STEMS)}")
     seeds = _seeds(seed)
-    conv = _Convolution(width, relu_before_norm, l2, norm_momentum, dtype, seeds)
+    conv = _Convolution(width, relu_before_norm, l2, norm_momentum, dtype, seeds, squeeze_excite)
     inputs = keras.Input((input_size, input_size, 3), name="pixels")
     x = layers.Normalization(
         mean=means, variance=(1.0, 1.0, 1.0), dtype="float32", name="mean_subtraction"
@@ -152,6 +155,7 @@ class _Convolution:
     norm_momentum: float
     dtype: str
     seeds: Iterator[int]
+    squeeze_excite: int
 
     def __call__(
         self, x: keras.KerasTensor, filters: int, kernel: int, name: str, stride: int = 1
@@ -204,9 +208,33 @@ def _inception(
     by_5x5 = conv(conv(x, filters.reduce_5x5, 1, "reduce_5x5"), filters.conv_5x5, 5, "conv_5x5")
     pooled = _max_pool(x, stride=1, dtype=conv.dtype, name="pool")
     projected = conv(pooled, filters.pool_projection, 1, "pool_projection")
-    return layers.Concatenate(dtype=conv.dtype, name="concatenate")(
+    x = layers.Concatenate(dtype=conv.dtype, name="concatenate")(
         [by_1x1, by_3x3, by_5x5, projected]
     )
+    return _excite(conv, x) if conv.squeeze_excite else x
+
+
+def _excite(conv: _Convolution, x: keras.KerasTensor) -> keras.KerasTensor:
+    """Weight each channel by what the whole image shows: Hu et al. 2018, section 3.
+
+    The two dense layers are convolutions of one pixel, so that they count and draw as such.
+    """
+    channels = x.shape[-1]
+    weights = layers.GlobalAveragePooling2D(keepdims=True, dtype=conv.dtype, name="squeeze")(x)
+    for filters, activation, name in (
+        (max(NARROWEST, channels // conv.squeeze_excite), "relu", "excite_1"),
+        (channels, "sigmoid", "excite_2"),
+    ):
+        weights = layers.Conv2D(
+            filters,
+            1,
+            activation=activation,
+            kernel_initializer=keras.initializers.HeNormal(next(conv.seeds)),
+            kernel_regularizer=_penalty(conv.l2),
+            dtype=conv.dtype,
+            name=name,
+        )(weights)
+    return layers.Multiply(dtype=conv.dtype, name="weighted")([x, weights])
 
 
 def _max_pool(x: keras.KerasTensor, stride: int, dtype: str, name: str) -> keras.KerasTensor:

@@ -15,7 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from pipeline.augmentation import AffineRanges, affine_matrices, move_pixels
+from pipeline.augmentation import Augmentation
 from pipeline.hdf5_dataset import HDF5Dataset
 from pipeline.images import resize_images
 from pipeline.randomness import random_stream
@@ -47,7 +47,7 @@ class HDF5Generator(keras.utils.PyDataset):
         batch_size: Images a batch.
         seed: Decides the order and the augmentation.
         shuffle: Draw a new order each epoch.
-        ranges: How far images are moved; None leaves them as they are.
+        augmentation: How images are changed; None leaves them as they are.
         flip: "none", "random" or "alternating"; see ``Recipe.flip``.
     """
 
@@ -58,7 +58,7 @@ class HDF5Generator(keras.utils.PyDataset):
         *,
         seed: int = 0,
         shuffle: bool = False,
-        ranges: AffineRanges | None = None,
+        augmentation: Augmentation | None = None,
         flip: str = "none",
     ) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class HDF5Generator(keras.utils.PyDataset):
         self.batch_size = batch_size
         self._seed = seed
         self._shuffle = shuffle
-        self._ranges = ranges
+        self._augmentation = augmentation or Augmentation()
         self._flip = flip
         self._first_flip = random_stream(seed, "first flip").integers(2, size=len(dataset))
         self._threads = ThreadPoolExecutor(THREADS, "batches")
@@ -121,14 +121,12 @@ class HDF5Generator(keras.utils.PyDataset):
     def _make_batch(self, epoch: _Epoch, step: int) -> Batch:
         rows = epoch.order[step * self.batch_size : (step + 1) * self.batch_size]
         images = self.dataset.images[rows]
+        labels = np.eye(len(self.dataset.class_ids), dtype=np.float32)[self.dataset.labels[rows]]
         stream = random_stream(self._seed, "augment", epoch.number, step)
         mirror = self._mirrored(epoch.number, rows, stream)
-        if self._ranges is not None or mirror.any():
-            parameters = (self._ranges or AffineRanges()).draw(stream, images.shape[1], mirror)
-            images = move_pixels(images, affine_matrices(parameters, images.shape[1]))
+        images, labels = self._augmentation.apply(images, labels, mirror, stream)
         if images.shape[1] != epoch.image_size:
             images = resize_images(images, epoch.image_size)
-        labels = np.eye(len(self.dataset.class_ids), dtype=np.float32)[self.dataset.labels[rows]]
         return images, labels
 
     def _mirrored(self, epoch: int, rows: np.ndarray, stream: np.random.Generator) -> np.ndarray:

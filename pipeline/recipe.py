@@ -34,6 +34,9 @@ class Recipe:
     """Fraction dropped after each of the stages 3, 4 and 5."""
     dropout: float = 0.4
     """Fraction dropped before the classifier."""
+    squeeze_excite: int = 0
+    """After each inception module, its channels are weighted by what the whole image shows,
+    through a layer so many times narrower; 0: no such layers."""
     norm_momentum: float = 0.99
     """How slowly batch norm's running statistics follow the batches."""
     dtype: str = "float32"
@@ -71,6 +74,16 @@ class Recipe:
     flip: str = "none"
     """``"random"``: mirror half the images, drawn anew each epoch; ``"alternating"``: mirror each
     image in every other epoch, its first drawn by chance, so that two epochs show both sides."""
+
+    trivial_augment: bool = False
+    """One more change an image, of kind and strength drawn evenly (see trivial_augment.py)."""
+    erasing: float = 0.0
+    """Share of the images that lose a rectangle to noise (see mixing.py)."""
+    cutmix: float = 0.0
+    """Alpha of CutMix: a rectangle comes from another image, with its share of the label."""
+    mixup: float = 0.0
+    """Alpha of mixup: another image is blended in, with its share of the label. With both, each
+    batch has one or the other."""
 
     def __post_init__(self) -> None:
         if not self.image_sizes or self.image_sizes[0][0] != 1:

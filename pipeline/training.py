@@ -10,7 +10,8 @@ from pathlib import Path
 
 import keras
 
-from pipeline.augmentation import AffineRanges
+from pipeline.affine import AffineRanges
+from pipeline.augmentation import Augmentation
 from pipeline.checkpoint import EpochCheckpoint, restore
 from pipeline.errors import UserError
 from pipeline.evaluation import evaluate
@@ -45,6 +46,7 @@ def build_network(
         l2=recipe.l2,
         stage_dropout=recipe.stage_dropout,
         dropout=recipe.dropout,
+        squeeze_excite=recipe.squeeze_excite,
         norm_momentum=recipe.norm_momentum,
         dtype=recipe.dtype,
         seed=seed,
@@ -82,15 +84,20 @@ def training_batches(train: HDF5Dataset, state: RunState) -> HDF5Generator:
         state.batch_size,
         seed=state.seed,
         shuffle=True,
-        ranges=affine_ranges(recipe),
+        augmentation=augmentation(recipe),
         flip=recipe.flip,
     )
 
 
-def affine_ranges(recipe: Recipe) -> AffineRanges | None:
-    """Return how far a recipe moves images, None where it does not."""
-    ranges = AffineRanges(recipe.rotation, recipe.shift, recipe.shear, recipe.zoom)
-    return None if ranges == AffineRanges() else ranges
+def augmentation(recipe: Recipe) -> Augmentation:
+    """Return how a recipe changes training images."""
+    return Augmentation(
+        ranges=AffineRanges(recipe.rotation, recipe.shift, recipe.shear, recipe.zoom),
+        trivial=recipe.trivial_augment,
+        erasing=recipe.erasing,
+        cutmix=recipe.cutmix,
+        mixup=recipe.mixup,
+    )
 
 
 def train(

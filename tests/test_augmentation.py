@@ -13,17 +13,23 @@ keras = import_keras()
 
 from keras.src.legacy.preprocessing.image import ImageDataGenerator  # noqa: E402
 
-from pipeline.augmentation import (  # noqa: E402
+from pipeline.affine import (  # noqa: E402
     AffineParameters,
     AffineRanges,
     affine_matrices,
     move_pixels,
 )
+from pipeline.augmentation import Augmentation  # noqa: E402
 from pipeline.hdf5_dataset import open_split  # noqa: E402
 from pipeline.hdf5_generator import HDF5Generator  # noqa: E402
 from pipeline.images import resize_image, resize_images  # noqa: E402
 
 SEED_RANGES = AffineRanges(rotation=30, shift=0.2, shear=0.2, zoom=0.2)
+EVERYTHING = {
+    "shuffle": True,
+    "flip": "random",
+    "augmentation": Augmentation(SEED_RANGES, trivial=True, erasing=0.5, cutmix=1.0, mixup=0.2),
+}
 WIDE_RANGES = AffineRanges(rotation=90, shift=0.3, shear=40, zoom=0.5)
 
 
@@ -103,21 +109,22 @@ def test_side_that_fills_a_call_alone() -> None:
 
 def batches(data: HDF5Generator, epoch: int, size: int = 64) -> list[bytes]:
     data.begin_epoch(epoch, size)
-    return [data[step][0].tobytes() for step in range(len(data))]
+    made = (data[step] for step in range(len(data)))
+    return [images.tobytes() + labels.tobytes() for images, labels in made]
 
 
 def test_batch_is_a_function_of_seed_epoch_and_step(made_hdf5: Path) -> None:
     train = open_split(made_hdf5, "train")
-    settings = {"shuffle": True, "ranges": SEED_RANGES, "flip": "random"}
     with (
-        HDF5Generator(train, 10, seed=1, **settings) as first,
-        HDF5Generator(train, 10, seed=1, **settings) as second,
-        HDF5Generator(train, 10, seed=2, **settings) as other,
+        HDF5Generator(train, 10, seed=1, **EVERYTHING) as first,
+        HDF5Generator(train, 10, seed=1, **EVERYTHING) as second,
+        HDF5Generator(train, 10, seed=2, **EVERYTHING) as other,
     ):
         straight = {epoch: batches(first, epoch) for epoch in (1, 2)}
         assert batches(second, 2) == straight[2]
         second.begin_epoch(1, 64)
-        assert second[3][0].tobytes() == straight[1][3]
+        images, labels = second[3]
+        assert images.tobytes() + labels.tobytes() == straight[1][3]
         assert straight[1] != straight[2]
         assert batches(other, 1) != straight[1]
 
@@ -127,11 +134,10 @@ def test_thread_count_changes_no_batch(
     threads: int, made_hdf5: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train = open_split(made_hdf5, "train")
-    settings = {"shuffle": True, "ranges": SEED_RANGES, "flip": "random"}
-    with HDF5Generator(train, 5, seed=1, **settings) as usual:
+    with HDF5Generator(train, 5, seed=1, **EVERYTHING) as usual:
         expected = batches(usual, 2, size=48)
     monkeypatch.setattr("pipeline.hdf5_generator.THREADS", threads)
-    with HDF5Generator(train, 5, seed=1, **settings) as data:
+    with HDF5Generator(train, 5, seed=1, **EVERYTHING) as data:
         assert batches(data, 2, size=48) == expected
 
 

@@ -63,14 +63,14 @@ def batching(hdf5: Path, count: int, augment: bool, cores: int | None = None) ->
     import_keras()
     from pipeline.hdf5_dataset import open_split
     from pipeline.hdf5_generator import HDF5Generator
-    from pipeline.training import affine_ranges
+    from pipeline.training import augmentation
 
     recipe = config.RECIPES["seed"]
     data = HDF5Generator(
         open_split(hdf5, "train"),
         64,
         shuffle=True,
-        ranges=affine_ranges(recipe) if augment else None,
+        augmentation=augmentation(recipe) if augment else None,
         flip=recipe.flip if augment else "none",
     )
     steps = len(data) - 1
@@ -108,15 +108,15 @@ def training(hdf5: Path, size: int, batch: int, steps: int, *, fused: bool = Tru
     from pipeline.hdf5_dataset import open_split
     from pipeline.hdf5_generator import HDF5Generator
     from pipeline.optimization import compile_model
-    from pipeline.training import affine_ranges, build_network
+    from pipeline.training import augmentation, build_network
 
     recipe = config.RECIPES["quick"]
     split = open_split(hdf5, "train")
     split = replace(
         split, images=split.images[: steps * batch], labels=split.labels[: steps * batch]
     )
-    ranges = affine_ranges(recipe)
-    data = HDF5Generator(split, batch, shuffle=True, ranges=ranges, flip=recipe.flip)
+    changes = augmentation(recipe)
+    data = HDF5Generator(split, batch, shuffle=True, augmentation=changes, flip=recipe.flip)
     data.begin_epoch(1, size)
     network = build_network(recipe, len(split.class_ids), (122.5, 114.3, 101.4))
     if fused:

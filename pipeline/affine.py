@@ -1,0 +1,127 @@
+"""Rotate, shift, shear, zoom and mirror a batch of images: one affine map an image.
+
+The parameters mean what they mean to Keras's ``ImageDataGenerator``: angles in degrees, maps
+about the image's centre, first rotation, then shift, shear and zoom, and what lies outside is
+filled with the nearest pixel. Many images go through one native call, which leaves the interpreter
+free.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+SLAB = 32
+"""Images handed to OpenCV at once, one below the other: few enough for a cache."""
+TALLEST = 2**15 - 2
+"""Rows that OpenCV takes at once."""
+
+
+@dataclass(frozen=True)
+class AffineParameters:
+    """How to move n images; every field is float64 (n,), but ``mirror`` is bool (n,)."""
+
+    rotation: np.ndarray
+    """Degrees."""
+    shift_x: np.ndarray
+    """Pixels."""
+    shift_y: np.ndarray
+    shear: np.ndarray
+    """Degrees."""
+    zoom_x: np.ndarray
+    """Above 1 shows more of the image, smaller."""
+    zoom_y: np.ndarray
+    mirror: np.ndarray
+    """Whether left and right change places, after all else."""
+
+
+@dataclass(frozen=True)
+class AffineRanges:
+    """How far images may be moved. Each parameter is uniform from minus to plus its range."""
+
+    rotation: float = 0.0
+    """Degrees."""
+    shift: float = 0.0
+    """Fraction of the side."""
+    shear: float = 0.0
+    """Degrees."""
+    zoom: float = 0.0
+    """Around 1, for each axis by itself."""
+
+    def draw(self, stream: np.random.Generator, side: int, mirror: np.ndarray) -> AffineParameters:
+        """Draw parameters for as many images of ``side`` pixels as ``mirror`` has entries."""
+
+        def uniform(reach: float) -> np.ndarray:
+            return stream.uniform(-reach, reach, len(mirror))
+
+        return AffineParameters(
+            rotation=uniform(self.rotation),
+            shift_x=uniform(self.shift) * side,
+            shift_y=uniform(self.shift) * side,
+            shear=uniform(self.shear),
+            zoom_x=1 + uniform(self.zoom),
+            zoom_y=1 + uniform(self.zoom),
+            mirror=mirror,
+        )
+
+
+def affine_matrices(parameters: AffineParameters, side: int) -> np.ndarray:
+    """Return float64 (n, 2, 3): from (x, y, 1) in the result to (x, y) in the source image."""
+    angle, shear = np.deg2rad(parameters.rotation), np.deg2rad(parameters.shear)
+    cos, sin = np.cos(angle), np.sin(angle)
+    # rotation @ shear @ zoom, multiplied out
+    across = np.stack([cos, sin], axis=1) * parameters.zoom_x[:, None]
+    down = np.stack([-np.sin(angle + shear), np.cos(angle + shear)], axis=1)
+    down *= parameters.zoom_y[:, None]
+    shift = np.stack([parameters.shift_x, parameters.shift_y], axis=1)
+    rotated_shift = np.stack(
+        [cos * shift[:, 0] - sin * shift[:, 1], sin * shift[:, 0] + cos * shift[:, 1]], axis=1
+    )
+    across *= np.where(parameters.mirror, -1, 1)[:, None]
+    centre = (side - 1) / 2
+    offset = rotated_shift + centre - centre * (across + down)
+    return np.stack([across, down, offset], axis=2)
+
+
+def move_pixels(images: np.ndarray, matrices: np.ndarray) -> np.ndarray:
+    """Return each image resampled bilinearly through its matrix, nearest fill.
+
+    Args:
+        images: uint8 RGB (n, side, side, 3).
+        matrices: (n, 2, 3), see ``affine_matrices``.
+
+    Returns:
+        uint8, of the same shape.
+    """
+    moved = np.empty(images.shape, np.uint8)
+    slab = max(1, min(SLAB, TALLEST // images.shape[1]))
+    for start in range(0, len(images), slab):
+        part = slice(start, start + slab)
+        _move_slab(images[part], matrices[part], moved[part])
+    return moved
+
+
+def _move_slab(images: np.ndarray, matrices: np.ndarray, moved: np.ndarray) -> None:
+    """Lay the images one below the other and look every pixel up in one call.
+
+    OpenCV has a vectorised path for four channels and none for three: a fourth one, of no use
+    otherwise, halves the time and changes no pixel.
+    """
+    count, side = images.shape[:2]
+    tall = (count * side, side)
+    x, y = _source_coordinates(matrices, side)
+    y += np.arange(count, dtype=np.float32)[:, None, None] * side
+    four_channels = cv2.cvtColor(images.reshape(*tall, 3), cv2.COLOR_RGB2RGBA)
+    found = cv2.remap(four_channels, x.reshape(tall), y.reshape(tall), cv2.INTER_LINEAR)
+    cv2.cvtColor(found, cv2.COLOR_RGBA2RGB, dst=moved.reshape(*tall, 3))
+
+
+def _source_coordinates(matrices: np.ndarray, side: int) -> np.ndarray:
+    """Return where each pixel comes from: x and y, float32 (2, n, side, side), inside the image."""
+    pixel = np.arange(side, dtype=np.float32)
+    source = np.empty((2, len(matrices), side, side), np.float32)
+    for axis in range(2):
+        across, down, offset = matrices[:, axis, :, None].astype(np.float32).transpose(1, 0, 2)
+        rows = down * pixel + offset
+        np.add(rows[:, :, None], (across * pixel)[:, None, :], out=source[axis])
+    return np.clip(source, 0, side - 1, out=source)

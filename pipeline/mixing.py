@@ -1,0 +1,74 @@
+"""Make images harder: mix two of them with their labels, or hide a part of one."""
+
+import numpy as np
+
+ERASED_AREA = (0.02, 0.33)
+ERASED_ASPECT = (0.3, 1 / 0.3)
+"""Share of the image's area and ratio of height to width: Zhong et al. 2017, section 4."""
+
+
+def cut_and_paste(
+    images: np.ndarray, labels: np.ndarray, alpha: float, stream: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return images with a rectangle of another one, and labels shared by area.
+
+    CutMix: Yun et al. 2019 (arXiv:1905.04899), section 3. The share that an image keeps is drawn
+    from Beta(alpha, alpha), the rectangle's centre evenly over the image, for each image.
+
+    Args:
+        images: uint8 (n, side, side, 3).
+        labels: float32 (n, classes).
+        alpha: Above 0; 1 draws the share evenly.
+        stream: What is drawn is drawn from it.
+    """
+    count, side = images.shape[:2]
+    partner = stream.permutation(count)
+    edge = np.sqrt(1 - stream.beta(alpha, alpha, count)) * side
+    centre = stream.uniform(0, side, (2, count))
+    top, left = np.clip(np.rint(centre - edge / 2), 0, side).astype(int)
+    bottom, right = np.clip(np.rint(centre + edge / 2), 0, side).astype(int)
+    mixed = images.copy()
+    for row, other in enumerate(partner):
+        area = np.s_[top[row] : bottom[row], left[row] : right[row]]
+        mixed[row][area] = images[other][area]
+    kept = 1 - (bottom - top) * (right - left) / side**2
+    return mixed, _share(labels, labels[partner], kept)
+
+
+def mix_up(
+    images: np.ndarray, labels: np.ndarray, alpha: float, stream: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return images blended with another one, and labels shared alike.
+
+    mixup: Zhang et al. 2017 (arXiv:1710.09412), equation 2, with a share for each image; arguments
+    as ``cut_and_paste``.
+    """
+    partner = stream.permutation(len(images))
+    kept = stream.beta(alpha, alpha, len(images))
+    first = kept.astype(np.float32)[:, None, None, None]
+    mixed = images * first + images[partner] * (1 - first)
+    return np.rint(mixed).astype(np.uint8), _share(labels, labels[partner], kept)
+
+
+def erase(images: np.ndarray, share: float, stream: np.random.Generator) -> np.ndarray:
+    """Return images of which about a ``share``, 0 to 1, has a rectangle of noise.
+
+    Random erasing: Zhong et al. 2017 (arXiv:1708.04896). A rectangle that would not fit is made as
+    long as the side, where the paper draws another.
+    """
+    count, side = images.shape[:2]
+    area = stream.uniform(*ERASED_AREA, count) * side**2
+    aspect = np.exp(stream.uniform(*np.log(ERASED_ASPECT), count))
+    height = np.clip(np.rint(np.sqrt(area * aspect)), 1, side).astype(int)
+    width = np.clip(np.rint(np.sqrt(area / aspect)), 1, side).astype(int)
+    top, left = (stream.random((2, count)) * (side + 1 - np.stack([height, width]))).astype(int)
+    erased = images.copy()
+    for row in np.flatnonzero(stream.random(count) < share):
+        noise = stream.integers(256, size=(height[row], width[row], 3), dtype=np.uint8)
+        erased[row, top[row] : top[row] + height[row], left[row] : left[row] + width[row]] = noise
+    return erased
+
+
+def _share(labels: np.ndarray, others: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    kept = kept.astype(np.float32)[:, None]
+    return labels * kept + others * (1 - kept)

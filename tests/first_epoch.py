@@ -1,0 +1,43 @@
+"""Train one epoch of a thin network from given weights, on any backend, and print its losses.
+
+    KERAS_BACKEND=jax python tests/first_epoch.py initial.weights.h5 hdf5
+
+Where there is no file of weights yet, it is written first.
+"""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from with_recipes import config, import_keras_and_shorten_network
+
+RECIPE = replace(config.RECIPES["thin"], dropout=0.0, learning_rate=0.01)
+
+
+def main(weights: Path, hdf5: Path) -> None:
+    """Print the training and the validation loss after an epoch."""
+    import_keras_and_shorten_network()
+    from pipeline.dataset_build import read_means
+    from pipeline.evaluation import evaluate
+    from pipeline.hdf5_dataset import open_training_splits
+    from pipeline.hdf5_generator import HDF5Generator
+    from pipeline.run_state import new_run
+    from pipeline.training import build_model, training_batches
+
+    train_set, val_set = open_training_splits(hdf5)
+    state = new_run("", RECIPE, train_set, val_set, read_means(hdf5), seed=1)
+    with training_batches(train_set, state) as batches, HDF5Generator(val_set, 16) as val:
+        batches.begin_epoch(1, 32)
+        val.begin_epoch(1, 32)
+        model = build_model(state, len(batches))
+        if not weights.exists():
+            model.save_weights(weights)
+        model.load_weights(weights)
+        history = model.fit(batches.for_fit(), shuffle=False, verbose=0).history
+        losses = {"loss": history["cross_entropy"][0], "val_loss": evaluate(model, val).loss}
+    print(json.dumps(losses))
+
+
+if __name__ == "__main__":
+    main(*map(Path, sys.argv[1:]))

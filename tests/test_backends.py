@@ -1,0 +1,27 @@
+"""TensorFlow and JAX train alike: from the same weights, an epoch ends at about the same losses."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+
+def losses(backend: str, weights: Path, hdf5: Path) -> dict[str, float]:
+    done = subprocess.run(
+        [sys.executable, ROOT / "tests" / "first_epoch.py", weights, hdf5],
+        env={**os.environ, "KERAS_BACKEND": backend},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout)
+
+
+def test_first_epochs_losses_agree(made_hdf5: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "initial.weights.h5"
+    on_tensorflow, on_jax = (losses(b, weights, made_hdf5) for b in ("tensorflow", "jax"))
+    assert on_jax == pytest.approx(on_tensorflow, rel=0.02)

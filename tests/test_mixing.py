@@ -1,0 +1,56 @@
+"""Mixed labels against what can be counted in the mixed images."""
+
+import numpy as np
+
+from pipeline.mixing import cut_and_paste, erase, mix_up
+
+COUNT, SIDE = 200, 32
+LABELS = np.eye(COUNT, dtype=np.float32)
+IMAGES = np.broadcast_to(
+    np.arange(COUNT, dtype=np.uint8)[:, None, None, None], (COUNT, SIDE, SIDE, 3)
+)
+"""Each of one grey, which tells it from all others."""
+
+
+def test_cutmix_labels_are_the_shares_of_the_area() -> None:
+    mixed, labels = cut_and_paste(IMAGES, LABELS, 1.0, np.random.default_rng(1))
+    for image, label in zip(mixed, labels, strict=True):
+        share = np.bincount(image[:, :, 0].ravel(), minlength=COUNT) / SIDE**2
+        assert np.allclose(label, share, atol=1e-6)
+    kept = labels.diagonal()
+    assert 0 <= kept.min() < 0.3
+    assert 0.9 < kept.max() <= 1
+    assert 0.5 < kept.mean() < 0.75  # a half, and what a rectangle over the edge leaves
+
+
+def test_cutmix_pastes_one_rectangle_from_where_it_was() -> None:
+    images = np.random.default_rng(3).integers(256, size=(20, SIDE, SIDE, 3), dtype=np.uint8)
+    mixed, labels = cut_and_paste(images, np.eye(20), 1.0, np.random.default_rng(4))
+    for row, (image, label) in enumerate(zip(mixed, labels, strict=True)):
+        other = images[np.argmax(np.where(np.arange(20) == row, 0, label))]
+        pasted = (image != images[row]).any(axis=2)
+        if pasted.any():
+            rows, columns = np.flatnonzero(pasted.any(axis=1)), np.flatnonzero(pasted.any(axis=0))
+            box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+            assert np.array_equal(image[box], other[box])
+
+
+def test_mixup_labels_are_the_shares_of_the_light() -> None:
+    mixed, labels = mix_up(IMAGES, LABELS, 0.4, np.random.default_rng(1))
+    assert np.allclose(labels.sum(axis=1), 1, atol=1e-6)
+    assert np.abs(mixed[:, 0, 0, 0] - labels @ np.arange(COUNT)).max() <= 0.51
+    assert (mixed == mixed[:, :1, :1, :1]).all()
+
+
+def test_erasing_hides_one_rectangle_of_so_many_images() -> None:
+    black = np.zeros((2000, SIDE, SIDE, 3), np.uint8)
+    erased = erase(black, 0.4, np.random.default_rng(1)).any(axis=3)
+    hit = erased.any(axis=(1, 2))
+    assert abs(hit.mean() - 0.4) < 0.03
+    areas = erased[hit].mean(axis=(1, 2))
+    assert 0.01 < areas.min() < 0.04
+    assert 0.28 < areas.max() < 0.36
+    for image in erased[hit]:
+        rows, columns = np.flatnonzero(image.any(axis=1)), np.flatnonzero(image.any(axis=0))
+        assert image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].mean() > 0.99
+    assert not black.any()

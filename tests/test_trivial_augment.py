@@ -1,0 +1,105 @@
+"""TrivialAugment's changes of colour against Pillow's, its moves against hand-made images."""
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance, ImageOps
+from test_augmentation import photographs
+
+from pipeline import trivial_augment as ours
+from pipeline.affine import move_pixels
+
+STRENGTHS = (-1.0, -0.4, 0.0, 0.3, 1.0)
+Theirs = Callable[[Image.Image, float], Image.Image]
+
+
+def enhanced(kind: type) -> Theirs:
+    return lambda image, strength: kind(image).enhance(1 + 0.99 * strength)
+
+
+@pytest.mark.parametrize(
+    ("change", "theirs"),
+    [
+        (ours.change_brightness, enhanced(ImageEnhance.Brightness)),
+        (ours.change_contrast, enhanced(ImageEnhance.Contrast)),
+        (ours.change_saturation, enhanced(ImageEnhance.Color)),
+        (ours.change_sharpness, enhanced(ImageEnhance.Sharpness)),
+        (ours.posterize, lambda image, s: ImageOps.posterize(image, 8 - round(abs(s) * 6))),
+        (ours.solarize, lambda image, s: ImageOps.solarize(image, 256 * (1 - abs(s)))),
+        (ours.stretch, lambda image, s: ImageOps.autocontrast(image)),
+    ],
+)
+@pytest.mark.parametrize("strength", STRENGTHS)
+def test_colours_change_as_pillow_changes_them(
+    change: ours.Colouring, theirs: Theirs, strength: float
+) -> None:
+    for image in photographs(12):
+        expected = np.asarray(theirs(Image.fromarray(image), strength)).astype(int)
+        inner = np.s_[1:-1, 1:-1]  # Pillow smooths no edge
+        difference = np.abs(change(image, strength) - expected)[inner]
+        assert difference.max() <= 2
+        assert difference.mean() < 1  # Pillow cuts fractions off, we round
+
+
+def test_equalized_values_follow_the_share_of_lower_ones() -> None:
+    for image in photographs(12):
+        equalized = ours.equalize(image, 0.5)
+        for channel in range(3):
+            values, counts = np.unique(image[:, :, channel], return_counts=True)
+            higher = np.cumsum(counts) - counts[0]
+            expected = dict(zip(values, 255 * higher / higher[-1], strict=True))
+            wanted = np.vectorize(expected.get)(image[:, :, channel])
+            assert np.abs(equalized[:, :, channel] - wanted).max() < 0.51
+
+
+def test_a_flat_image_stays_as_it_is() -> None:
+    flat = np.full((64, 64, 3), (10, 200, 0), np.uint8)
+    for change in (ours.stretch, ours.change_sharpness):
+        assert np.array_equal(change(flat, 0.7), flat)
+
+
+@pytest.mark.parametrize("strength", STRENGTHS)
+@pytest.mark.parametrize(
+    ("kind", "theirs"),
+    list(
+        enumerate(
+            [
+                lambda image, s: image.rotate(135 * s, Image.Resampling.BILINEAR),
+                lambda image, s: sampled(image, 1, 0.99 * s, -31.68 * s, 0, 1, 0),
+                lambda image, s: sampled(image, 1, 0, 0, 0.99 * s, 1, -31.68 * s),
+                lambda image, s: sampled(image, 1, 0, 32 * s, 0, 1, 0),
+                lambda image, s: sampled(image, 1, 0, 0, 0, 1, 32 * s),
+            ]
+        )
+    ),
+)
+def test_pixels_move_as_pillow_moves_them(kind: int, theirs: Theirs, strength: float) -> None:
+    """Where Pillow leaves black, we repeat the edge: only what both have is compared."""
+    matrix = ours._about_centre(ours.MOVES[kind](strength), 64)
+    for image in photographs(6):
+        shown = Image.fromarray(np.ones_like(image))
+        inside = cv2.erode(np.asarray(theirs(shown, strength)), np.ones((5, 5))) > 0
+        expected = np.asarray(theirs(Image.fromarray(image), strength)).astype(int)
+        moved = move_pixels(image[None], matrix[None])[0]
+        assert inside.any()
+        assert np.abs(moved - expected)[inside].mean() < 1
+
+
+def sampled(image: Image.Image, *coefficients: float) -> Image.Image:
+    return image.transform(
+        image.size, Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR
+    )
+
+
+def test_every_kind_is_as_likely() -> None:
+    image = cv2.resize(photographs(1)[0], (32, 32))
+    images = np.repeat(image[None], 3000, axis=0)
+    changed = ours.trivial_augment(images, np.random.default_rng(2))
+    untouched = (changed == images).all(axis=(1, 2, 3)).mean()
+    # one kind of fourteen is to do nothing, and some others do so at strengths near zero
+    assert 1 / 14 - 0.02 < untouched < 3 / 14
+    again = ours.trivial_augment(images, np.random.default_rng(2))
+    assert np.array_equal(changed, again)
+    assert (images == image).all()
