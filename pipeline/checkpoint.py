@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from zipfile import ZipFile, ZipInfo
 
 import h5py
+import numpy as np
 
 from pipeline.errors import UserError
 from pipeline.files import reported_as_user_errors, written_whole
@@ -141,6 +142,44 @@ def restore(model: "keras.Model", path: Path) -> None:
                 f"{len(needed)} are needed); go on from another checkpoint"
             )
         model.load_weights(path)
+
+
+def export(path: Path, target: Path) -> None:
+    """Write the model of a checkpoint alone, to predict with: about a sixth of the size.
+
+    Its record of the run stays. The kernels are stored in 16 bits and read as 32; all else keeps
+    its precision, for batch norm's variances reach beyond what 16 bits hold.
+
+    Raises:
+        UserError: The checkpoint cannot be read, or the file not written.
+    """
+    state, model = read_state(path), load_model(path)
+    with written_whole(target) as unfinished:
+        model.save(unfinished)
+        members = _read_members(unfinished)
+        members[WEIGHTS] = _with_half_kernels(members[WEIGHTS])
+        _write_with_state(members, unfinished, state)
+
+
+def _with_half_kernels(weights: bytes) -> bytes:
+    """Return the HDF5 file with every array of more than one axis in float16."""
+    halved = io.BytesIO()
+    with h5py.File(io.BytesIO(weights), "r") as source, h5py.File(halved, "w") as target:
+
+        def copy(name: str, item: h5py.Group | h5py.Dataset) -> None:
+            if isinstance(item, h5py.Group):
+                copied = target.create_group(name)
+            else:
+                copied = target.create_dataset(name, data=item, dtype=_stored_type(item))
+            copied.attrs.update(item.attrs)
+
+        target.attrs.update(source.attrs)
+        source.visititems(copy)
+    return halved.getvalue()
+
+
+def _stored_type(array: h5py.Dataset) -> np.dtype:
+    return np.dtype("float16") if array.ndim > 1 else array.dtype
 
 
 def begin_branch(start: Path, state: RunState, folder: Path) -> list[Path]:

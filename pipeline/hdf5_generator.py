@@ -7,6 +7,7 @@ whole batch in a few native calls, so that more cores make more batches.
 
 import importlib
 import os
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -34,6 +35,7 @@ class _Epoch:
     image_size: int
     order: np.ndarray
     prepared: dict[int, Future[Batch]] = field(default_factory=dict)
+    seconds_waited: float = 0.0
 
 
 class HDF5Generator(keras.utils.PyDataset):
@@ -94,7 +96,19 @@ class HDF5Generator(keras.utils.PyDataset):
             later: epoch.prepared.get(later) or self._threads.submit(self._make_batch, epoch, later)
             for later in steps
         }
-        return epoch.prepared.pop(step).result()
+        started = time.perf_counter()
+        batch = epoch.prepared.pop(step).result()
+        epoch.seconds_waited += time.perf_counter() - started
+        return batch
+
+    @property
+    def seconds_waited(self) -> float:
+        """How long whoever asked for this epoch's batches had to wait for them to be made.
+
+        TensorFlow asks for a batch while it works on the one before, so the network itself waits
+        no longer than this, and mostly less.
+        """
+        return self._epoch.seconds_waited
 
     def for_fit(self) -> Any:
         """Return what ``fit`` is to read: this, and on TensorFlow a dataset of its own around it.

@@ -138,7 +138,9 @@ def train(
             )
             path = checkpoint.save(model, state)
         monitor.update(state)
-        log.write("epoch", epoch=epoch, images_per_second=round(report.images_per_second, 1))
+        rate = report.images_per_second
+        waiting = batches.seconds_waited * rate / len(batches.dataset)
+        log.write("epoch", epoch=epoch, images_per_second=round(rate, 1), waiting=round(waiting, 5))
         _print_epoch(state, report, len(batches.dataset), path.name)
     return state
 

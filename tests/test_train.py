@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from conftest import CLASS_IDS, ROOT, Run, checkpoint, train_command
 
+from pipeline.backend import import_keras
 from pipeline.checkpoint import begin_branch, latest_checkpoint, read_state
 
 METRICS = {
@@ -93,6 +94,30 @@ def test_eval_scores_every_image(trained: Path, made_hdf5: Path, tmp_path: Path,
     assert (val["epoch"], val["split"], val["flip"], test["flip"]) == (3, "val", False, True)
     assert val["rank1"] == numbers(trained)["val_accuracy"][-1]
     assert val["loss"] == pytest.approx(numbers(trained)["val_loss"][-1], rel=1e-5)
+
+
+def test_exported_model_is_small_and_predicts_the_same(
+    trained: Path, made_hdf5: Path, tmp_path: Path, run: Run
+) -> None:
+    original, small = checkpoint(trained, 3), tmp_path / "released" / "small.keras"
+    run("model_eval.py", "-m", original, "--hdf5", made_hdf5, "--export", small)
+    assert small.stat().st_size < original.stat().st_size
+    keras = import_keras()
+    with h5py.File(made_hdf5 / "test.hdf5") as file:
+        images = file["Images"][:]
+    full, half = (keras.saving.load_model(path) for path in (original, small))
+    assert not half.compiled
+    assert {weight.dtype for weight in half.weights} == {"float32"}
+    for ours, theirs in zip(half.weights, full.weights, strict=True):
+        tolerance = 1e-3 * np.abs(theirs).max() if ours.name == "kernel" else 0
+        assert np.abs(np.asarray(ours) - np.asarray(theirs)).max() <= tolerance
+    predictions = [np.asarray(model.predict_on_batch(images)) for model in (full, half)]
+    assert np.abs(predictions[0] - predictions[1]).max() < 0.01
+    assert read_state(small) == read_state(original)
+    error = run(
+        "model_train.py", "-m", small, "-n", 4, "--hdf5", made_hdf5, "-o", tmp_path, status=2
+    ).stderr
+    assert "optimizer's state" in error
 
 
 def test_branching_back_by_hand(own_run: Path, made_hdf5: Path, run: Run) -> None:
