@@ -5,6 +5,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from shlex import join, quote
@@ -19,10 +20,12 @@ from pipeline.command_line import (
     positive_rate,
     run_script,
     seed_number,
+    whole_number,
 )
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
+    from pipeline.devices import Team
     from pipeline.hdf5_dataset import HDF5Dataset
     from pipeline.run_state import RunState
 
@@ -58,6 +61,16 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="leave only the newest N checkpoints and the best one (default: all)")  # fmt: skip
     add("--seed", type=seed_number, metavar="N",
         help=f"fixes every random choice (default: {config.SEED})")  # fmt: skip
+    many = parser.add_argument_group(
+        "several processes",
+        "each started with the same command but its own --process-id; under Slurm's srun none of "
+        "these is needed; KERAS_BACKEND=jax only",
+    )
+    many.add_argument("--processes", type=positive_integer, metavar="N", help="how many there are")
+    many.add_argument("--process-id", type=whole_number, metavar="K",
+                      help="which one this is, from 0; 0 evaluates and writes")  # fmt: skip
+    many.add_argument("--coordinator", metavar="HOST:PORT",
+                      help="where process 0 runs, and a port that is free there")  # fmt: skip
     args = parser.parse_args(argv)
     if args.epoch and not args.model:
         parser.error("-e goes with -m, the checkpoint to go on from")
@@ -68,28 +81,34 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Train as the command line says."""
     args = parse_arguments(argv)
     from pipeline.checkpoint import latest_state
+    from pipeline.devices import find_team
     from pipeline.files import only_writer, remove_unfinished
     from pipeline.hdf5_dataset import open_training_splits
     from pipeline.run_state import check_trainable
     from pipeline.tiny_imagenet import default_hdf5_folder, find_data_set
 
+    team = find_team(args.processes, args.process_id, args.coordinator, os.environ)
     hdf5 = args.hdf5 or default_hdf5_folder(find_data_set(config.DATASET))
     train_set, val_set = open_training_splits(hdf5)
     if args.model and not args.model.exists():
         raise UserError(f"{args.model} does not exist; name a checkpoint or its folder with -m")
-    with only_writer(args.output):
-        remove_unfinished(args.output)
+    with only_writer(args.output) if team.leads else nullcontext():
+        if team.leads:
+            remove_unfinished(args.output)
         start = checkpoint_to_start_from(args)
         if start:
             state = stored_run(args, start, train_set, val_set)
-            if state.epoch >= state.epochs:
+            if team.leads and state.epoch >= state.epochs:
                 heal_curves(args.output, start)
         else:
             state = fresh_run(args, hdf5, train_set, val_set)
         check_trainable(state, len(train_set))
+        if not team.leads:
+            train_along(team, state, start, train_set)
+            return
         before = latest_state(args.output)
         try:
-            train_run(args, state, start, train_set, val_set)
+            train_run(args, team, state, start, train_set, val_set)
         except (KeyboardInterrupt, Terminated):
             print(f"to go on: {resume_command(args, before)}", flush=True)
             raise
@@ -172,37 +191,67 @@ def stored_run(
     )
 
 
+def train_along(
+    team: "Team", state: "RunState", start: Path | None, train_set: "HDF5Dataset"
+) -> None:
+    """Take part in the run that the first process leads."""
+    team.join()
+    import_keras()
+    from pipeline import training
+    from pipeline.devices import Spread
+
+    spread = Spread(team, state.batch_size)
+    with training.training_batches(train_set, state, spread.share) as batches:
+        with spread.over_devices():
+            model = training.build_model(state, len(batches))
+            if start:
+                training.go_on_from(model, start)
+            team.wait()
+        training.train_along(model, state, batches, spread)
+
+
 def train_run(
     args: argparse.Namespace,
+    team: "Team",
     state: "RunState",
     start: Path | None,
     train_set: "HDF5Dataset",
     val_set: "HDF5Dataset",
 ) -> None:
     """Assemble the parts, say what runs, train, and say what came of it."""
+    team.join()
     keras = import_keras()
     from pipeline.checkpoint import EpochCheckpoint, begin_branch, latest_checkpoint, read_state
+    from pipeline.devices import Spread
     from pipeline.hdf5_generator import HDF5Generator
     from pipeline.progress_report import ProgressReport
     from pipeline.run_log import RunLog
     from pipeline.training import build_model, go_on_from, train, training_batches
     from pipeline.training_monitor import TrainingMonitor
 
-    backend, devices = keras.backend.backend(), keras.distribution.list_devices()
+    spread = Spread(team, state.batch_size)
+    backend, devices = keras.backend.backend(), spread.devices
     with (
-        training_batches(train_set, state) as batches,
+        training_batches(train_set, state, spread.share) as batches,
         HDF5Generator(val_set, state.batch_size) as val,
     ):
-        model = build_model(state, len(batches))
+        with spread.over_devices():
+            model = build_model(state, len(batches))
+            if start:
+                go_on_from(model, start)
+            team.wait()
+        if spread.share:
+            spread.keep_replica(build_model(state, len(batches)))
         print(
             f"{backend} on {', '.join(devices)}: {len(train_set):,} train and {len(val_set):,} val "
             f"images of {len(state.class_ids)} classes; GoogLeNet with {model.count_params():,} "
             f"parameters; recipe {state.recipe_name}, batches of {state.batch_size}, "
             f"seed {state.seed}"
         )
+        if backend == "tensorflow" and len(devices) > 1:
+            print("note: TensorFlow trains on the first of them; KERAS_BACKEND=jax on all")
         monitor, log = TrainingMonitor(args.output), RunLog(args.output)
         if start:
-            go_on_from(model, start)
             if state.backend != backend:
                 print(f"note: begun on {state.backend}; on {backend} the numbers will differ")
             start, *aside = begin_branch(start, replace(state, backend=backend), args.output)
@@ -217,7 +266,7 @@ def train_run(
         on_cpu = all(device.startswith("cpu") for device in devices)
         report = ProgressReport(len(train_set), hint_for_cpu(state) if on_cpu else "")
         checkpoint = EpochCheckpoint(args.output, args.keep)
-        state = train(model, state, batches, val, checkpoint, monitor, log, report)
+        state = train(model, state, batches, val, checkpoint, monitor, log, report, spread)
 
     best = state.best_epoch
     print(f"best epoch by val: {best}, rank-1 {state.history['val_accuracy'][best - 1]:.2%}")
@@ -247,7 +296,13 @@ def resume_command(args: argparse.Namespace, before: "RunState | None") -> str:
         return backend + join(["python", *sys.argv])
     output = quote(str(args.output))
     keep = f" --keep {args.keep}" if args.keep else ""
-    return f"{backend}python model_train.py -m {output} -o {output}{hdf5_flag(args)}{keep}"
+    team = (
+        f" --processes {args.processes} --process-id {args.process_id} "
+        f"--coordinator {quote(args.coordinator)}"
+        if args.processes
+        else ""
+    )
+    return f"{backend}python model_train.py -m {output} -o {output}{hdf5_flag(args)}{keep}{team}"
 
 
 def hdf5_flag(args: argparse.Namespace) -> str:

@@ -11,8 +11,12 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from pipeline.randomness import ImageStream
+
 SLAB = 32
 """Images handed to OpenCV at once, one below the other: few enough for a cache."""
+FRACTION = 1 / 32
+"""Of a pixel: what OpenCV rounds places to."""
 TALLEST = 2**15 - 2
 """Rows that OpenCV takes at once."""
 
@@ -48,11 +52,11 @@ class AffineRanges:
     zoom: float = 0.0
     """Around 1, for each axis by itself."""
 
-    def draw(self, stream: np.random.Generator, side: int, mirror: np.ndarray) -> AffineParameters:
-        """Draw parameters for as many images of ``side`` pixels as ``mirror`` has entries."""
+    def draw(self, stream: ImageStream, side: int, mirror: np.ndarray) -> AffineParameters:
+        """Draw parameters for images of ``side`` pixels; ``mirror`` is bool (n,)."""
 
         def uniform(reach: float) -> np.ndarray:
-            return stream.uniform(-reach, reach, len(mirror))
+            return stream.uniform(-reach, reach)
 
         return AffineParameters(
             rotation=uniform(self.rotation),
@@ -117,11 +121,19 @@ def _move_slab(images: np.ndarray, matrices: np.ndarray, moved: np.ndarray) -> N
 
 
 def _source_coordinates(matrices: np.ndarray, side: int) -> np.ndarray:
-    """Return where each pixel comes from: x and y, float32 (2, n, side, side), inside the image."""
+    """Return where each pixel comes from: x and y, float32 (2, n, side, side), inside the image.
+
+    They are multiples of ``FRACTION``, which stay exact when an image's place in a slab is added:
+    the pixels of an image do not depend on what else is in the batch.
+    """
     pixel = np.arange(side, dtype=np.float32)
     source = np.empty((2, len(matrices), side, side), np.float32)
     for axis in range(2):
         across, down, offset = matrices[:, axis, :, None].astype(np.float32).transpose(1, 0, 2)
         rows = down * pixel + offset
         np.add(rows[:, :, None], (across * pixel)[:, None, :], out=source[axis])
-    return np.clip(source, 0, side - 1, out=source)
+    np.clip(source, 0, side - 1, out=source)
+    source *= 1 / FRACTION
+    np.rint(source, out=source)
+    source *= FRACTION
+    return source

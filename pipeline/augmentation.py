@@ -1,6 +1,7 @@
 """What is done to a batch of training images, in order, each step where the recipe asks for it.
 
-Everything is drawn from one stream, so that a batch is a function of (seed, epoch, step).
+Everything is drawn from one stream, so that a batch is a function of (seed, epoch, step), also
+where several processes make it, each its share.
 """
 
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ import numpy as np
 
 from pipeline.affine import AffineRanges, affine_matrices, move_pixels
 from pipeline.mixing import cut_and_paste, erase, mix_up
+from pipeline.randomness import ImageStream
 from pipeline.trivial_augment import trivial_augment
 
 
@@ -32,7 +34,7 @@ class Augmentation:
         images: np.ndarray,
         labels: np.ndarray,
         mirror: np.ndarray,
-        stream: np.random.Generator,
+        stream: ImageStream,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return changed copies.
 
@@ -40,19 +42,19 @@ class Augmentation:
             images: uint8 RGB (n, side, side, 3).
             labels: float32 (n, classes), one-hot.
             mirror: bool (n,), the images whose left and right change places.
-            stream: What is drawn is drawn from it.
+            stream: What is drawn is drawn from it, for these images.
 
         Returns:
             uint8 (n, side, side, 3) and float32 (n, classes), which sum to 1.
         """
+        parameters = self.ranges.draw(stream, images.shape[1], mirror)
         if mirror.any() or self.ranges != AffineRanges():
-            parameters = self.ranges.draw(stream, images.shape[1], mirror)
             images = move_pixels(images, affine_matrices(parameters, images.shape[1]))
         if self.trivial:
             images = trivial_augment(images, stream)
         if self.erasing:
             images = erase(images, self.erasing, stream)
-        if self.cutmix and (not self.mixup or stream.random() < 0.5):
+        if self.cutmix and (not self.mixup or stream.of_batch.random() < 0.5):
             return cut_and_paste(images, labels, self.cutmix, stream)
         if self.mixup:
             return mix_up(images, labels, self.mixup, stream)

@@ -5,11 +5,13 @@ The only module of the package that knows about the command line.
 
 import argparse
 import math
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 from pipeline.errors import UserError
 
@@ -27,18 +29,31 @@ def run_script(main: Callable[[Sequence[str] | None], None]) -> None:
         main(None)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(BAD_INPUT)
+        _end(error.status)
     except OSError as error:
         if error.filename is None:
             raise
         print(f"error: cannot use {error.filename}: {error.strerror}", file=sys.stderr)
-        sys.exit(BAD_INPUT)
+        _end(BAD_INPUT)
     except KeyboardInterrupt:
         print("stopped by Ctrl-C", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        _end(INTERRUPTED)
     except Terminated:
         print("stopped by SIGTERM", file=sys.stderr)
-        sys.exit(TERMINATED)
+        _end(TERMINATED)
+
+
+def _end(status: int) -> NoReturn:
+    """End with ``status``; at once where other processes take part in the run.
+
+    They wait for this one, and JAX would have it wait for them.
+    """
+    jax = sys.modules.get("jax")
+    if jax is not None and jax.distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def _raise_terminated(number: int, frame: FrameType | None) -> None:
@@ -66,6 +81,13 @@ def positive_integer(text: str) -> int:
     """Parse 1, 2, 3, … for argparse."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
+    return int(text)
+
+
+def whole_number(text: str) -> int:
+    """Parse 0, 1, 2, … for argparse."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 on")
     return int(text)
 
 

@@ -17,11 +17,12 @@ import keras
 import numpy as np
 
 from pipeline.augmentation import Augmentation
+from pipeline.devices import Share
 from pipeline.hdf5_dataset import HDF5Dataset
 from pipeline.images import resize_images
-from pipeline.randomness import random_stream
+from pipeline.randomness import ImageStream, random_stream
 
-Batch = tuple[np.ndarray, np.ndarray]
+Batch = tuple[np.ndarray, ...]
 THREADS = min(os.cpu_count() or 1, 16)
 """How many work at once, each on one of the next batches."""
 FLIPS = ("none", "random", "alternating")
@@ -51,6 +52,8 @@ class HDF5Generator(keras.utils.PyDataset):
         shuffle: Draw a new order each epoch.
         augmentation: How images are changed; None leaves them as they are.
         flip: "none", "random" or "alternating"; see ``Recipe.flip``.
+        share: Make only this piece of each batch, with the weight of each image, float32 (n,), in
+            third place; None makes it whole.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class HDF5Generator(keras.utils.PyDataset):
         shuffle: bool = False,
         augmentation: Augmentation | None = None,
         flip: str = "none",
+        share: Share | None = None,
     ) -> None:
         super().__init__()
         if flip not in FLIPS:
@@ -72,6 +76,7 @@ class HDF5Generator(keras.utils.PyDataset):
         self._shuffle = shuffle
         self._augmentation = augmentation or Augmentation()
         self._flip = flip
+        self._share = share
         self._first_flip = random_stream(seed, "first flip").integers(2, size=len(dataset))
         self._threads = ThreadPoolExecutor(THREADS, "batches")
         self.begin_epoch(1, dataset.images.shape[1])
@@ -134,18 +139,24 @@ class HDF5Generator(keras.utils.PyDataset):
 
     def _make_batch(self, epoch: _Epoch, step: int) -> Batch:
         rows = epoch.order[step * self.batch_size : (step + 1) * self.batch_size]
+        count = len(rows)
+        places = self._share.places(count) if self._share else np.arange(count)
+        rows = rows[places % count]
         images = self.dataset.images[rows]
         labels = np.eye(len(self.dataset.class_ids), dtype=np.float32)[self.dataset.labels[rows]]
-        stream = random_stream(self._seed, "augment", epoch.number, step)
+        generator = random_stream(self._seed, "augment", epoch.number, step)
+        stream = ImageStream(generator, count, places % count)
         mirror = self._mirrored(epoch.number, rows, stream)
         images, labels = self._augmentation.apply(images, labels, mirror, stream)
         if images.shape[1] != epoch.image_size:
             images = resize_images(images, epoch.image_size)
+        if self._share:
+            return images, labels, (places < count).astype(np.float32)
         return images, labels
 
-    def _mirrored(self, epoch: int, rows: np.ndarray, stream: np.random.Generator) -> np.ndarray:
+    def _mirrored(self, epoch: int, rows: np.ndarray, stream: ImageStream) -> np.ndarray:
         if self._flip == "random":
-            return stream.random(len(rows)) < 0.5
+            return stream.uniform(0, 1) < 0.5
         if self._flip == "alternating":
             return (self._first_flip[rows] + epoch) % 2 == 0
         return np.zeros(len(rows), bool)

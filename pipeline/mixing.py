@@ -1,6 +1,12 @@
-"""Make images harder: mix two of them with their labels, or hide a part of one."""
+"""Make images harder: mix two of them with their labels, or hide a part of one.
+
+An image is mixed with its neighbour in the batch, a random one since the epoch is shuffled: the
+first with the second and the second with the first, and so on.
+"""
 
 import numpy as np
+
+from pipeline.randomness import ImageStream
 
 ERASED_AREA = (0.02, 0.33)
 ERASED_ASPECT = (0.3, 1 / 0.3)
@@ -8,7 +14,7 @@ ERASED_ASPECT = (0.3, 1 / 0.3)
 
 
 def cut_and_paste(
-    images: np.ndarray, labels: np.ndarray, alpha: float, stream: np.random.Generator
+    images: np.ndarray, labels: np.ndarray, alpha: float, stream: ImageStream
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return images with a rectangle of another one, and labels shared by area.
 
@@ -22,9 +28,9 @@ def cut_and_paste(
         stream: What is drawn is drawn from it.
     """
     count, side = images.shape[:2]
-    partner = stream.permutation(count)
-    edge = np.sqrt(1 - stream.beta(alpha, alpha, count)) * side
-    centre = stream.uniform(0, side, (2, count))
+    partner = _neighbours(count)
+    edge = np.sqrt(1 - stream.beta(alpha)) * side
+    centre = np.stack([stream.uniform(0, side), stream.uniform(0, side)])
     top, left = np.clip(np.rint(centre - edge / 2), 0, side).astype(int)
     bottom, right = np.clip(np.rint(centre + edge / 2), 0, side).astype(int)
     mixed = images.copy()
@@ -36,37 +42,45 @@ def cut_and_paste(
 
 
 def mix_up(
-    images: np.ndarray, labels: np.ndarray, alpha: float, stream: np.random.Generator
+    images: np.ndarray, labels: np.ndarray, alpha: float, stream: ImageStream
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return images blended with another one, and labels shared alike.
 
     mixup: Zhang et al. 2017 (arXiv:1710.09412), equation 2, with a share for each image; arguments
     as ``cut_and_paste``.
     """
-    partner = stream.permutation(len(images))
-    kept = stream.beta(alpha, alpha, len(images))
+    partner, kept = _neighbours(len(images)), stream.beta(alpha)
     first = kept.astype(np.float32)[:, None, None, None]
     mixed = images * first + images[partner] * (1 - first)
     return np.rint(mixed).astype(np.uint8), _share(labels, labels[partner], kept)
 
 
-def erase(images: np.ndarray, share: float, stream: np.random.Generator) -> np.ndarray:
+def erase(images: np.ndarray, share: float, stream: ImageStream) -> np.ndarray:
     """Return images of which about a ``share``, 0 to 1, has a rectangle of noise.
 
     Random erasing: Zhong et al. 2017 (arXiv:1708.04896). A rectangle that would not fit is made as
     long as the side, where the paper draws another.
     """
-    count, side = images.shape[:2]
-    area = stream.uniform(*ERASED_AREA, count) * side**2
-    aspect = np.exp(stream.uniform(*np.log(ERASED_ASPECT), count))
+    side = images.shape[1]
+    area = stream.uniform(*ERASED_AREA) * side**2
+    aspect = np.exp(stream.uniform(*np.log(ERASED_ASPECT)))
     height = np.clip(np.rint(np.sqrt(area * aspect)), 1, side).astype(int)
     width = np.clip(np.rint(np.sqrt(area / aspect)), 1, side).astype(int)
-    top, left = (stream.random((2, count)) * (side + 1 - np.stack([height, width]))).astype(int)
+    top = (stream.uniform(0, 1) * (side + 1 - height)).astype(int)
+    left = (stream.uniform(0, 1) * (side + 1 - width)).astype(int)
+    chosen = stream.uniform(0, 1) < share
+    noise = stream.of_batch.integers(256, size=(side, side, 3), dtype=np.uint8)
     erased = images.copy()
-    for row in np.flatnonzero(stream.random(count) < share):
-        noise = stream.integers(256, size=(height[row], width[row], 3), dtype=np.uint8)
-        erased[row, top[row] : top[row] + height[row], left[row] : left[row] + width[row]] = noise
+    for row in np.flatnonzero(chosen):
+        area = np.s_[top[row] : top[row] + height[row], left[row] : left[row] + width[row]]
+        erased[row][area] = noise[area]
     return erased
+
+
+def _neighbours(count: int) -> np.ndarray:
+    """Return for each image the place of the one beside it; an odd last one takes the first."""
+    beside = np.arange(count) ^ 1
+    return np.where(beside < count, beside, 0)
 
 
 def _share(labels: np.ndarray, others: np.ndarray, kept: np.ndarray) -> np.ndarray:

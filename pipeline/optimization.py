@@ -40,8 +40,11 @@ def compile_model(
         optimizer=_optimizer(
             model, recipe, learning_rate_schedule(recipe, steps_per_epoch, constant_rate)
         ),
-        loss=keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing),
-        metrics=[
+        # What has no weight fills up a batch shared by several devices, and counts nothing.
+        loss=keras.losses.CategoricalCrossentropy(
+            label_smoothing=recipe.label_smoothing, reduction="mean_with_sample_weight"
+        ),
+        weighted_metrics=[
             keras.metrics.CategoricalCrossentropy(name="cross_entropy"),
             keras.metrics.CategoricalAccuracy(name="accuracy"),
             keras.metrics.TopKCategoricalAccuracy(5, name="top5_accuracy"),

@@ -18,3 +18,38 @@ def random_stream(seed: int, purpose: str, *position: int) -> np.random.Generato
         position: Non-negative integers.
     """
     return np.random.default_rng([seed, crc32(purpose.encode()), *position])
+
+
+class ImageStream:
+    """Draws a value for each image of a batch, and gives those of some of them.
+
+    However a batch is shared out, each of its images meets the same chances.
+
+    Args:
+        stream: What the values are drawn from.
+        count: Images in the batch.
+        positions: Integers (n,), the images wanted; None: all, in order.
+    """
+
+    def __init__(
+        self, stream: np.random.Generator, count: int, positions: np.ndarray | None = None
+    ) -> None:
+        self.of_batch = stream
+        """For what is drawn once a batch."""
+        self._count = count
+        self.positions = np.arange(count) if positions is None else positions
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def uniform(self, low: float, high: float) -> np.ndarray:
+        """Return float64 (n,), ``low`` to ``high``."""
+        return self.of_batch.uniform(low, high, self._count)[self.positions]
+
+    def integers(self, end: int) -> np.ndarray:
+        """Return int64 (n,), from 0 to below ``end``."""
+        return self.of_batch.integers(end, size=self._count)[self.positions]
+
+    def beta(self, alpha: float) -> np.ndarray:
+        """Return float64 (n,), of Beta(alpha, alpha)."""
+        return self.of_batch.beta(alpha, alpha, self._count)[self.positions]

@@ -6,6 +6,7 @@ lies in the model and its optimizer, and the checkpoint holds both.
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -13,6 +14,7 @@ import keras
 from pipeline.affine import AffineRanges
 from pipeline.augmentation import Augmentation
 from pipeline.checkpoint import EpochCheckpoint, restore
+from pipeline.devices import Share, Spread
 from pipeline.errors import UserError
 from pipeline.evaluation import evaluate
 from pipeline.fused_norm import fuse_batch_norms
@@ -76,8 +78,10 @@ def go_on_from(model: keras.Model, path: Path) -> None:
     swap_averages(model)
 
 
-def training_batches(train: HDF5Dataset, state: RunState) -> HDF5Generator:
-    """Return the shuffled and augmented batches that a run trains on."""
+def training_batches(
+    train: HDF5Dataset, state: RunState, share: Share | None = None
+) -> HDF5Generator:
+    """Return the shuffled and augmented batches that a run trains on, or a share of each."""
     recipe = state.recipe
     return HDF5Generator(
         train,
@@ -86,6 +90,7 @@ def training_batches(train: HDF5Dataset, state: RunState) -> HDF5Generator:
         shuffle=True,
         augmentation=augmentation(recipe),
         flip=recipe.flip,
+        share=share,
     )
 
 
@@ -109,6 +114,7 @@ def train(
     monitor: TrainingMonitor,
     log: RunLog,
     report: ProgressReport,
+    spread: Spread,
 ) -> RunState:
     """Train from ``state.epoch`` to ``state.epochs``; return the state at the end.
 
@@ -120,13 +126,16 @@ def train(
     """
     while state.epoch < state.epochs:
         epoch = state.epoch + 1
-        image_size = state.recipe.image_size(epoch)
-        batches.begin_epoch(epoch, image_size)
-        val.begin_epoch(epoch, image_size)
         report.begin_epoch(state, len(batches))
-        values = _fit_epoch(model, batches, state, report)
-        with averaged_weights(model):
-            scores = evaluate(model, val)
+        with spread.over_devices():
+            try:
+                values = _fit_epoch(model, batches, state, report)
+            finally:
+                report.end_epoch()
+        on_one = spread.on_one_device(model)
+        val.begin_epoch(epoch, state.recipe.image_size(epoch))
+        with averaged_weights(on_one):
+            scores = evaluate(on_one, val)
             _check_finite(epoch, values["loss"], scores.loss)
             state = state.after_epoch(
                 values
@@ -136,7 +145,7 @@ def train(
                     "val_top5_accuracy": scores.rank5,
                 }
             )
-            path = checkpoint.save(model, state)
+            path = checkpoint.save(on_one, state)
         monitor.update(state)
         rate = report.images_per_second
         waiting = batches.seconds_waited * rate / len(batches.dataset)
@@ -145,23 +154,38 @@ def train(
     return state
 
 
+def train_along(
+    model: keras.Model, state: RunState, batches: HDF5Generator, spread: Spread
+) -> None:
+    """Train as ``train`` does in the process that leads, and evaluate and write nothing.
+
+    Raises:
+        LostPeerError: Another process ended.
+    """
+    while state.epoch < state.epochs:
+        with spread.over_devices():
+            _fit_epoch(model, batches, state)
+        state = replace(state, epoch=state.epoch + 1)
+
+
 def _fit_epoch(
-    model: keras.Model, batches: HDF5Generator, state: RunState, report: ProgressReport
+    model: keras.Model,
+    batches: HDF5Generator,
+    state: RunState,
+    *callbacks: keras.callbacks.Callback,
 ) -> dict[str, float]:
     """Train for one epoch; return its training metrics and its last learning rate."""
     epoch = state.epoch + 1
+    batches.begin_epoch(epoch, state.recipe.image_size(epoch))
     _seed_dropout(model, state.seed, epoch)
-    try:
-        logs = model.fit(
-            batches.for_fit(),
-            initial_epoch=epoch - 1,
-            epochs=epoch,
-            shuffle=False,
-            verbose=0,
-            callbacks=[report],
-        ).history
-    finally:
-        report.end_epoch()
+    logs = model.fit(
+        batches.for_fit(),
+        initial_epoch=epoch - 1,
+        epochs=epoch,
+        shuffle=False,
+        verbose=0,
+        callbacks=list(callbacks),
+    ).history
     steps = len(batches)
     rate = learning_rate_schedule(state.recipe, steps, state.learning_rate)(epoch * steps - 1)
     return {

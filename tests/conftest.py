@@ -78,9 +78,18 @@ def own_data(made_data: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def jax_settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment for JAX, with one cache of compiled programs for all tests."""
+    return {
+        "KERAS_BACKEND": "jax",
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.getbasetemp().parent / "jax-cache"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
+    }
+
+
+@pytest.fixture(scope="session")
+def run(jax_settings: dict[str, str]) -> Run:
     """Run a script in a process of its own, in a folder of its own, and return what it did."""
-    compiled = tmp_path_factory.getbasetemp().parent / "jax-cache"
 
     def run_script(
         script: str,
@@ -90,15 +99,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         cwd: Path = ROOT,
         **environment: str,
     ) -> subprocess.CompletedProcess:
-        settings = {
-            "KERAS_BACKEND": backend,
-            "JAX_COMPILATION_CACHE_DIR": str(compiled),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
-        }
         done = subprocess.run(
             [sys.executable, *map(str, script_command(script)), *map(str, arguments)],
             cwd=cwd,
-            env={**os.environ, **settings, **environment},
+            env={**os.environ, **jax_settings, "KERAS_BACKEND": backend, **environment},
             capture_output=True,
             text=True,
             timeout=400,

@@ -1,6 +1,7 @@
 """Our affine maps against Keras's own ImageDataGenerator, and batches as functions of a place."""
 
 import os
+from contextlib import ExitStack
 from pathlib import Path
 
 import cv2
@@ -20,9 +21,11 @@ from pipeline.affine import (  # noqa: E402
     move_pixels,
 )
 from pipeline.augmentation import Augmentation  # noqa: E402
+from pipeline.devices import Share  # noqa: E402
 from pipeline.hdf5_dataset import open_split  # noqa: E402
 from pipeline.hdf5_generator import HDF5Generator  # noqa: E402
 from pipeline.images import resize_image, resize_images  # noqa: E402
+from pipeline.randomness import ImageStream  # noqa: E402
 
 SEED_RANGES = AffineRanges(rotation=30, shift=0.2, shear=0.2, zoom=0.2)
 EVERYTHING = {
@@ -55,7 +58,7 @@ def test_pixels_move_as_keras_moves_them(ranges: AffineRanges) -> None:
     images = photographs(60)
     stream = np.random.default_rng(3)
     mirror = stream.random(len(images)) < 0.5
-    drawn = ranges.draw(stream, 64, mirror)
+    drawn = ranges.draw(ImageStream(stream, len(images)), 64, mirror)
     ours = move_pixels(images, affine_matrices(drawn, 64))
     generator = ImageDataGenerator(fill_mode="nearest", interpolation_order=1)
     distances = []
@@ -80,7 +83,8 @@ def test_pixels_move_as_keras_moves_them(ranges: AffineRanges) -> None:
 
 
 def test_parameters_fill_their_ranges() -> None:
-    drawn = SEED_RANGES.draw(np.random.default_rng(0), 64, np.zeros(20_000, bool))
+    stream = ImageStream(np.random.default_rng(0), 20_000)
+    drawn = SEED_RANGES.draw(stream, 64, np.zeros(20_000, bool))
     for values, low, high in (
         (drawn.rotation, -30, 30),
         (drawn.shift_x, -12.8, 12.8),
@@ -186,3 +190,27 @@ def test_smaller_images_are_averages(made_hdf5: Path) -> None:
     expected = val.images[:4].reshape(4, 32, 2, 32, 2, 3).mean(axis=(2, 4))
     assert images.shape == (4, 32, 32, 3)
     assert np.abs(images - expected).max() <= 0.5
+
+
+@pytest.mark.parametrize("processes", [1, 2, 5])
+def test_shares_make_up_the_batch(processes: int, made_hdf5: Path) -> None:
+    """Also the last batch, of 8 images, which is filled up where it cannot be shared out."""
+    train = open_split(made_hdf5, "train")
+    multiple = 2 * processes
+    shares = [Share(number, processes, multiple) for number in range(processes)]
+    with ExitStack() as stack:
+
+        def made(share: Share | None) -> list[tuple[np.ndarray, ...]]:
+            data = HDF5Generator(train, 20, seed=3, share=share, **EVERYTHING)
+            stack.enter_context(data).begin_epoch(2, 48)
+            return [data[step] for step in range(len(data))]
+
+        for whole, *pieces in zip(made(None), *map(made, shares), strict=True):
+            images, labels, weights = (np.concatenate(part) for part in zip(*pieces, strict=True))
+            count = len(whole[0])
+            full = -(-count // multiple) * multiple
+            assert len(images) == len(labels) == len(weights) == full
+            assert np.array_equal(images[:count], whole[0])
+            assert np.allclose(labels[:count], whole[1])
+            assert (weights == (np.arange(full) < count)).all()
+            assert np.array_equal(images[count:], np.resize(whole[0], images.shape)[count:])

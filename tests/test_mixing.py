@@ -3,6 +3,7 @@
 import numpy as np
 
 from pipeline.mixing import cut_and_paste, erase, mix_up
+from pipeline.randomness import ImageStream
 
 COUNT, SIDE = 200, 32
 LABELS = np.eye(COUNT, dtype=np.float32)
@@ -12,8 +13,12 @@ IMAGES = np.broadcast_to(
 """Each of one grey, which tells it from all others."""
 
 
+def drawn(seed: int, count: int) -> ImageStream:
+    return ImageStream(np.random.default_rng(seed), count)
+
+
 def test_cutmix_labels_are_the_shares_of_the_area() -> None:
-    mixed, labels = cut_and_paste(IMAGES, LABELS, 1.0, np.random.default_rng(1))
+    mixed, labels = cut_and_paste(IMAGES, LABELS, 1.0, drawn(1, COUNT))
     for image, label in zip(mixed, labels, strict=True):
         share = np.bincount(image[:, :, 0].ravel(), minlength=COUNT) / SIDE**2
         assert np.allclose(label, share, atol=1e-6)
@@ -25,7 +30,7 @@ def test_cutmix_labels_are_the_shares_of_the_area() -> None:
 
 def test_cutmix_pastes_one_rectangle_from_where_it_was() -> None:
     images = np.random.default_rng(3).integers(256, size=(20, SIDE, SIDE, 3), dtype=np.uint8)
-    mixed, labels = cut_and_paste(images, np.eye(20), 1.0, np.random.default_rng(4))
+    mixed, labels = cut_and_paste(images, np.eye(20), 1.0, drawn(4, 20))
     for row, (image, label) in enumerate(zip(mixed, labels, strict=True)):
         other = images[np.argmax(np.where(np.arange(20) == row, 0, label))]
         pasted = (image != images[row]).any(axis=2)
@@ -36,7 +41,7 @@ def test_cutmix_pastes_one_rectangle_from_where_it_was() -> None:
 
 
 def test_mixup_labels_are_the_shares_of_the_light() -> None:
-    mixed, labels = mix_up(IMAGES, LABELS, 0.4, np.random.default_rng(1))
+    mixed, labels = mix_up(IMAGES, LABELS, 0.4, drawn(1, COUNT))
     assert np.allclose(labels.sum(axis=1), 1, atol=1e-6)
     assert np.abs(mixed[:, 0, 0, 0] - labels @ np.arange(COUNT)).max() <= 0.51
     assert (mixed == mixed[:, :1, :1, :1]).all()
@@ -44,7 +49,7 @@ def test_mixup_labels_are_the_shares_of_the_light() -> None:
 
 def test_erasing_hides_one_rectangle_of_so_many_images() -> None:
     black = np.zeros((2000, SIDE, SIDE, 3), np.uint8)
-    erased = erase(black, 0.4, np.random.default_rng(1)).any(axis=3)
+    erased = erase(black, 0.4, drawn(1, 2000)).any(axis=3)
     hit = erased.any(axis=(1, 2))
     assert abs(hit.mean() - 0.4) < 0.03
     areas = erased[hit].mean(axis=(1, 2))

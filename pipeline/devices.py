@@ -1,0 +1,206 @@
+"""Train on several devices, of one machine or of many: Keras's distribution over JAX's runtime.
+
+Every device holds the whole network and works on its piece of each batch. JAX compiles one program
+over all of them, so gradients and batch norm's statistics are those of the whole batch. One
+process leads: it evaluates and writes, by a replica of the network on one device, so that what it
+writes is what a run on one device would write. The others train along.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    import keras
+
+HEARTBEAT_SECONDS = 20
+"""A process that gives no sign of life for so long counts as lost."""
+SLURM_TASKS, SLURM_TASK = "SLURM_STEP_NUM_TASKS", "SLURM_PROCID"
+"""What Slurm tells each process that ``srun`` starts."""
+
+
+class LostPeerError(UserError):
+    """Another process of the run ended; this one cannot go on alone."""
+
+    status = 1
+
+
+@dataclass(frozen=True)
+class Team:
+    """The processes of a run, seen by one of them.
+
+    Args:
+        processes: How many there are.
+        number: Of this one, from 0; the first leads.
+        coordinator: HOST:PORT of the first; None leaves it to JAX, which knows Slurm's variables.
+    """
+
+    processes: int = 1
+    number: int = 0
+    coordinator: str | None = None
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process evaluates and writes."""
+        return self.number == 0
+
+    def join(self) -> None:
+        """Wait until all processes are there; before Keras is imported.
+
+        Raises:
+            UserError: The backend has no such thing, or they do not come together.
+        """
+        if self.processes == 1:
+            return
+        if os.environ.get("KERAS_BACKEND") != "jax":
+            raise UserError(
+                "TensorFlow trains here in one process alone; "
+                "pip install jax and set KERAS_BACKEND=jax for several"
+            )
+        import jax
+
+        jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM
+        try:
+            jax.distributed.initialize(
+                self.coordinator,
+                None if self.coordinator is None else self.processes,
+                None if self.coordinator is None else self.number,
+                heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+            )
+        except (RuntimeError, ValueError) as error:
+            raise UserError(
+                f"the {self.processes} processes did not come together "
+                f"({str(error).splitlines()[0]}); start each with its own --process-id, and the "
+                "same --coordinator, which all can reach"
+            ) from error
+
+    def wait(self) -> None:
+        """Wait until all processes have come here."""
+        if self.processes > 1:
+            from jax.experimental import multihost_utils
+
+            multihost_utils.sync_global_devices("")
+
+
+def find_team(
+    processes: int | None,
+    number: int | None,
+    coordinator: str | None,
+    environment: Mapping[str, str],
+) -> Team:
+    """Return the team that the command line names, or else Slurm; by default one process.
+
+    Raises:
+        UserError: They contradict themselves.
+    """
+    if processes is None and int(environment.get(SLURM_TASKS, 1)) > 1:
+        return Team(int(environment[SLURM_TASKS]), int(environment[SLURM_TASK]))
+    if None in (processes, number, coordinator) and {processes, number, coordinator} != {None}:
+        raise UserError("--processes, --process-id and --coordinator go together; give all three")
+    if processes is None or number is None:
+        return Team()
+    if number >= processes:
+        raise UserError(f"--process-id counts from 0, so of {processes} it is below {processes}")
+    return Team(processes, number, coordinator)
+
+
+@dataclass(frozen=True)
+class Share:
+    """The piece of each batch that one of several processes makes: unbroken, all pieces equal.
+
+    A batch that cannot be shared out is filled up with images of its own, which count nothing.
+    """
+
+    number: int
+    """Of the process, from 0."""
+    of: int
+    multiple: int
+    """What batches are filled up to a multiple of."""
+
+    def places(self, count: int) -> np.ndarray:
+        """Return which places of a batch of ``count`` are in the piece; some lie beyond its end."""
+        size = -(-count // self.multiple) * self.multiple // self.of
+        return np.arange(self.number * size, (self.number + 1) * size)
+
+
+class Spread:
+    """How a network lies on the devices of a team; after Keras is imported.
+
+    Args:
+        team: Its processes, which have joined.
+        batch_size: Images a step, over all devices.
+
+    Raises:
+        UserError: The devices do not divide the batch.
+    """
+
+    def __init__(self, team: Team, batch_size: int) -> None:
+        import keras
+
+        self.team = team
+        self.devices = keras.distribution.list_devices()
+        self._distribution = None
+        # pairs of images are mixed, so no piece may be odd
+        self._multiple = int(np.lcm(len(self.devices), 2 * team.processes))
+        if keras.backend.backend() == "jax" and len(self.devices) > 1:
+            if batch_size % self._multiple:
+                raise UserError(
+                    f"{len(self.devices)} devices in {team.processes} processes cannot share "
+                    f"batches of {batch_size}; give -b a multiple of {self._multiple}"
+                )
+            self._distribution = keras.distribution.DataParallel(
+                devices=self.devices, auto_shard_dataset=False
+            )
+        self._replica: keras.Model | None = None
+
+    @property
+    def share(self) -> Share | None:
+        """The piece of each batch that this process makes; None on one device."""
+        if self._distribution is None:
+            return None
+        return Share(self.team.number, self.team.processes, self._multiple)
+
+    @contextmanager
+    def over_devices(self) -> Iterator[None]:
+        """Build, restore and train the network in this context, in all processes alike.
+
+        Raises:
+            LostPeerError: Another process ended.
+        """
+        if self._distribution is None:
+            yield
+            return
+        from jax.errors import JaxRuntimeError
+
+        try:
+            with self._distribution.scope():
+                yield
+        except JaxRuntimeError as error:
+            if self.team.processes == 1:
+                raise
+            raise LostPeerError(
+                "training stopped, since another process of the run ended "
+                f"({str(error).splitlines()[0][:100]}); start all again, with -m DIR to go on"
+            ) from error
+
+    def keep_replica(self, replica: "keras.Model") -> None:
+        """Evaluate and save by ``replica``, a compiled model of the same make, from now on."""
+        self._replica = replica
+
+    def on_one_device(self, model: "keras.Model") -> "keras.Model":
+        """Return the model to evaluate and save by: the replica, brought up to date."""
+        if self._distribution is None or self._replica is None:
+            return model
+        for ours, theirs in zip(_state(self._replica), _state(model), strict=True):
+            ours.assign(np.asarray(theirs.value))
+        return self._replica
+
+
+def _state(model: "keras.Model") -> list["keras.Variable"]:
+    return [*model.weights, *model.optimizer.variables]
