@@ -91,7 +91,9 @@ def read_photograph(path: Path, size: int) -> np.ndarray:
         image = decode_image(_without_trailer(path.read_bytes()))
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else error
-        raise UserError(f"cannot read {path}: {why}; name another image") from error
+        raise UserError(
+            f"cannot read {path}: {why}; name another, or save it as JPEG or PNG"
+        ) from error
     return resize_image(central_square(image), size)
 
 
