@@ -33,6 +33,9 @@ SEED = 42
 
 EVALUATION_BATCH_SIZE = 100
 
+PATIENCE = 5
+"""After so many epochs that did not lower the val loss, training suggests to lower the rate."""
+
 # How networks are trained
 
 RECIPES = {
