@@ -1,5 +1,6 @@
 """What a person sees while a network trains: the bar, the advice, the curves."""
 
+import io
 import json
 import re
 import shlex
@@ -10,6 +11,7 @@ from pathlib import Path
 from zipfile import ZipFile
 
 import numpy as np
+import progressbar
 import pytest
 from conftest import Run, checkpoint
 
@@ -38,6 +40,8 @@ def test_bar_tells_epoch_speed_and_time_left(
     now = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    terminal = io.StringIO()
+    monkeypatch.setattr(progressbar.streams, "original_stderr", terminal)
     monkeypatch.setenv("COLUMNS", "100")
     recipe = replace(state.recipe, image_sizes=((1, 32), (6, 64)))
     report = ProgressReport(6400)
@@ -48,13 +52,13 @@ def test_bar_tells_epoch_speed_and_time_left(
         report.on_train_batch_end(step)
     report._bar.update(50, force=True)
     report.end_epoch()
-    printed = capsys.readouterr()
-    bar = next(line for line in reversed(re.split(r"[\r\n]", printed.err)) if "epoch" in line)
+    lines = re.split(r"[\r\n]", terminal.getvalue())
+    bar = next(line for line in reversed(lines) if "epoch" in line)
     assert "epoch 4/6" in bar
     assert "50%" in bar
     # 100 s are left of this epoch, then 200 s and 800 s
     assert "32 images/s, 18 min 20 s left of the run" in bar
-    assert "about 20 min" in printed.out
+    assert "about 20 min" in capsys.readouterr().out
 
 
 def with_history(state: RunState, losses: list[float], rates: list[float]) -> RunState:
