@@ -96,6 +96,11 @@ def build_data_set(
     )
 
 
+def is_built(folder: Path) -> bool:
+    """Tell whether ``folder`` holds all files of a build."""
+    return all((folder / name).is_file() for name in OUTPUTS)
+
+
 def read_means(folder: Path) -> tuple[float, float, float]:
     """Return the R, G and B means of the train split built in ``folder``, 0 to 255.
 

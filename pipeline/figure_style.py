@@ -3,7 +3,10 @@
 from pathlib import Path
 
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
+
+from pipeline.errors import UserError
 
 BLUE, ORANGE, YELLOW, GREY = "#0072B2", "#D55E00", "#E69F00", "0.4"
 """From Okabe and Ito's palette, which the colour-blind can tell apart."""
@@ -23,6 +26,17 @@ def add_grid(axes: Axes) -> None:
     """Draw the grid behind the curves of ``axes``."""
     axes.grid(alpha=0.3)
     axes.set_axisbelow(True)
+
+
+def check_figure_format(path: Path) -> None:
+    """Check that a figure can be written to ``path``.
+
+    Raises:
+        UserError: Its suffix names no format.
+    """
+    known = FigureCanvasBase.get_supported_filetypes()
+    if path.suffix.lower().removeprefix(".") not in known:
+        raise UserError(f"cannot draw {path}; its name must end in .png, .jpg, .pdf or .svg")
 
 
 def save_figure(figure: Figure, path: Path) -> None:

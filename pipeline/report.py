@@ -27,6 +27,7 @@ from pipeline.figure_style import BLUE, GREY, SHADES, add_grid, new_figure, save
 from pipeline.files import written_together
 from pipeline.hdf5_dataset import HDF5Dataset
 from pipeline.images import encode_jpeg
+from pipeline.tiny_imagenet import short_name
 
 PAGE, CLASSES, PREDICTIONS = "report.html", "per_class.csv", "predictions.csv"
 MATRIX, CALIBRATION = "confusion_matrix.png", "calibration.png"
@@ -351,11 +352,6 @@ def plot_calibration(calibration: Calibration) -> Figure:
     for axis in (curve.yaxis, counts.xaxis):
         axis.set_major_formatter(lambda value, _: f"{value:.0%}")
     return figure
-
-
-def short_name(words: str) -> str:
-    """Return the first of a class's names."""
-    return words.partition(",")[0]
 
 
 def _write_csv(path: Path, rows: Sequence[Sequence[object]]) -> None:
