@@ -85,11 +85,11 @@ def plot_preview(batches: HDF5Generator, state: RunState) -> Figure:
         images, labels = augmented(batches, epoch, size)
         for axes, image, shares in zip(cells[:, column], images, labels, strict=True):
             axes.imshow(image)
-            _name_mixture(axes, shares, dataset)
+            name_mixture(axes, shares, dataset)
     return figure
 
 
-def _name_mixture(axes: Axes, shares: np.ndarray, dataset: HDF5Dataset) -> None:
+def name_mixture(axes: Axes, shares: np.ndarray, dataset: HDF5Dataset) -> None:
     """Write the classes of a mixed image below it."""
     labels = np.flatnonzero(shares)
     if len(labels) > 1:

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 from conftest import CLASS_IDS, Run
+from matplotlib.figure import Figure
 
 from config.setup_config import RECIPES
 from pipeline.backend import import_keras
@@ -14,7 +15,13 @@ from pipeline.backend import import_keras
 import_keras()
 
 from pipeline.hdf5_dataset import HDF5Dataset, open_split  # noqa: E402
-from pipeline.preview import augmented, one_image_of_each, plot_preview, spread  # noqa: E402
+from pipeline.preview import (  # noqa: E402
+    augmented,
+    name_mixture,
+    one_image_of_each,
+    plot_preview,
+    spread,
+)
 from pipeline.run_state import RunState, new_run  # noqa: E402
 from pipeline.training import training_batches  # noqa: E402
 
@@ -55,6 +62,12 @@ def test_sheet_names_classes_epochs_and_sizes(train: HDF5Dataset) -> None:
     assert titles[-1] == "epoch 10\n64 pixels"
     names = [axes.get_ylabel() for axes in figure.axes if axes.get_ylabel()]
     assert names == ["goldfish", "Egyptian\ncat"]
+
+
+def test_mixed_images_tell_their_shares(train: HDF5Dataset) -> None:
+    axes = Figure().subplots()
+    name_mixture(axes, np.array([0.7, 0, 0, 0.3]), train)
+    assert axes.get_xlabel() == "70% goldfish\n30% lemon"
 
 
 def test_spread() -> None:
