@@ -225,7 +225,7 @@ class Report:
         order = self.related_order()
         counts = self.confusion[np.ix_(order, order)]
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-        cell = float(np.clip(7 / len(order), 0.105, 0.6))
+        cell = float(np.clip(6 / len(order), 0.105, 0.6))
         side = cell * len(order) + 2.4
         figure = new_figure("Confusion matrix: what each class was taken for", side + 0.6, side)
         axes = figure.subplots()
