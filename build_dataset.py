@@ -9,13 +9,18 @@ from pathlib import Path
 from shlex import quote
 
 from config import setup_config as config
+from pipeline.backend import import_keras
 from pipeline.command_line import new_parser, run_script, seed_number
 from pipeline.errors import UserError
+
+SAMPLE_RECIPE = "demo"
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = new_parser(__doc__, "python build_dataset.py -d tiny-imagenet-200.zip -o hdf5")
+    parser = new_parser(
+        __doc__, "python build_dataset.py -d tiny-imagenet-200.zip -o hdf5 --preview sheet.png"
+    )
     parser.add_argument(
         "-d",
         "--dataset",
@@ -43,18 +48,54 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--seed", type=seed_number, default=config.SEED, metavar="N", help="draws the test split"
     )
-    return parser.parse_args(argv)
+    parser.add_argument(
+        "--preview",
+        type=Path,
+        metavar="FILE",
+        help="draw some images as stored and as augmented here; an earlier build is not built "
+        "again, but for --overwrite",
+    )
+    parser.add_argument(
+        "-r",
+        "--recipe",
+        choices=config.RECIPES,
+        metavar="NAME",
+        help="whose augmentation --preview shows (default: "
+        f"{config.DEFAULT_RECIPE}; with --sample: {SAMPLE_RECIPE})",
+    )
+    args = parser.parse_args(argv)
+    if args.recipe and not args.preview:
+        parser.error("-r goes with --preview, and says whose augmentation it shows")
+    return args
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Build the data set that the command line names."""
+    """Build the data set that the command line names, and draw the preview if asked for."""
     args = parse_arguments(argv)
-    from pipeline.dataset_build import OUTPUTS, build_data_set
-    from pipeline.image_source import open_source
+    from pipeline.dataset_build import is_built
     from pipeline.tiny_imagenet import default_hdf5_folder
 
+    if args.preview:
+        from pipeline.figure_style import check_figure_format
+
+        check_figure_format(args.preview)
     data_set = prepare_data_set(args)
     output = args.output or default_hdf5_folder(data_set)
+    recipe = args.recipe or (SAMPLE_RECIPE if args.sample else config.DEFAULT_RECIPE)
+    if args.preview and is_built(output) and not args.overwrite:
+        print(f"{output} is built already, and stays as it is")
+    else:
+        build(args, data_set, output)
+    if args.preview:
+        draw_preview(args, output, recipe)
+    print(f"next: {training_command(output, recipe)}")
+
+
+def build(args: argparse.Namespace, data_set: Path, output: Path) -> None:
+    """Write the HDF5 files, and say what was written."""
+    from pipeline.dataset_build import OUTPUTS, build_data_set
+    from pipeline.image_source import open_source
+
     started = time.perf_counter()
     report = build_data_set(
         open_source(data_set),
@@ -73,7 +114,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     counts = ", ".join(f"{count:,} {split}" for split, count in report.images.items())
     print(f"{report.classes} classes: {counts} images in {seconds:.1f} s")
     print(f"wrote {', '.join(OUTPUTS)} to {output}")
-    print(f"next: {training_command(output, args.sample)}")
+
+
+def draw_preview(args: argparse.Namespace, hdf5: Path, recipe: str) -> None:
+    """Draw some images as stored and as a recipe shows them to the network."""
+    import_keras()
+    from pipeline.dataset_build import read_means
+    from pipeline.hdf5_dataset import open_training_splits
+    from pipeline.preview import write_preview
+    from pipeline.run_state import new_run
+
+    train, val = open_training_splits(hdf5)
+    values, means = config.RECIPES[recipe], read_means(hdf5)
+    write_preview(args.preview, train, new_run(recipe, values, train, val, means, seed=args.seed))
+    print(f"wrote {args.preview}")
 
 
 def prepare_data_set(args: argparse.Namespace) -> Path:
@@ -98,11 +152,10 @@ def prepare_data_set(args: argparse.Namespace) -> Path:
     return args.dataset or find_data_set(config.DATASET)
 
 
-def training_command(hdf5: Path, sample: bool) -> str:
+def training_command(hdf5: Path, recipe: str) -> str:
     """Return the command that trains on what was built."""
     from pipeline.tiny_imagenet import default_hdf5_folder, find_data_set
 
-    recipe = "demo" if sample else config.DEFAULT_RECIPE
     usual = hdf5 == default_hdf5_folder(find_data_set(config.DATASET))
     folder = "" if usual else f" --hdf5 {quote(str(hdf5))}"
     return f"python model_train.py -r {recipe}{folder} -o {config.OUTPUT / recipe}"

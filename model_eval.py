@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Measure a trained model: rank-1 and rank-5 over every image of a split."""
+"""Measure a trained model on a split, name photographs by it, or answer the challenge."""
 
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from pipeline.backend import import_keras
 from pipeline.command_line import new_parser, positive_integer, run_script
 
 if TYPE_CHECKING:
+    from pipeline.evaluation import Scores
     from pipeline.hdf5_dataset import HDF5Dataset
     from pipeline.run_state import RunState
 
@@ -20,93 +22,182 @@ if TYPE_CHECKING:
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = new_parser(
-        __doc__, "python model_eval.py -m outs/quick/epoch-010-val_loss-2.345.keras --split val"
+        __doc__,
+        "python model_eval.py -m outs/quick/epoch-010-val_loss-2.345.keras --split val\n"
+        "  python model_eval.py -m outs/quick/epoch-010-val_loss-2.345.keras --report outs/report\n"
+        "  python model_eval.py --images holiday.jpg garden.png",
     )
-    parser.add_argument(
-        "-m",
-        "--model",
-        type=Path,
-        metavar="FILE",
-        default=config.RELEASED_MODEL,
-        help="what model_train.py wrote",
-    )
-    parser.add_argument(
-        "--split",
-        choices=("test", "val", "train"),
-        default="test",
-        help="choose between models by val, and read test once",
-    )
-    parser.add_argument(
-        "--flip", action="store_true", help="average with the predictions for mirrored images"
-    )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here too")
-    parser.add_argument(
-        "--export",
-        type=Path,
-        metavar="FILE",
-        help="write the model alone, in 16 bits, to pass on: a sixth of the checkpoint's size",
-    )
-    parser.add_argument(
-        "--hdf5",
-        type=Path,
-        metavar="DIR",
-        help="what build_dataset.py wrote (default: where it writes by default)",
-    )
-    parser.add_argument(
-        "-b",
-        "--batch-size",
-        type=positive_integer,
-        metavar="N",
-        default=config.EVALUATION_BATCH_SIZE,
-        help="images at a time",
-    )
-    return parser.parse_args(argv)
+
+    def add(*flags: str, **options: object) -> None:
+        parser.add_argument(*flags, **options)
+
+    add("-m", "--model", type=Path, metavar="FILE", default=config.RELEASED_MODEL,
+        help="what model_train.py wrote")  # fmt: skip
+    add("--split", choices=("test", "val", "train"), default="test",
+        help="choose between models by val, and read test once")  # fmt: skip
+    add("--flip", action="store_true", help="average with the predictions for mirrored images")
+    add("--json", type=Path, metavar="FILE", help="write the numbers here too")
+    add("--export", type=Path, metavar="FILE", help="write the model alone, in 16 bits, to pass "
+        "on: a sixth of the checkpoint's size")  # fmt: skip
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--report", type=Path, metavar="DIR",
+        help="write report.html, its figures and tables here")  # fmt: skip
+    instead.add_argument("--images", type=Path, nargs="+", metavar="FILE",
+        help="name these photographs, or those in a folder, instead of measuring")  # fmt: skip
+    instead.add_argument("--submission", type=Path, metavar="FILE",
+        help="write the challenge's file for the unlabelled test images instead")  # fmt: skip
+    add("-d", "--dataset", type=Path, metavar="PATH",
+        help="with --submission: the unpacked data set or its .zip (default: "
+        f"{config.DATASET}, folder or .zip)")  # fmt: skip
+    add("--hdf5", type=Path, metavar="DIR",
+        help="what build_dataset.py wrote (default: where it writes by default)")  # fmt: skip
+    add("-b", "--batch-size", type=positive_integer, metavar="N",
+        default=config.EVALUATION_BATCH_SIZE, help="images at a time")  # fmt: skip
+    args = parser.parse_args(argv)
+    if args.submission and args.json:
+        parser.error("--json goes with a measurement or with --images, not with --submission")
+    if args.export and (args.images or args.submission):
+        parser.error("--export goes with a measurement, which says what is passed on")
+    if args.dataset and not args.submission:
+        parser.error("-d goes with --submission; name what build_dataset.py wrote with --hdf5")
+    return args
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Evaluate as the command line says."""
+    """Do as the command line says."""
     args = parse_arguments(argv)
-    from pipeline.checkpoint import export, load_model, read_state
+    from pipeline.checkpoint import read_state
+
+    state = read_state(args.model)
+    if args.images:
+        name_images(args, state)
+    elif args.submission:
+        answer_challenge(args, state)
+    else:
+        measure(args, state)
+
+
+def measure(args: argparse.Namespace, state: "RunState") -> None:
+    """Print rank-1 and rank-5 over every image of a split; write the report if asked for."""
     from pipeline.files import write_json
     from pipeline.hdf5_dataset import open_split
     from pipeline.run_state import check_classes
     from pipeline.tiny_imagenet import default_hdf5_folder, find_data_set
 
-    state = read_state(args.model)
     hdf5 = args.hdf5 or default_hdf5_folder(find_data_set(config.DATASET))
     dataset = open_split(hdf5, args.split)
     check_classes(state, dataset)
     warn_of_seen_images(state, dataset)
 
     import_keras()
-    from pipeline.evaluation import evaluate
+    import numpy as np
+
+    from pipeline.checkpoint import export, load_model
+    from pipeline.evaluation import predict_batches, score
     from pipeline.hdf5_generator import HDF5Generator
 
     model = load_model(args.model)
     with HDF5Generator(dataset, args.batch_size) as data:
         data.begin_epoch(1, state.image_size)
-        scores = evaluate(model, data, flip=args.flip)
+        predicted = predict_batches(model, data, args.flip)
+        if args.report:
+            predicted = list(predicted)
+        scores = score(predicted)
 
     print(f"Rank-1: {scores.rank1:.2%}  Rank-5: {scores.rank5:.2%}  ({scores.images} images)")
     if args.json:
-        write_json(
-            args.json,
-            {
-                "rank1": scores.rank1,
-                "rank5": scores.rank5,
-                "images": scores.images,
-                "split": args.split,
-                "flip": args.flip,
-                "model": str(args.model),
-                "epoch": state.epoch,
-                "loss": scores.loss,
-            },
-        )
+        write_json(args.json, numbers(args, state, scores))
         print(f"wrote {args.json}")
     if args.export:
         export(args.model, args.export)
         print(f"wrote {args.export}")
-    print(f"next: python view_model.py -m {quote(str(args.model))}")
+    if args.report:
+        from pipeline.report import OUTPUTS, PAGE, Report
+
+        probabilities = np.concatenate([batch for batch, _ in predicted])
+        Report(dataset, probabilities).write(args.report, facts(args, state))
+        print(f"wrote {', '.join(OUTPUTS)} to {args.report}")
+        print(f"next: open {quote(str(args.report / PAGE))} in a browser")
+    else:
+        print(f"next: python view_model.py -m {quote(str(args.model))}")
+
+
+def numbers(args: argparse.Namespace, state: "RunState", scores: "Scores") -> dict[str, object]:
+    """Return what --json writes of a measurement."""
+    return {
+        "rank1": scores.rank1,
+        "rank5": scores.rank5,
+        "images": scores.images,
+        "split": args.split,
+        "flip": args.flip,
+        "model": str(args.model),
+        "epoch": state.epoch,
+        "loss": scores.loss,
+    }
+
+
+def facts(args: argparse.Namespace, state: "RunState") -> dict[str, str]:
+    """Return what heads the report: what was measured, and how."""
+    return {
+        "model": args.model.name,
+        "trained": f"recipe {state.recipe_name}, {state.epoch} epochs, seed {state.seed}",
+        "classes": f"{len(state.class_ids)}",
+        "predictions": "averaged with those for mirrored images" if args.flip else "one an image",
+    }
+
+
+def name_images(args: argparse.Namespace, state: "RunState") -> None:
+    """Print the five most probable classes of each of a person's own images."""
+    import_keras()
+    from pipeline.checkpoint import load_model
+    from pipeline.files import write_json
+    from pipeline.photographs import find_photographs, name_photographs
+
+    paths = find_photographs(args.images)
+    named = name_photographs(
+        load_model(args.model),
+        paths,
+        state.class_ids,
+        state.class_names,
+        image_size=state.image_size,
+        batch_size=args.batch_size,
+        flip=args.flip,
+    )
+    record = []
+    for path, guesses in named:
+        print(path)
+        for guess in guesses:
+            print(f"  {guess.probability:6.1%}  {guess.class_id}  {guess.words}")
+        record.append({"image": str(path), "guesses": [asdict(guess) for guess in guesses]})
+    if args.json:
+        write_json(args.json, record)
+        print(f"wrote {args.json}")
+    print(f"next: python model_eval.py -m {quote(str(args.model))} --report {config.REPORT}")
+
+
+def answer_challenge(args: argparse.Namespace, state: "RunState") -> None:
+    """Write the challenge's file: a class for each of the unlabelled test images."""
+    from pipeline.image_source import open_source
+    from pipeline.tiny_imagenet import find_data_set
+
+    source = open_source(args.dataset or find_data_set(config.DATASET))
+    import_keras()
+    from pipeline.checkpoint import load_model
+    from pipeline.submission import write_submission
+
+    write_submission(
+        args.submission,
+        load_model(args.model),
+        source,
+        state.class_ids,
+        count=config.CHALLENGE_IMAGES,
+        stored_size=config.IMAGE_SIZE,
+        image_size=state.image_size,
+        batch_size=args.batch_size,
+        flip=args.flip,
+    )
+    print(f"wrote {args.submission}: a class for each of {config.CHALLENGE_IMAGES:,} test images")
+    print("next: hand it in at the challenge, or name images of your own with --images")
 
 
 def warn_of_seen_images(state: "RunState", dataset: "HDF5Dataset") -> None:

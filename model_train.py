@@ -5,7 +5,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from shlex import join, quote
@@ -59,6 +59,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="what build_dataset.py wrote (default: where it writes by default)")  # fmt: skip
     add("--keep", type=positive_integer, metavar="N",
         help="leave only the newest N checkpoints and the best one (default: all)")  # fmt: skip
+    add("--tensorboard", action="store_true", help="keep the curves for TensorBoard too")
     add("--seed", type=seed_number, metavar="N",
         help=f"fixes every random choice (default: {config.SEED})")  # fmt: skip
     many = parser.add_argument_group(
@@ -227,13 +228,14 @@ def train_run(
     from pipeline.progress_report import ProgressReport
     from pipeline.run_log import RunLog
     from pipeline.training import build_model, go_on_from, train, training_batches
-    from pipeline.training_monitor import TrainingMonitor
+    from pipeline.training_monitor import Monitor, TrainingMonitor
 
     spread = Spread(team, state.batch_size)
     backend, devices = keras.backend.backend(), spread.devices
     with (
         training_batches(train_set, state, spread.share) as batches,
         HDF5Generator(val_set, state.batch_size) as val,
+        ExitStack() as opened,
     ):
         with spread.over_devices():
             model = build_model(state, len(batches))
@@ -250,13 +252,19 @@ def train_run(
         )
         if backend == "tensorflow" and len(devices) > 1:
             print("note: TensorFlow trains on the first of them; KERAS_BACKEND=jax on all")
-        monitor, log = TrainingMonitor(args.output), RunLog(args.output)
+        monitors: list[Monitor] = [TrainingMonitor(args.output)]
+        if args.tensorboard:
+            from pipeline.tensorboard import TensorBoardCurves
+
+            monitors.append(opened.enter_context(TensorBoardCurves(args.output)))
+        log = RunLog(args.output)
         if start:
             if state.backend != backend:
                 print(f"note: begun on {state.backend}; on {backend} the numbers will differ")
             start, *aside = begin_branch(start, replace(state, backend=backend), args.output)
             state = read_state(start)
-            monitor.update(state)
+            for monitor in monitors:
+                monitor.update(state)
             for path in aside:
                 print(f"kept an earlier checkpoint as {path}")
             print(f"going on after epoch {state.epoch} from {start}", flush=True)
@@ -264,18 +272,25 @@ def train_run(
         log.write("start", epoch=state.epoch, epochs=state.epochs, backend=backend,
                   devices=devices, learning_rate=state.learning_rate)  # fmt: skip
         on_cpu = all(device.startswith("cpu") for device in devices)
-        report = ProgressReport(len(train_set), hint_for_cpu(state) if on_cpu else "")
+        report = ProgressReport(
+            len(train_set),
+            hint_for_cpu(state) if on_cpu else "",
+            lambda state: advice_on_rate(args, state),
+        )
         checkpoint = EpochCheckpoint(args.output, args.keep)
-        state = train(model, state, batches, val, checkpoint, monitor, log, report, spread)
+        state = train(model, state, batches, val, checkpoint, monitors, log, report, spread)
 
     best = state.best_epoch
-    print(f"best epoch by val: {best}, rank-1 {state.history['val_accuracy'][best - 1]:.2%}")
+    # An early best epoch may lie in the folder that the run was begun in.
+    file, *_ = [*args.output.glob(f"epoch-{best:03d}-*"), latest_checkpoint(args.output)]
+    rank1 = state.history["val_accuracy"][best - 1]
+    print(f"best epoch by val: {best}, rank-1 {rank1:.2%}, in {file}")
     print(
         f"wrote checkpoints, metric_values.json, training_plot.jpg and run.jsonl to {args.output}"
     )
-    # An early best epoch may lie in the folder that the run was begun in.
-    files = [*args.output.glob(f"epoch-{best:03d}-*"), latest_checkpoint(args.output)]
-    print(f"next: python model_eval.py -m {quote(str(files[0]))}{hdf5_flag(args)}")
+    if args.tensorboard:
+        print(f"curves for TensorBoard: tensorboard --logdir {quote(str(args.output))}")
+    print(f"next: python model_eval.py -m {quote(str(file))}{hdf5_flag(args)}")
 
 
 def hint_for_cpu(state: "RunState") -> str:
@@ -289,20 +304,44 @@ def resume_command(args: argparse.Namespace, before: "RunState | None") -> str:
     """Return the command that goes on; ``before`` is what the folder held when this one began."""
     from pipeline.checkpoint import latest_state
 
-    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
-    backend = "" if backend == "tensorflow" else f"KERAS_BACKEND={backend} "
     last = latest_state(args.output)
     if last is None or last == before:
-        return backend + join(["python", *sys.argv])
-    output = quote(str(args.output))
+        return backend_setting() + join(["python", *sys.argv])
+    return backend_setting() + go_on_command(args, args.output)
+
+
+def go_on_command(args: argparse.Namespace, start: Path, *settings: str) -> str:
+    """Return the command that goes on from ``start`` with ``settings`` and this one's flags."""
+    where = f"-m {quote(str(start))} {' '.join(settings)}".strip()
     keep = f" --keep {args.keep}" if args.keep else ""
+    curves = " --tensorboard" if args.tensorboard else ""
     team = (
         f" --processes {args.processes} --process-id {args.process_id} "
         f"--coordinator {quote(args.coordinator)}"
         if args.processes
         else ""
     )
-    return f"{backend}python model_train.py -m {output} -o {output}{hdf5_flag(args)}{keep}{team}"
+    output = quote(str(args.output))
+    return f"python model_train.py {where} -o {output}{hdf5_flag(args)}{keep}{curves}{team}"
+
+
+def backend_setting() -> str:
+    """Return how a command chooses the backend of this one; "" where it is the usual one."""
+    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    return "" if backend == "tensorflow" else f"KERAS_BACKEND={backend} "
+
+
+def advice_on_rate(args: argparse.Namespace, state: "RunState") -> str:
+    """Return how to lower the rate by hand, where the val loss has stalled; "" where not."""
+    stalled = state.stalled_epochs
+    if stalled == 0 or stalled % config.PATIENCE or state.epoch == state.epochs:
+        return ""
+    start = next(args.output.glob(f"epoch-{state.epoch:03d}-*"))
+    rate = f"-l {state.history['learning_rate'][-1] / 10:.3g}"
+    return (
+        f"val loss has not improved for {stalled} epochs; to lower the rate, stop with Ctrl-C and "
+        f"run: {backend_setting()}{go_on_command(args, start, f'-e {state.epoch}', rate)}"
+    )
 
 
 def hdf5_flag(args: argparse.Namespace) -> str:

@@ -13,6 +13,7 @@ SAMPLE = Path("digits")
 OUTPUT = Path("outs")
 RELEASED_MODEL = OUTPUT / "googlenet-tiny-imagenet.keras"
 DIAGRAM = OUTPUT / "googlenet.png"
+REPORT = OUTPUT / "report"
 
 # The official archive
 
@@ -26,9 +27,14 @@ IMAGE_SIZE = 64
 CLASSES = 200
 TEST_IMAGES_PER_CLASS = 30
 """The official test images bear no labels: these many train images a class take their place."""
+CHALLENGE_IMAGES = 10_000
+"""The unlabelled test images, each of which the challenge wants a class for."""
 SEED = 42
 
 EVALUATION_BATCH_SIZE = 100
+
+PATIENCE = 5
+"""After so many epochs that did not lower the val loss, training suggests to lower the rate."""
 
 # How networks are trained
 

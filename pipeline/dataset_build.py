@@ -17,6 +17,7 @@ from pipeline.tiny_imagenet import LabelledImage, draw_test_split, read_labelled
 
 MEANS = "tiny_imagenet_mean.json"
 OUTPUTS = ("train.hdf5", "val.hdf5", "test.hdf5", MEANS)
+ADVICE = "fetch the data set again, or leave such images out with --skip-corrupt"
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,11 @@ def build_data_set(
     )
 
 
+def is_built(folder: Path) -> bool:
+    """Tell whether ``folder`` holds all files of a build."""
+    return all((folder / name).is_file() for name in OUTPUTS)
+
+
 def read_means(folder: Path) -> tuple[float, float, float]:
     """Return the R, G and B means of the train split built in ``folder``, 0 to 255.
 
@@ -128,7 +134,7 @@ def _write_split(
     """Decode the images into the file; return the mean of each channel, 0 to 255."""
     sums = np.zeros(3)
     with writer, progress_bar(split, len(images)) as bar:
-        for chunk in decode_in_order(source, images, image_size):
+        for chunk in decode_in_order(source, images, image_size, ADVICE):
             writer.append(chunk.images, chunk.labels, chunk.sources)
             sums += chunk.channel_sums
             bar.increment(len(chunk.labels))

@@ -37,15 +37,18 @@ class DecodedChunk:
 
 
 def decode_in_order(
-    source: ImageSource, images: Sequence[LabelledImage], size: int
+    source: ImageSource,
+    images: Sequence[LabelledImage],
+    size: int,
+    advice: str = "fetch the data set again",
 ) -> Iterator[DecodedChunk]:
     """Read, decode and resize ``images`` to (size, size, 3), in chunks, in their order.
 
     Raises:
-        UserError: An image cannot be decoded; names it.
+        UserError: An image cannot be decoded; names it and gives ``advice``.
     """
     chunks = [images[start : start + CHUNK] for start in range(0, len(images), CHUNK)]
-    return _map_in_order(lambda chunk: _decode_chunk(source, chunk, size), chunks)
+    return _map_in_order(lambda chunk: _decode_chunk(source, chunk, size, advice), chunks)
 
 
 def find_undecodable(
@@ -65,7 +68,9 @@ def find_undecodable(
             yield image, why
 
 
-def _decode_chunk(source: ImageSource, chunk: Sequence[LabelledImage], size: int) -> DecodedChunk:
+def _decode_chunk(
+    source: ImageSource, chunk: Sequence[LabelledImage], size: int, advice: str
+) -> DecodedChunk:
     pixels = np.empty((len(chunk), size, size, 3), np.uint8)
     sources = bytearray()
     for row, image in enumerate(chunk):
@@ -73,10 +78,7 @@ def _decode_chunk(source: ImageSource, chunk: Sequence[LabelledImage], size: int
         try:
             pixels[row] = resize_image(decode_image(data), size)
         except ValueError as error:
-            raise UserError(
-                f"cannot decode {image.name}: {error}; "
-                "fetch the data set again, or leave such images out with --skip-corrupt"
-            ) from error
+            raise UserError(f"cannot decode {image.name}: {error}; {advice}") from error
         sources += f"{image.name} {image.label} {len(data)} {zlib.crc32(data)}\n".encode()
     return DecodedChunk(
         images=pixels,

@@ -12,7 +12,7 @@ from pipeline.errors import UserError
 
 FONT = "Helvetica"
 GRAPH_STYLE = {"fontname": FONT, "fontsize": 16, "labelloc": "t", "nodesep": 0.15, "ranksep": 0.2,
-               "dpi": 110, "bgcolor": "white"}  # fmt: skip
+               "bgcolor": "white"}  # fmt: skip
 NODE_STYLE = {"fontname": FONT, "fontsize": 11, "shape": "box", "style": "filled,rounded",
               "color": "#555555", "margin": "0.16,0.05"}  # fmt: skip
 FRAME_STYLE = {"fontname": FONT, "labeljust": "l", "style": "rounded", "color": "#999999",
@@ -128,7 +128,8 @@ def _add_frame(graph: pydot.Dot, block: PlacedLayer, feeds: list[str]) -> str:
 
 def _node(name: str, placed: PlacedLayer) -> pydot.Node:
     layer = placed.layer
-    shape = " x ".join(str(side) for side in placed.output_shape[1:])
+    _, *sides = placed.output_shape
+    shape = " x ".join(map(str, sides)) if len(sides) > 1 else f"{sides[0]} values"
     parameters = f", {layer.count_params():,} parameters" if layer.count_params() else ""
     label = f"{layer.name}{_detail(layer)}\\n{shape}{parameters}"
     return pydot.Node(name, label=label, fillcolor=COLOURS[_kind(layer)])

@@ -1,5 +1,6 @@
 """Rank-1 and rank-5 over every image, the last partial batch too."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import keras
@@ -8,6 +9,8 @@ import numpy as np
 from pipeline.hdf5_generator import HDF5Generator
 from pipeline.progress import progress_bar, remove_bar
 
+Predicted = tuple[np.ndarray, np.ndarray]
+"""Probabilities, float32 (n, classes), and labels, int64 (n,)."""
 RANK = 5
 SMALLEST_PROBABILITY = 1e-7
 """What Keras's cross-entropy takes a probability of zero for."""
@@ -47,20 +50,26 @@ def predict(
     return probabilities
 
 
-def evaluate(model: keras.Model, data: HDF5Generator, flip: bool = False) -> Scores:
-    """Score ``model`` on all images of ``data``."""
-    losses, ranks = [], []
+def predict_batches(
+    model: keras.Model, data: HDF5Generator, flip: bool = False
+) -> Iterator[Predicted]:
+    """Yield, batch by batch, each image's probabilities and its label; see ``Predicted``."""
     bar = progress_bar(data.dataset.split, len(data))
     try:
         for step in range(len(data)):
             images, labels = data[step]
-            probabilities = predict(model, images, data.batch_size, flip)
-            truth = labels.argmax(axis=1)
-            losses.append(cross_entropies(probabilities, truth))
-            ranks.append(rank_of_truth(probabilities, truth))
+            yield predict(model, images, data.batch_size, flip), labels.argmax(axis=1)
             bar.increment()
     finally:
         remove_bar(bar)
+
+
+def score(batches: Iterable[Predicted]) -> Scores:
+    """Score predictions against the truth."""
+    losses, ranks = [], []
+    for probabilities, truth in batches:
+        losses.append(cross_entropies(probabilities, truth))
+        ranks.append(rank_of_truth(probabilities, truth))
     rank = np.concatenate(ranks)
     return Scores(
         loss=float(np.concatenate(losses).mean()),
@@ -70,10 +79,20 @@ def evaluate(model: keras.Model, data: HDF5Generator, flip: bool = False) -> Sco
     )
 
 
+def evaluate(model: keras.Model, data: HDF5Generator, flip: bool = False) -> Scores:
+    """Score ``model`` on all images of ``data``."""
+    return score(predict_batches(model, data, flip))
+
+
 def cross_entropies(probabilities: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Return -log of each image's probability of its true class, float64 (n,)."""
     of_truth = probabilities[np.arange(len(truth)), truth].astype(np.float64)
     return -np.log(np.maximum(of_truth, SMALLEST_PROBABILITY))
+
+
+def best_labels(probabilities: np.ndarray) -> np.ndarray:
+    """Return each image's five most probable labels, the best first, int64 (n, 5 or fewer)."""
+    return np.argsort(-probabilities, axis=1, kind="stable")[:, :RANK]
 
 
 def rank_of_truth(probabilities: np.ndarray, truth: np.ndarray) -> np.ndarray:

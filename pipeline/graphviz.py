@@ -14,6 +14,8 @@ from pipeline.files import written_whole
 FORMATS = ("png", "svg", "pdf", "jpg", "dot")
 PROGRAMS = {"dot": ("png", "svg", "pdf", "jpg"), "graphviz-pure": ("png", "svg", "jpg")}
 """What draws which format, the best first."""
+PIXEL_FORMATS, DPI = ("png", "jpg"), 110
+"""Graphviz cuts off an SVG that is drawn at another resolution than its own."""
 
 
 def picture_format(path: Path) -> str:
@@ -36,9 +38,10 @@ def draw_graph(graph: pydot.Dot, path: Path) -> None:
             file beside ``path``.
     """
     form = picture_format(path)
+    settings = [f"-T{form}", *([f"-Gdpi={DPI}"] if form in PIXEL_FORMATS else [])]
     for program in _programs(form):
         picture = subprocess.run(
-            [program, f"-T{form}"], input=graph.to_string().encode(), capture_output=True
+            [program, *settings], input=graph.to_string().encode(), capture_output=True
         )
         if picture.returncode == 0:  # a Graphviz without some plug-in draws fewer formats
             with written_whole(path) as unfinished:

@@ -88,6 +88,11 @@ class HDF5Generator(keras.utils.PyDataset):
             random_stream(self._seed, "shuffle", epoch).shuffle(order)
         self._epoch = _Epoch(epoch, image_size, order)
 
+    @property
+    def order(self) -> np.ndarray:
+        """The row of the data set that each image of the epoch's batches shows, int64 (n,)."""
+        return self._epoch.order
+
     def __len__(self) -> int:
         return -(-len(self.dataset) // self.batch_size)
 

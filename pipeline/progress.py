@@ -3,10 +3,17 @@
 import sys
 
 import progressbar
+from progressbar.widgets import WidgetBase
 
 
-def progress_bar(label: str, total: int) -> progressbar.ProgressBar:
-    """Return a bar on stderr with the share done and the time left; silent if no terminal."""
+def progress_bar(label: str, total: int, tail: WidgetBase | None = None) -> progressbar.ProgressBar:
+    """Return a bar on stderr with the share done and its time left; silent if no terminal.
+
+    Args:
+        label: What is being done.
+        total: The value at the end.
+        tail: Shown instead of the time left.
+    """
     if not sys.stderr.isatty():
         return progressbar.NullBar(max_value=total)
     widgets = [
@@ -15,7 +22,7 @@ def progress_bar(label: str, total: int) -> progressbar.ProgressBar:
         " ",
         progressbar.Bar(),
         " ",
-        progressbar.ETA(),
+        tail or progressbar.ETA(),
     ]
     return progressbar.ProgressBar(max_value=total, widgets=widgets, fd=sys.stderr)
 

@@ -1,8 +1,10 @@
-"""Tell a person how fast the training goes and how long the whole run will take."""
+"""Tell a person how fast the training goes, how long the run will take, and when it stalls."""
 
 import time
+from collections.abc import Callable
 
 import keras
+import progressbar
 
 from pipeline.progress import clear_line, progress_bar, remove_bar
 from pipeline.run_state import RunState
@@ -15,22 +17,30 @@ LONG_ON_CPU_S = 6 * 3600
 class ProgressReport(keras.callbacks.Callback):
     """A bar for the epoch and, after the first steps of a session, one line with the estimate.
 
+    The bar shows the images a second and the time left for the whole run.
+
     Args:
         images: In an epoch.
         hint: Printed below an estimate of more than six hours; "" for none.
+        advise: Gives what to say after an epoch, "" for nothing.
     """
 
-    def __init__(self, images: int, hint: str = "") -> None:
+    def __init__(
+        self, images: int, hint: str = "", advise: Callable[[RunState], str] | None = None
+    ) -> None:
         super().__init__()
         self._images = images
         self._hint = hint
+        self._advise = advise
         self._estimated = False
+        self._pace = progressbar.FormatCustomText("%(text)s", {"text": ""})
         self.images_per_second = 0.0
 
     def begin_epoch(self, state: RunState, steps: int) -> None:
         """Say which epoch comes: the one after ``state.epoch``."""
         self._state, self._steps = state, steps
-        self._bar = progress_bar(f"epoch {state.epoch + 1}/{state.epochs}", steps)
+        self._pace.update_mapping(text="")
+        self._bar = progress_bar(f"epoch {state.epoch + 1}/{state.epochs}", steps, self._pace)
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Start the clock."""
@@ -39,14 +49,16 @@ class ProgressReport(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Move the bar; after the first steps of a session, print the estimate."""
-        self._bar.update(batch + 1)
-        if self._estimated:
-            return
-        if batch + 1 == WARM_UP_STEPS:
+        done = batch + 1
+        if done == WARM_UP_STEPS:
             self._warm = time.perf_counter()
-        if batch + 1 == min(WARM_UP_STEPS + MEASURED_STEPS, self._steps) > WARM_UP_STEPS:
-            per_step = (time.perf_counter() - self._warm) / (batch + 1 - WARM_UP_STEPS)
-            self._print_estimate(per_step)
+        if done > WARM_UP_STEPS:
+            per_step = (time.perf_counter() - self._warm) / (done - WARM_UP_STEPS)
+            self._show_pace(per_step, done)
+            enough = done == min(WARM_UP_STEPS + MEASURED_STEPS, self._steps)
+            if enough and not self._estimated:
+                self._print_estimate(per_step)
+        self._bar.update(done)
 
     def on_train_end(self, logs: dict | None = None) -> None:
         """Stop the clock."""
@@ -56,6 +68,12 @@ class ProgressReport(keras.callbacks.Callback):
         """Take the bar away, also after an interruption."""
         remove_bar(self._bar)
 
+    def advise(self, state: RunState) -> None:
+        """Print what there is to say after an epoch, if anything."""
+        advice = self._advise(state) if self._advise else ""
+        if advice:
+            print(advice, flush=True)
+
     def time_left(self, epoch_seconds: float, epoch: int) -> float:
         """Return the seconds that the epochs after ``epoch`` will take, if it took so many.
 
@@ -64,6 +82,13 @@ class ProgressReport(keras.callbacks.Callback):
         recipe, epochs = self._state.recipe, range(epoch + 1, self._state.epochs + 1)
         pixels = sum(recipe.image_size(later) ** 2 for later in epochs)
         return epoch_seconds * pixels / recipe.image_size(epoch) ** 2
+
+    def _show_pace(self, seconds_per_step: float, done: int) -> None:
+        epoch_seconds = seconds_per_step * self._steps
+        left = seconds_per_step * (self._steps - done)
+        left += self.time_left(epoch_seconds, self._state.epoch + 1)
+        pace = f"{self._images / epoch_seconds:,.0f} images/s, {duration(left)} left of the run"
+        self._pace.update_mapping(text=pace)
 
     def _print_estimate(self, seconds_per_step: float) -> None:
         self._estimated = True

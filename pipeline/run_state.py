@@ -58,6 +58,16 @@ class RunState:
         accuracies = list(self.history["val_accuracy"])
         return accuracies.index(max(accuracies)) + 1
 
+    @property
+    def stalled_epochs(self) -> int:
+        """How many of the last epochs, all at one rate, did not lower the val loss."""
+        losses, rates = list(self.history["val_loss"]), list(self.history["learning_rate"])
+        since_lowest = len(losses) - 1 - losses.index(min(losses))
+        at_this_rate = 0
+        while at_this_rate < len(rates) and rates[-1 - at_this_rate] == rates[-1]:
+            at_this_rate += 1
+        return min(since_lowest, at_this_rate)
+
     def goes_on_from(self, earlier: "RunState") -> bool:
         """Tell whether ``earlier`` lies on the way to this state."""
         return all(

@@ -54,7 +54,7 @@ def read_labelled_images(source: ImageSource) -> LabelledImages:
     Raises:
         UserError: It is not laid out as Tiny ImageNet is; says where.
     """
-    class_ids = _read_class_ids(source)
+    class_ids = read_class_ids(source)
     labels = {class_id: label for label, class_id in enumerate(class_ids)}
     return LabelledImages(
         class_ids=class_ids,
@@ -62,6 +62,34 @@ def read_labelled_images(source: ImageSource) -> LabelledImages:
         train=_list_train_images(source, labels),
         val=_list_val_images(source, labels),
     )
+
+
+def read_class_ids(source: ImageSource) -> tuple[str, ...]:
+    """Return the class ids of wnids.txt, sorted: in label order.
+
+    Raises:
+        UserError: ``source`` is not laid out as Tiny ImageNet is.
+    """
+    missing = [n for n in ("wnids.txt", "words.txt", ANNOTATIONS) if not source.exists(n)]
+    if missing:
+        raise UserError(
+            f"this is not Tiny ImageNet: {', '.join(missing)} not found; "
+            "name the folder or the zip that holds wnids.txt, train/ and val/"
+        )
+    class_ids = _read_text(source, "wnids.txt").split()
+    if not class_ids:
+        raise UserError("wnids.txt names no class; fetch the data set again")
+    if len(set(class_ids)) != len(class_ids):
+        raise UserError("wnids.txt names a class twice; fetch the data set again")
+    for class_id in class_ids:
+        if not class_id.isalnum():
+            raise UserError(f"wnids.txt names {class_id!r}, which is no class id such as n01443537")
+    return tuple(sorted(class_ids))
+
+
+def short_name(words: str) -> str:
+    """Return the first of a class's names."""
+    return words.partition(",")[0]
 
 
 def draw_test_split(
@@ -89,24 +117,6 @@ def draw_test_split(
         for index, image in enumerate(group):
             (taken if index in chosen else rest).append(image)
     return rest, taken
-
-
-def _read_class_ids(source: ImageSource) -> tuple[str, ...]:
-    missing = [n for n in ("wnids.txt", "words.txt", ANNOTATIONS) if not source.exists(n)]
-    if missing:
-        raise UserError(
-            f"this is not Tiny ImageNet: {', '.join(missing)} not found; "
-            "name the folder or the zip that holds wnids.txt, train/ and val/"
-        )
-    class_ids = _read_text(source, "wnids.txt").split()
-    if not class_ids:
-        raise UserError("wnids.txt names no class; fetch the data set again")
-    if len(set(class_ids)) != len(class_ids):
-        raise UserError("wnids.txt names a class twice; fetch the data set again")
-    for class_id in class_ids:
-        if not class_id.isalnum():
-            raise UserError(f"wnids.txt names {class_id!r}, which is no class id such as n01443537")
-    return tuple(sorted(class_ids))
 
 
 def _read_class_names(source: ImageSource, class_ids: Sequence[str]) -> tuple[str, ...]:

@@ -32,7 +32,7 @@ from pipeline.randomness import random_stream
 from pipeline.recipe import Recipe
 from pipeline.run_log import RunLog
 from pipeline.run_state import RunState
-from pipeline.training_monitor import TrainingMonitor
+from pipeline.training_monitor import Monitor
 
 
 def build_network(
@@ -111,7 +111,7 @@ def train(
     batches: HDF5Generator,
     val: HDF5Generator,
     checkpoint: EpochCheckpoint,
-    monitor: TrainingMonitor,
+    monitors: Sequence[Monitor],
     log: RunLog,
     report: ProgressReport,
     spread: Spread,
@@ -146,11 +146,13 @@ def train(
                 }
             )
             path = checkpoint.save(on_one, state)
-        monitor.update(state)
+        for monitor in monitors:
+            monitor.update(state)
         rate = report.images_per_second
         waiting = batches.seconds_waited * rate / len(batches.dataset)
         log.write("epoch", epoch=epoch, images_per_second=round(rate, 1), waiting=round(waiting, 5))
         _print_epoch(state, report, len(batches.dataset), path.name)
+        report.advise(state)
     return state
 
 

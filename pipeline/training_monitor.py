@@ -1,19 +1,27 @@
 """The training curves: ``metric_values.json`` and ``training_plot.jpg``, renewed each epoch."""
 
 from pathlib import Path
+from typing import Protocol
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from pipeline.figure_style import BLUE, GREY, ORANGE, YELLOW, add_grid, new_figure, save_figure
 from pipeline.files import write_json, written_whole
 from pipeline.run_state import History, RunState
 
 NUMBERS, PLOT = "metric_values.json", "training_plot.jpg"
-TRAINING, VALIDATION, VALIDATION_5 = "#0072B2", "#D55E00", "#E69F00"
-"""From Okabe and Ito's palette, which the colour-blind can tell apart."""
+TRAINING, VALIDATION, VALIDATION_5 = BLUE, ORANGE, YELLOW
 DROP = 0.5
 """A rate at or below this share of the last epoch's is marked."""
+
+
+class Monitor(Protocol):
+    """What keeps up with a run."""
+
+    def update(self, state: RunState) -> None:
+        """Take note of a finished epoch."""
 
 
 class TrainingMonitor:
@@ -27,17 +35,16 @@ class TrainingMonitor:
         history = state.history
         title = (
             f"GoogLeNet, recipe {state.recipe_name}: "
-            f"best validation rank-1 {max(history['val_accuracy']):.1%}"
+            f"best validation rank-1 {max(history['val_accuracy']):.1%}, epoch {state.best_epoch}"
         )
         write_json(self._folder / NUMBERS, history)
         with written_whole(self._folder / PLOT) as path:
-            plot_history(history, title).savefig(path, dpi=120)
+            save_figure(plot_history(history, title), path)
 
 
 def plot_history(history: History, title: str) -> Figure:
     """Draw loss and accuracy over the epochs, in two panels."""
-    figure = Figure(figsize=(11, 4.6), layout="constrained")
-    figure.suptitle(title)
+    figure = new_figure(title, 11, 4.6)
     loss, accuracy = figure.subplots(1, 2)
     epochs = range(1, len(history["loss"]) + 1)
     loss.plot(epochs, history["loss"], "o-", color=TRAINING, label="training")
@@ -50,6 +57,15 @@ def plot_history(history: History, title: str) -> Figure:
     accuracy.plot(
         epochs, history["val_top5_accuracy"], "^-", color=VALIDATION_5, label="validation, rank-5"
     )
+    best = max(history["val_accuracy"])
+    accuracy.plot(
+        list(history["val_accuracy"]).index(best) + 1,
+        best,
+        "o",
+        fillstyle="none",
+        color=GREY,
+        label=f"best so far, {best:.1%}",
+    )
     accuracy.set(title="Accuracy", ylabel="images recognised", ylim=(0, 1))
     accuracy.yaxis.set_major_formatter(PercentFormatter(1))
     for axes in (loss, accuracy):
@@ -59,16 +75,16 @@ def plot_history(history: History, title: str) -> Figure:
 
 def _finish(axes: Axes, rates: list[float]) -> None:
     for line in axes.lines:
-        line.set(markersize=3, linewidth=1.4)
+        line.set(markersize=10 if line.get_fillstyle() == "none" else 3, linewidth=1.4)
     axes.set_xlabel("epoch")
     axes.set_xlim(0.5, max(len(rates), 2) + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(alpha=0.3)
+    add_grid(axes)
     for epoch in range(1, len(rates)):
         before, after = rates[epoch - 1], rates[epoch]
         held = epoch == 1 or rates[epoch - 2] == before  # a cosine falls all the time
         if held and after <= DROP * before:
-            axes.axvline(epoch + 0.5, color="0.4", linestyle=":", linewidth=1)
+            axes.axvline(epoch + 0.5, color=GREY, linestyle=":", linewidth=1)
             axes.annotate(f" rate {after:.0e}", (epoch + 0.5, 0.98), rotation=90, fontsize=7,
                           xycoords=("data", "axes fraction"), va="top", color="0.3")  # fmt: skip
     axes.legend(fontsize=8)

@@ -39,10 +39,12 @@ def test_jpeg_by_either_suffix(tmp_path: Path) -> None:
 
 def test_svg_names_every_block_with_its_shape(model: Path, tmp_path: Path, run: Run) -> None:
     run("view_model.py", "-m", model, "-o", tmp_path / "net.svg")
-    text = " ".join(re.findall(r"<text[^>]*>([^<]*)</text>", (tmp_path / "net.svg").read_text()))
+    drawing = (tmp_path / "net.svg").read_text()
+    assert "scale(1 1)" in drawing  # at another scale its edges are cut off
+    text = " ".join(re.findall(r"<text[^>]*>([^<]*)</text>", drawing))
     for name in ("stem", "3a", "3b", "4a", "4b", "4c", "4d", "4e", "5a", "5b", "classifier"):
         assert name in text
-    for shape in ("64 x 64 x 3", "16 x 16 x 19", "2 x 2 x 102"):
+    for shape in ("64 x 64 x 3", "16 x 16 x 19", "2 x 2 x 102", "102 values"):
         assert shape in text
     assert f"{keras.saving.load_model(model).count_params():,} parameters" in text
 

@@ -1,0 +1,44 @@
+"""One style for every figure: the same colours, grid, resolution and kind of title."""
+
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.backend_bases import FigureCanvasBase
+from matplotlib.figure import Figure
+
+from pipeline.errors import UserError
+
+BLUE, ORANGE, YELLOW, GREY = "#0072B2", "#D55E00", "#E69F00", "0.4"
+"""From Okabe and Ito's palette, which the colour-blind can tell apart."""
+SHADES = "Blues"
+"""Of a share: from white, none, to dark blue, all; it reads the same without colours."""
+DPI = 120
+
+
+def new_figure(title: str, width: float, height: float) -> Figure:
+    """Return an empty figure of ``width`` by ``height`` inches under a title."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.suptitle(title)
+    return figure
+
+
+def add_grid(axes: Axes) -> None:
+    """Draw the grid behind the curves of ``axes``."""
+    axes.grid(alpha=0.3)
+    axes.set_axisbelow(True)
+
+
+def check_figure_format(path: Path) -> None:
+    """Check that a figure can be written to ``path``.
+
+    Raises:
+        UserError: Its suffix names no format.
+    """
+    known = FigureCanvasBase.get_supported_filetypes()
+    if path.suffix.lower().removeprefix(".") not in known:
+        raise UserError(f"cannot draw {path}; its name must end in .png, .jpg, .pdf or .svg")
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write ``figure`` to ``path``, in the format of its suffix."""
+    figure.savefig(path, dpi=DPI)

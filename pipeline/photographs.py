@@ -1,0 +1,112 @@
+"""Say what a person's own photographs show, whatever their size and format."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import keras
+import numpy as np
+
+from pipeline.errors import UserError
+from pipeline.evaluation import best_labels, predict
+from pipeline.images import JPEG_END, JPEG_START, decode_image, resize_image
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A class that an image may show."""
+
+    class_id: str
+    words: str
+    probability: float
+
+
+def name_photographs(
+    model: keras.Model,
+    paths: Sequence[Path],
+    class_ids: Sequence[str],
+    class_names: Sequence[str],
+    *,
+    image_size: int,
+    batch_size: int,
+    flip: bool = False,
+) -> Iterator[tuple[Path, list[Guess]]]:
+    """Yield each photograph's path and its five most probable classes, the best first.
+
+    Args:
+        model: Takes images, gives probabilities.
+        paths: See ``find_photographs``.
+        class_ids: The model's, in label order.
+        class_names: Their words.
+        image_size: Pixels a side that the model was trained on.
+        batch_size: Images a call.
+        flip: Average with the predictions for the mirrored images.
+
+    Raises:
+        UserError: One cannot be read or decoded.
+    """
+    batch_size = min(batch_size, len(paths))
+    for start in range(0, len(paths), batch_size):
+        batch = paths[start : start + batch_size]
+        images = np.stack([read_photograph(path, image_size) for path in batch])
+        probabilities = predict(model, images, batch_size, flip)
+        for path, best, row in zip(batch, best_labels(probabilities), probabilities, strict=True):
+            yield (
+                path,
+                [Guess(class_ids[label], class_names[label], float(row[label])) for label in best],
+            )
+
+
+def find_photographs(paths: Iterable[Path]) -> list[Path]:
+    """Return the files named, and of each folder named the images directly in it, sorted.
+
+    Raises:
+        UserError: One is not there, or a folder holds no image.
+    """
+    found = []
+    for path in paths:
+        if not path.exists():
+            raise UserError(f"{path} does not exist; name image files, or folders of them")
+        if path.is_dir():
+            files = (file for file in sorted(path.iterdir()) if file.is_file())
+            images = [file for file in files if cv2.haveImageReader(str(file))]
+            if not images:
+                raise UserError(f"{path} holds no image that OpenCV reads; name another folder")
+            found += images
+        else:
+            found.append(path)
+    return found
+
+
+def read_photograph(path: Path, size: int) -> np.ndarray:
+    """Return the square in the middle of a photograph, resized: uint8 RGB (size, size, 3).
+
+    It is turned upright where the camera noted how it was held.
+
+    Raises:
+        UserError: It cannot be read or decoded.
+    """
+    try:
+        image = decode_image(_without_trailer(path.read_bytes()))
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise UserError(
+            f"cannot read {path}: {why}; name another, or save it as JPEG or PNG"
+        ) from error
+    return resize_image(central_square(image), size)
+
+
+def central_square(image: np.ndarray) -> np.ndarray:
+    """Cut the longer side of (height, width, 3) to the length of the shorter, about its middle."""
+    height, width = image.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return image[top : top + side, left : left + side]
+
+
+def _without_trailer(data: bytes) -> bytes:
+    """Drop what some cameras append to a JPEG, so that its end shows that it is whole."""
+    if data.startswith(JPEG_START) and JPEG_END in data:
+        return data[: data.rindex(JPEG_END) + len(JPEG_END)]
+    return data

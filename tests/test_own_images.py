@@ -1,0 +1,233 @@
+"""model_eval.py --images and --submission: images that bear no labels."""
+
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from conftest import CLASS_IDS, TEST_IMAGES, WORDS, Run, checkpoint, random_jpeg, zip_folder
+
+from pipeline.backend import import_keras
+
+keras = import_keras()
+
+from pipeline.errors import UserError  # noqa: E402
+from pipeline.image_source import FolderSource  # noqa: E402
+from pipeline.photographs import central_square, find_photographs, read_photograph  # noqa: E402
+from pipeline.submission import write_submission  # noqa: E402
+
+CHALLENGE_IMAGES = 10_000
+UPSIDE_DOWN = bytes.fromhex(
+    "ffe1002245786966000049492a00080000000100120103000100000003000000000000000000"
+)
+"""A JPEG segment in which a camera says that it was held upside down."""
+
+
+@pytest.fixture(scope="module")
+def scene() -> np.ndarray:
+    """RGB, wider than high: a red, a green and a blue third."""
+    return np.repeat(np.eye(3, dtype=np.uint8)[None] * 200, 40, axis=1).repeat(90, axis=0)
+
+
+def save(path: Path, image: np.ndarray) -> Path:
+    assert cv2.imwrite(str(path), image[..., ::-1] if image.ndim == 3 else image)
+    return path
+
+
+def test_the_middle_square_is_taken(scene: np.ndarray, tmp_path: Path) -> None:
+    assert central_square(scene).shape == (90, 90, 3)
+    pixels = read_photograph(save(tmp_path / "scene.png", scene), 30)
+    assert pixels.shape == (30, 30, 3)
+    # 25 columns of red, 40 of green and 25 of blue become 30
+    assert pixels[15, [0, 7, 15, 22, 29]].argmax(axis=1).tolist() == [0, 0, 1, 2, 2]
+    upright = read_photograph(save(tmp_path / "tall.png", scene.transpose(1, 0, 2)), 30)
+    assert np.array_equal(upright, pixels.transpose(1, 0, 2))
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "webp", "bmp", "tif", "ppm"])
+def test_formats_show_the_same(suffix: str, scene: np.ndarray, tmp_path: Path) -> None:
+    pixels = read_photograph(save(tmp_path / f"scene.{suffix}", scene), 30)
+    expected = read_photograph(save(tmp_path / "scene.png", scene), 30)
+    assert np.abs(pixels[:, [3, 15, 26]] - expected[:, [3, 15, 26]].astype(int)).max() < 12
+
+
+def test_grey_deep_and_transparent_images(scene: np.ndarray, tmp_path: Path) -> None:
+    grey = read_photograph(save(tmp_path / "grey.png", scene[..., 1]), 30)
+    assert np.array_equal(grey[..., 0], grey[..., 2])
+    deep = read_photograph(save(tmp_path / "deep.png", scene.astype(np.uint16) * 257), 30)
+    expected = read_photograph(save(tmp_path / "scene.png", scene), 30)
+    assert np.abs(deep - expected.astype(int)).max() <= 1
+    opaque = cv2.cvtColor(scene, cv2.COLOR_RGB2BGRA)
+    assert cv2.imwrite(str(tmp_path / "alpha.png"), opaque)
+    assert np.array_equal(read_photograph(tmp_path / "alpha.png", 30), expected)
+
+
+def test_photographs_are_turned_upright(scene: np.ndarray, tmp_path: Path) -> None:
+    plain = save(tmp_path / "plain.jpg", scene).read_bytes()
+    turned = tmp_path / "turned.jpg"
+    turned.write_bytes(plain[:2] + UPSIDE_DOWN + plain[2:])
+    expected = read_photograph(tmp_path / "plain.jpg", 30)[::-1, ::-1]
+    assert np.array_equal(read_photograph(turned, 30), expected)
+
+
+def test_what_a_phone_appends_is_passed_over(scene: np.ndarray, tmp_path: Path) -> None:
+    photograph = save(tmp_path / "scene.jpg", scene)
+    expected = read_photograph(photograph, 30)
+    photograph.write_bytes(photograph.read_bytes() + b"a short film")
+    assert np.array_equal(read_photograph(photograph, 30), expected)
+
+
+def test_what_cannot_be_read_is_named(scene: np.ndarray, tmp_path: Path) -> None:
+    cut = save(tmp_path / "cut.jpg", scene)
+    cut.write_bytes(cut.read_bytes()[:-200])
+    with pytest.raises(UserError, match=r"cut\.jpg: it is cut short"):
+        read_photograph(cut, 30)
+    (tmp_path / "notes.txt").write_text("no image")
+    with pytest.raises(UserError, match=r"notes\.txt: it is not an image"):
+        read_photograph(tmp_path / "notes.txt", 30)
+    with pytest.raises(UserError, match="does not exist"):
+        find_photographs([tmp_path / "none.jpg"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="holds no image"):
+        find_photographs([tmp_path / "empty"])
+
+
+def test_photographs_are_named(trained: Path, tmp_path: Path, run: Run) -> None:
+    folder = tmp_path / "album"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("no image")
+    stream = np.random.default_rng(3)
+    for label, name in enumerate(("a.jpg", "b.jpg", "c.jpg")):
+        (folder / name).write_bytes(random_jpeg(stream, label))
+    alone = tmp_path / "alone.png"
+    save(alone, np.full((200, 300, 3), (180, 60, 60), np.uint8))
+    model = checkpoint(trained, 3)
+    done = run("model_eval.py", "-m", model, "--images", folder, alone, "--batch-size", "3",
+               "--json", tmp_path / "named.json")  # fmt: skip
+    record = json.loads((tmp_path / "named.json").read_text())
+    assert [Path(entry["image"]).name for entry in record] == [
+        "a.jpg",
+        "b.jpg",
+        "c.jpg",
+        "alone.png",
+    ]
+    network = keras.saving.load_model(model, compile=False)
+    for entry in record:
+        image = cv2.imread(entry["image"])[..., ::-1]
+        height, width, _ = image.shape
+        left = (width - height) // 2
+        image = cv2.resize(image[:, left : left + height], (32, 32), interpolation=cv2.INTER_AREA)
+        expected = np.asarray(network(image[None]))[0]
+        order = np.argsort(-expected)
+        guesses = entry["guesses"]
+        assert [guess["class_id"] for guess in guesses] == [CLASS_IDS[label] for label in order]
+        assert [guess["words"] for guess in guesses] == [WORDS[label] for label in order]
+        found = [guess["probability"] for guess in guesses]
+        assert np.allclose(found, expected[order], atol=1e-4)
+        assert f"{guesses[0]['probability']:.1%}  {guesses[0]['class_id']}" in done.stdout
+
+
+def test_flags_that_do_not_go_together(trained: Path, tmp_path: Path, run: Run) -> None:
+    for flags in (
+        ("--images", "x.jpg", "--report", "r"),
+        ("--submission", "s.txt", "--json", "j.json"),
+        ("-d", "data"),
+    ):
+        run("model_eval.py", "-m", checkpoint(trained, 3), *flags, status=2, cwd=tmp_path)
+
+
+@pytest.fixture(scope="module")
+def challenge(made_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small data set with as many test images as the challenge has."""
+    folder = tmp_path_factory.mktemp("challenge") / "tiny-imagenet-200"
+    shutil.copytree(made_data, folder)
+    stream = np.random.default_rng(4)
+    kinds = [random_jpeg(stream, number % 4) for number in range(37)]
+    for number in range(CHALLENGE_IMAGES):
+        image = folder / "test" / "images" / f"test_{number}.JPEG"
+        image.write_bytes(kinds[number % len(kinds)])
+    return folder
+
+
+def guessed_classes(model: Path, images: list[Path]) -> list[str]:
+    """Return what plain Keras and OpenCV take images for."""
+    pixels = [cv2.imread(str(image))[..., ::-1] for image in images]
+    small = [cv2.resize(image, (32, 32), interpolation=cv2.INTER_AREA) for image in pixels]
+    network = keras.saving.load_model(model, compile=False)
+    return [CLASS_IDS[label] for label in np.asarray(network(np.stack(small))).argmax(axis=1)]
+
+
+def test_submission_answers_for_every_image(
+    challenge: Path, trained: Path, tmp_path: Path, run: Run
+) -> None:
+    archive, answers = zip_folder(challenge, tmp_path / "data.zip"), tmp_path / "answers.txt"
+    model = checkpoint(trained, 3)
+    done = run("model_eval.py", "-m", model, "--submission", answers, "-d", archive, "-b", "300")
+    assert "10,000 test images" in done.stdout
+    rows = [line.split(" ") for line in answers.read_text().splitlines()]
+    names = [f"test_{number}.JPEG" for number in range(CHALLENGE_IMAGES)]
+    assert [name for name, _ in rows] == names
+    expected = guessed_classes(model, [challenge / "test" / "images" / name for name in names[:37]])
+    assert len(set(expected)) > 1
+    assert [class_id for _, class_id in rows] == (expected * 271)[:CHALLENGE_IMAGES]
+
+
+def test_submission_from_a_folder(made_data: Path, trained: Path, tmp_path: Path) -> None:
+    model = checkpoint(trained, 3)
+    write_submission(
+        tmp_path / "answers.txt",
+        keras.saving.load_model(model, compile=False),
+        FolderSource(made_data),
+        CLASS_IDS,
+        count=TEST_IMAGES,
+        stored_size=64,
+        image_size=32,
+        batch_size=2,
+    )
+    images = [made_data / "test" / "images" / f"test_{n}.JPEG" for n in range(TEST_IMAGES)]
+    lines = zip(images, guessed_classes(model, images), strict=True)
+    expected = "".join(f"{image.name} {class_id}\n" for image, class_id in lines)
+    assert (tmp_path / "answers.txt").read_text() == expected
+
+
+def test_partial_submission_is_refused(
+    made_data: Path, trained: Path, tmp_path: Path, run: Run
+) -> None:
+    answers = tmp_path / "answers.txt"
+    command = ("model_eval.py", "-m", checkpoint(trained, 3), "--submission", answers, "-d")
+    error = run(*command, made_data, status=2).stderr
+    assert "lacks 9,997" in error
+    assert "test_3.JPEG" in error
+    assert not answers.exists()
+
+
+def test_submission_with_a_foreign_or_broken_image(own_data: Path, trained: Path) -> None:
+    folder = own_data / "test" / "images"
+    model = keras.saving.load_model(checkpoint(trained, 3), compile=False)
+
+    def write(class_ids: tuple[str, ...] = CLASS_IDS) -> None:
+        write_submission(
+            own_data / "answers.txt",
+            model,
+            FolderSource(own_data),
+            class_ids,
+            count=TEST_IMAGES,
+            stored_size=64,
+            image_size=32,
+            batch_size=4,
+        )
+
+    with pytest.raises(UserError, match=r"wnids\.txt names others"):
+        write(CLASS_IDS[:3])
+    (folder / "test_0.JPEG").rename(folder / "first.JPEG")
+    with pytest.raises(UserError, match=r"lacks 1 .*test_0\.JPEG first"):
+        write()
+    (folder / "test_0.JPEG").write_bytes(b"")
+    with pytest.raises(UserError, match=r"first\.JPEG is none of"):
+        write()
+    (folder / "first.JPEG").unlink()
+    with pytest.raises(UserError, match=r"test_0\.JPEG: it is empty; fetch the data set again$"):
+        write()
+    assert not (own_data / "answers.txt").exists()

@@ -1,0 +1,98 @@
+"""build_dataset.py --preview: what the network sees, on a sheet for a person."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from conftest import CLASS_IDS, Run
+from matplotlib.figure import Figure
+
+from pipeline.backend import import_keras
+
+import_keras()
+
+from pipeline.hdf5_dataset import HDF5Dataset, open_split  # noqa: E402
+from pipeline.preview import (  # noqa: E402
+    augmented,
+    name_mixture,
+    one_image_of_each,
+    plot_preview,
+    spread,
+)
+from pipeline.recipe import Recipe  # noqa: E402
+from pipeline.run_state import RunState, new_run  # noqa: E402
+from pipeline.training import training_batches  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def train(made_hdf5: Path) -> HDF5Dataset:
+    return open_split(made_hdf5, "train")
+
+
+def run_of(train: HDF5Dataset, **values: object) -> RunState:
+    recipe = Recipe(epochs=10, batch_size=3, image_sizes=((1, 48), (7, 64)), **values)
+    return new_run("own", recipe, train, train, [0.0] * 3, seed=8)
+
+
+def test_sheet_shows_the_images_that_training_makes(train: HDF5Dataset) -> None:
+    """The fourth epoch's shuffled batches come back in the order of the rows."""
+    shown = one_image_of_each(train, [0, 1, 3])
+    assert shown.labels.tolist() == [0, 1, 3]
+    with training_batches(shown, run_of(train)) as batches:
+        images, labels = augmented(batches, 4, 64)
+        smaller, _ = augmented(batches, 5, 48)
+    assert np.array_equal(images, shown.images)
+    assert np.array_equal(labels.argmax(axis=1), shown.labels)
+    assert smaller.shape == (3, 48, 48, 3)
+    with training_batches(shown, run_of(train, shift=0.06, flip="random")) as batches:
+        moved, _ = augmented(batches, 4, 64)
+    colours = np.abs(moved.mean(axis=(1, 2)) - shown.images.mean(axis=(1, 2)))
+    assert not np.array_equal(moved, images)
+    assert colours.max() < 12
+
+
+def test_sheet_names_classes_epochs_and_sizes(train: HDF5Dataset) -> None:
+    with training_batches(one_image_of_each(train, [0, 2]), run_of(train)) as batches:
+        figure = plot_preview(batches, run_of(train))
+    titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
+    assert titles[0] == "stored\n64 pixels"
+    assert titles[1] == "epoch 1\n48 pixels"
+    assert titles[-1] == "epoch 10\n64 pixels"
+    names = [axes.get_ylabel() for axes in figure.axes if axes.get_ylabel()]
+    assert names == ["goldfish", "Egyptian\ncat"]
+
+
+def test_mixed_images_tell_their_shares(train: HDF5Dataset) -> None:
+    axes = Figure().subplots()
+    name_mixture(axes, np.array([0.7, 0, 0, 0.3]), train)
+    assert axes.get_xlabel() == "70% goldfish\n30% lemon"
+
+
+def test_spread() -> None:
+    assert spread(1, 3, 6) == [1, 2, 3]
+    assert spread(0, 199, 3) == [0, 100, 199]
+
+
+def test_script_builds_once_and_draws(made_data: Path, tmp_path: Path, run: Run) -> None:
+    hdf5, sheet = tmp_path / "hdf5", tmp_path / "sheet.png"
+    first = run("build_dataset.py", "-d", made_data, "-o", hdf5, "--preview", sheet)
+    assert f"wrote {sheet}" in first.stdout
+    height, width, _ = cv2.imread(str(sheet)).shape
+    assert height > len(CLASS_IDS) * 120
+    assert width > 7 * 120
+    built = (hdf5 / "train.hdf5").stat().st_mtime_ns
+    sheet.unlink()
+    again = run("build_dataset.py", "-o", hdf5, "--preview", sheet, "-r", "quick")
+    assert "built already" in again.stdout
+    assert "model_train.py -r quick" in again.stdout
+    assert (hdf5 / "train.hdf5").stat().st_mtime_ns == built
+    assert sheet.exists()
+
+
+def test_format_is_checked_before_the_build(made_data: Path, tmp_path: Path, run: Run) -> None:
+    sheet = tmp_path / "sheet.txt"
+    error = run("build_dataset.py", "-d", made_data, "-o", tmp_path, "--preview", sheet, status=2)
+    assert "must end in .png" in error.stderr
+    assert list(tmp_path.iterdir()) == []
+    run("build_dataset.py", "-d", made_data, "-o", tmp_path, "-r", "quick", status=2)

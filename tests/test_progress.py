@@ -1,0 +1,172 @@
+"""What a person sees while a network trains: the bar, the advice, the curves."""
+
+import io
+import json
+import re
+import shlex
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from zipfile import ZipFile
+
+import numpy as np
+import progressbar
+import pytest
+from conftest import Run, checkpoint
+
+import model_train
+from pipeline.backend import import_keras
+
+keras = import_keras()
+
+from pipeline.checkpoint import read_state  # noqa: E402
+from pipeline.errors import UserError  # noqa: E402
+from pipeline.progress_report import ProgressReport  # noqa: E402
+from pipeline.run_state import RunState  # noqa: E402
+from pipeline.tensorboard import TensorBoardCurves  # noqa: E402
+from pipeline.training_monitor import plot_history  # noqa: E402
+
+
+@pytest.fixture
+def state(trained: Path) -> RunState:
+    return read_state(checkpoint(trained, 3))
+
+
+def test_bar_tells_epoch_speed_and_time_left(
+    state: RunState, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """100 steps of 2 s for 6,400 images, and two later epochs: one of the same, one 4 x as slow."""
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    terminal = io.StringIO()
+    monkeypatch.setattr(progressbar.streams, "original_stderr", terminal)
+    monkeypatch.setenv("COLUMNS", "100")
+    recipe = replace(state.recipe, image_sizes=((1, 32), (6, 64)))
+    report = ProgressReport(6400)
+    report.begin_epoch(replace(state, epochs=6, recipe=recipe), steps=100)
+    report.on_train_begin()
+    for step in range(50):
+        now[0] += 2
+        report.on_train_batch_end(step)
+    report._bar.update(50, force=True)
+    report.end_epoch()
+    lines = re.split(r"[\r\n]", terminal.getvalue())
+    bar = next(line for line in reversed(lines) if "epoch" in line)
+    assert "epoch 4/6" in bar
+    assert "50%" in bar
+    # 100 s are left of this epoch, then 200 s and 800 s
+    assert "32 images/s, 18 min 20 s left of the run" in bar
+    assert "about 20 min" in capsys.readouterr().out
+
+
+def with_history(state: RunState, losses: list[float], rates: list[float]) -> RunState:
+    history = dict.fromkeys(state.history, losses)
+    return replace(
+        state,
+        epoch=len(losses),
+        epochs=20,
+        history=history | {"val_loss": losses, "learning_rate": rates},
+    )
+
+
+@pytest.mark.parametrize(
+    ("losses", "rates", "stalled"),
+    [
+        ([3.0], [0.1], 0),
+        ([3.0, 2.0, 2.5, 2.0, 2.1], [0.1] * 5, 3),
+        ([3.0, 2.0, 2.5, 2.4, 2.1], [0.1, 0.1, 0.1, 0.01, 0.01], 2),
+        ([2.0, 2.1, 2.2, 2.3, 2.4], [0.1, 0.09, 0.08, 0.07, 0.06], 1),
+    ],
+)
+def test_stalled_epochs(
+    losses: list[float], rates: list[float], stalled: int, state: RunState
+) -> None:
+    assert with_history(state, losses, rates).stalled_epochs == stalled
+
+
+def test_advice_is_a_command_that_lowers_the_rate(
+    state: RunState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    output = tmp_path / "my run"
+    output.mkdir()
+    flags = ["-o", str(output), "--hdf5", "h", "--keep", "3", "--tensorboard"]
+    args = model_train.parse_arguments(flags)
+    stalled = with_history(state, [2.0] + [2.5] * 5, [float(np.float32(1e-3))] * 6)
+    last = output / "epoch-006-val_loss-2.500.keras"
+    last.touch()
+    advice = model_train.advice_on_rate(args, stalled)
+    assert "\n" not in advice
+    command = advice.partition("run: ")[2]
+    program = "KERAS_BACKEND=jax python model_train.py "
+    assert command.startswith(program)
+    again = model_train.parse_arguments(shlex.split(command.removeprefix(program)))
+    assert (again.model, again.epoch, again.learning_rate) == (last, 6, 1e-4)
+    assert (again.output, again.hdf5, again.keep) == (output, Path("h"), 3)
+    assert again.tensorboard
+    for losses in ([2.0] + [2.5] * 4, [2.0] + [2.5] * 6, [2.5] * 5 + [2.0]):
+        assert (
+            model_train.advice_on_rate(args, with_history(state, losses, [1e-3] * len(losses)))
+            == ""
+        )
+    assert model_train.advice_on_rate(args, replace(stalled, epochs=6)) == ""
+
+
+def test_plot_rings_the_best_epoch() -> None:
+    metrics = ("loss", "accuracy", "val_loss", "val_top5_accuracy", "learning_rate")
+    curves = {name: [0.5] * 4 for name in metrics}
+    axes = plot_history({**curves, "val_accuracy": [0.1, 0.3, 0.4, 0.2]}, "title").axes[1]
+    ring = next(line for line in axes.lines if line.get_label() == "best so far, 40.0%")
+    assert (ring.get_xdata()[0], ring.get_ydata()[0]) == (3, 0.4)
+
+
+def test_summary_names_the_best_checkpoint(trained: Path) -> None:
+    *_, summary, _, next_command = (trained / "stdout.txt").read_text().splitlines()
+    accuracies = json.loads((trained / "metric_values.json").read_text())["val_accuracy"]
+    best = checkpoint(trained, accuracies.index(max(accuracies)) + 1)
+    assert summary.endswith(f"rank-1 {max(accuracies):.2%}, in {best}")
+    assert next_command.startswith(f"next: python model_eval.py -m {best} --hdf5 ")
+
+
+def event_values(folder: Path) -> dict[str, dict[int, float]]:
+    """Return what TensorBoard itself reads."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.util.tensor_util import make_ndarray
+
+    events = EventAccumulator(str(folder)).Reload()
+    return {
+        tag: {event.step: float(make_ndarray(event.tensor_proto)) for event in events.Tensors(tag)}
+        for tag in events.Tags()["tensors"]
+    }
+
+
+def test_tensorboard_shows_the_whole_run(own_run: Path, made_hdf5: Path, run: Run) -> None:
+    """Going back to epoch 2 with it: two epochs from the history, one trained, none of before."""
+    before = read_state(checkpoint(own_run, 3))
+    with TensorBoardCurves(own_run) as earlier:
+        earlier.update(replace(before, epoch=7, history={k: [9.0] * 7 for k in before.history}))
+    with ZipFile(checkpoint(own_run, 3)) as archive:
+        weights = archive.read("model.weights.h5")
+    done = run("model_train.py", "-m", checkpoint(own_run, 2), "-o", own_run, "--hdf5", made_hdf5,
+               "--tensorboard")  # fmt: skip
+    assert f"tensorboard --logdir {own_run}" in done.stdout
+    with ZipFile(checkpoint(own_run, 3)) as archive:
+        assert archive.read("model.weights.h5") == weights
+    history = json.loads((own_run / "metric_values.json").read_text())
+    training = event_values(own_run / "tensorboard" / "train")
+    validation = event_values(own_run / "tensorboard" / "validation")
+    for name, values in history.items():
+        kind = validation if name.startswith("val_") else training
+        points = kind[f"epoch_{name.removeprefix('val_')}"]
+        assert points == pytest.approx(dict(enumerate(values, start=1)))
+
+
+def test_tensorboard_where_it_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="pip install tensorboard"):
+        TensorBoardCurves(tmp_path)
+    monkeypatch.setattr("keras.backend.backend", lambda: "jax")
+    with pytest.raises(UserError, match="leave --tensorboard out on jax"):
+        TensorBoardCurves(tmp_path)

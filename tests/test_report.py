@@ -1,0 +1,246 @@
+"""model_eval.py --report: its numbers against other makers', and its page in a browser."""
+
+import csv
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from conftest import CLASS_IDS, TRAIN_IMAGES, Run, checkpoint
+from sklearn.metrics import accuracy_score, confusion_matrix
+
+from pipeline.backend import import_keras
+
+import_keras()
+
+from pipeline.errors import UserError  # noqa: E402
+from pipeline.hdf5_dataset import HDF5Dataset  # noqa: E402
+from pipeline.report import BINS, OUTPUTS, Report, Share  # noqa: E402
+
+WORDS = ("fish, a", '<script>alert("x")</script> & cat', "toad, it's", "lemon", "never shown")
+IMAGES = 400
+
+
+def made_split() -> HDF5Dataset:
+    """A split of noise; nothing shows the last class."""
+    stream = np.random.default_rng(1)
+    return HDF5Dataset(
+        path=Path("made.hdf5"),
+        split="val",
+        images=stream.integers(256, size=(IMAGES, 16, 16, 3), dtype=np.uint8),
+        labels=stream.integers(len(WORDS) - 1, size=IMAGES),
+        class_ids=tuple(f"n{number:08d}" for number in range(len(WORDS))),
+        class_names=WORDS,
+        seed=1,
+        fingerprint="",
+    )
+
+
+def made_probabilities(labels: np.ndarray) -> np.ndarray:
+    """Right more often than not; class 0 and class 2 are often taken for each other."""
+    logits = np.random.default_rng(2).normal(size=(len(labels), len(WORDS)))
+    logits[np.arange(len(labels)), labels] += 1.2
+    logits[labels == 0, 2] += 1.5
+    logits[labels == 2, 0] += 1.5
+    shares = np.exp(logits)
+    return np.float32(shares / shares.sum(axis=1, keepdims=True))
+
+
+@pytest.fixture(scope="module")
+def split() -> HDF5Dataset:
+    return made_split()
+
+
+@pytest.fixture(scope="module")
+def probabilities(split: HDF5Dataset) -> np.ndarray:
+    return made_probabilities(split.labels)
+
+
+@pytest.fixture(scope="module")
+def report(split: HDF5Dataset, probabilities: np.ndarray) -> Report:
+    return Report(split, probabilities)
+
+
+@pytest.mark.parametrize(("count", "total"), [(0, 30), (30, 30), (13, 30), (2480, 6000)])
+def test_intervals_are_wilsons(count: int, total: int) -> None:
+    """By the formula of Wilson 1927."""
+    z, share = 1.959963984540054, count / total
+    centre = (share + z * z / (2 * total)) / (1 + z * z / total)
+    reach = z * np.sqrt(share * (1 - share) / total + (z / (2 * total)) ** 2) / (1 + z * z / total)
+    assert Share(count, total).interval == pytest.approx((centre - reach, centre + reach))
+
+
+def test_class_results_add_up(
+    report: Report, split: HDF5Dataset, probabilities: np.ndarray
+) -> None:
+    guesses = probabilities.argmax(axis=1)
+    matrix = confusion_matrix(split.labels, guesses, labels=range(len(WORDS)))
+    for label, result in enumerate(report.classes()):
+        assert (result.rank1.count, result.rank1.total) == (
+            matrix[label, label],
+            matrix[label].sum(),
+        )
+        assert result.rank5.count == result.rank5.total
+    assert report.share(1).value == accuracy_score(split.labels, guesses)
+    assert report.classes()[0].taken_for == "toad"
+    assert report.classes()[-1].taken_for == ""
+
+
+def test_confused_pairs_come_with_their_images(
+    report: Report, split: HDF5Dataset, probabilities: np.ndarray
+) -> None:
+    worst = report.confused_pairs()[0]
+    assert (worst.first, worst.second) == ("fish", "toad")
+    mistaken = (split.labels == 0) & (probabilities.argmax(axis=1) == 2)
+    assert worst.first_for_second.count == mistaken.sum() > 4
+    surest = np.flatnonzero(mistaken)[np.argsort(-probabilities[mistaken, 2])]
+    assert [guess.image for guess in worst.examples[:4]] == surest[:4].tolist()
+
+
+def test_mistakes_are_the_surest(
+    report: Report, split: HDF5Dataset, probabilities: np.ndarray
+) -> None:
+    confidence = probabilities.max(axis=1)
+    wrong = probabilities.argmax(axis=1) != split.labels
+    mistakes = report.confident_mistakes()
+    assert all(wrong[guess.image] for guess in mistakes)
+    assert min(guess.confidence for guess in mistakes) >= sorted(confidence[wrong])[-len(mistakes)]
+
+
+def test_calibration_error_by_its_definition(
+    report: Report, split: HDF5Dataset, probabilities: np.ndarray
+) -> None:
+    confidence = probabilities.max(axis=1).astype(float)
+    right = probabilities.argmax(axis=1) == split.labels
+    error = 0.0
+    for number in range(BINS):
+        inside = (number / BINS < confidence) & (confidence <= (number + 1) / BINS)
+        error += abs(right[inside].sum() - confidence[inside].sum()) / IMAGES
+    assert report.calibration().error == pytest.approx(error)
+    assert report.calibration().images.sum() == IMAGES
+
+
+def test_related_classes_lie_side_by_side() -> None:
+    """Two families of classes, interleaved, come out one after the other."""
+    split = made_split()
+    labels = np.arange(IMAGES) % 4
+    shares = np.full((IMAGES, len(WORDS)), 0.01)
+    for label in range(4):
+        shares[np.ix_(labels == label, [label, (label + 2) % 4])] = 0.485
+    order = Report(replace(split, labels=labels), np.float32(shares)).related_order().tolist()
+    order.remove(4)
+    assert set(order[:2]) in ({0, 2}, {1, 3})
+
+
+def test_page_escapes_words_and_loads_nothing(report: Report, tmp_path: Path) -> None:
+    report.write(tmp_path, {"model": "<i>.keras"})
+    page = (tmp_path / "report.html").read_text()
+    assert "<script>alert" not in page
+    assert "&lt;script&gt;alert" in page
+    assert "&lt;i&gt;.keras" in page
+    assert "http" not in page
+    with (tmp_path / "per_class.csv").open(newline="") as file:
+        assert [row["words"] for row in csv.DictReader(file)] == list(WORDS)
+
+
+def test_numbers_that_are_none_are_refused(split: HDF5Dataset, probabilities: np.ndarray) -> None:
+    with pytest.raises(UserError, match="another checkpoint"):
+        Report(split, np.where(probabilities > 0.9, np.nan, probabilities))
+
+
+@pytest.fixture(scope="module")
+def written(
+    trained: Path, made_hdf5: Path, run: Run, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The report that the script writes on the train split of the made data."""
+    folder = tmp_path_factory.mktemp("report")
+    done = run("model_eval.py", "-m", checkpoint(trained, 3), "--hdf5", made_hdf5, "--split",
+               "train", "--report", folder, "--json", folder / "scores.json")  # fmt: skip
+    assert "report.html in a browser" in done.stdout
+    return folder
+
+
+def test_tables_agree_with_the_scores(written: Path) -> None:
+    assert set(OUTPUTS) < {path.name for path in written.iterdir()}
+    scores = json.loads((written / "scores.json").read_text())
+    with (written / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["image"]) for row in rows] == list(range(scores["images"]))
+    right = [row["guess_1"] == row["truth"] for row in rows]
+    assert np.mean(right) == pytest.approx(scores["rank1"])
+    assert all(sum(float(row[f"probability_{n}"]) for n in range(1, 5)) > 0.9999 for row in rows)
+    with (written / "per_class.csv").open(newline="") as file:
+        classes = list(csv.DictReader(file))
+    assert [row["class_id"] for row in classes] == list(CLASS_IDS)
+    assert np.mean([float(row["rank1"]) for row in classes]) == pytest.approx(
+        scores["rank1"], abs=1e-4
+    )
+    for name in ("confusion_matrix.png", "calibration.png"):
+        height, width, _ = cv2.imread(str(written / name)).shape
+        assert height > 400 < width
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[object]:
+    """A headless Chromium, as Debian packages it."""
+    driver, chromium = shutil.which("chromedriver"), shutil.which("chromium")
+    if not (driver and chromium):
+        pytest.skip("no Chromium here: apt install chromium chromium-driver")
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    window = webdriver.Chrome(options=options, service=Service(driver))
+    yield window
+    window.quit()
+
+
+def test_page_in_a_browser(written: Path, browser: object) -> None:
+    """It shows every picture, sorts by a click either way, and has nothing to complain of."""
+    browser.get((written / "report.html").as_uri())
+    pictures = browser.execute_script(
+        "return [...document.images].map(image => image.complete && image.naturalWidth)"
+    )
+    assert len(pictures) > 2
+    assert all(pictures)
+
+    def column(number: int) -> list[str]:
+        return browser.execute_script(
+            "return [...document.querySelectorAll('#class-table tbody tr')]"
+            f".map(row => row.cells[{number}].textContent)"
+        )
+
+    def shares(number: int) -> list[float]:
+        return [float(text.removesuffix("%")) for text in column(number)]
+
+    assert shares(3) == sorted(shares(3))
+    heads = browser.find_elements("css selector", "#class-table th")
+    heads[3].find_element("css selector", "button").click()
+    assert shares(3) == sorted(shares(3), reverse=True)
+    assert heads[3].get_attribute("aria-sort") == "descending"
+    for _ in range(2):
+        heads[0].find_element("css selector", "button").click()
+        ids = column(0)
+    assert ids == sorted(CLASS_IDS, reverse=True)
+    assert {heading.get_attribute("aria-sort") for heading in heads} == {None, "descending"}
+    assert set(column(2)) == {str(TRAIN_IMAGES - 30)}
+    assert browser.get_log("browser") == []
+
+
+@pytest.mark.parametrize("width", [400, 1400])
+def test_page_never_scrolls_sideways(width: int, written: Path, browser: object) -> None:
+    """Only the table and the matrix may, in frames of their own."""
+    browser.set_window_size(width, 900)
+    browser.get((written / "report.html").as_uri())
+    page, window = browser.execute_script(
+        "return [document.documentElement.scrollWidth, window.innerWidth]"
+    )
+    assert page <= window
