@@ -23,8 +23,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = new_parser(
         __doc__,
-        "python model_eval.py -m outs/quick/epoch-010-val_loss-2.345.keras --split val\n"
-        "  python model_eval.py -m outs/quick/epoch-010-val_loss-2.345.keras --report outs/report\n"
+        "python model_eval.py -m outs/quick/epoch-011-val_loss-2.345.keras --split val\n"
+        "  python model_eval.py -m outs/quick/epoch-011-val_loss-2.345.keras --report outs/report\n"
         "  python model_eval.py --images holiday.jpg garden.png",
     )
 

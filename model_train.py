@@ -104,12 +104,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         else:
             state = fresh_run(args, hdf5, train_set, val_set)
         check_trainable(state, len(train_set))
-        if not team.leads:
-            train_along(team, state, start, train_set)
-            return
         before = latest_state(args.output)
         try:
-            train_run(args, team, state, start, train_set, val_set)
+            with team.ends_together():
+                if team.leads:
+                    train_run(args, team, state, start, train_set, val_set)
+                else:
+                    train_along(team, state, start, train_set)
         except (KeyboardInterrupt, Terminated):
             print(f"to go on: {resume_command(args, before)}", flush=True)
             raise

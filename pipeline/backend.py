@@ -30,7 +30,7 @@ def import_keras() -> ModuleType:
     if backend != "tensorflow":
         sys.meta_path.insert(0, _WithoutTensorFlow())
     try:
-        with _silent_stderr():
+        with silence():
             keras = importlib.import_module("keras")
             _ = keras.ops.zeros(1)  # TensorFlow reports its devices when it is first used
     except ModuleNotFoundError as error:
@@ -51,20 +51,23 @@ class _WithoutTensorFlow:
 
 
 @contextmanager
-def _silent_stderr() -> Iterator[None]:
-    """Hold back what libraries write to file descriptor 2; show it if they fail."""
+def silence() -> Iterator[None]:
+    """Hold back what libraries write past Python to the terminal; show it if they fail."""
+    sys.stdout.flush()
     sys.stderr.flush()
-    terminal = os.dup(2)
+    outputs = {number: os.dup(number) for number in (1, 2)}
     with tempfile.TemporaryFile() as noise:
-        os.dup2(noise.fileno(), 2)
+        for number in outputs:
+            os.dup2(noise.fileno(), number)
         try:
             yield
         except ModuleNotFoundError:
             raise
         except BaseException:
             noise.seek(0)
-            os.write(terminal, noise.read())
+            os.write(outputs[2], noise.read())
             raise
         finally:
-            os.dup2(terminal, 2)
-            os.close(terminal)
+            for number, output in outputs.items():
+                os.dup2(output, number)
+                os.close(output)

@@ -29,7 +29,7 @@ def run_script(main: Callable[[Sequence[str] | None], None]) -> None:
         main(None)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        _end(error.status)
+        _end(BAD_INPUT)
     except OSError as error:
         if error.filename is None:
             raise

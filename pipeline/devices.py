@@ -7,13 +7,15 @@ writes is what a run on one device would write. The others train along.
 """
 
 import os
+import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipeline.backend import silence
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,10 +27,10 @@ SLURM_TASKS, SLURM_TASK = "SLURM_STEP_NUM_TASKS", "SLURM_PROCID"
 """What Slurm tells each process that ``srun`` starts."""
 
 
-class LostPeerError(UserError):
-    """Another process of the run ended; this one cannot go on alone."""
-
-    status = 1
+LOST = (
+    "error: training stopped, since another process of the run ended; start all of them again, "
+    "with -m DIR to go on"
+)
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class Team:
         import jax
 
         jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM
+        _dump_no_core()
         try:
             jax.distributed.initialize(
                 self.coordinator,
@@ -80,12 +83,39 @@ class Team:
                 "same --coordinator, which all can reach"
             ) from error
 
+    @contextmanager
+    def ends_together(self) -> Iterator[None]:
+        """End this process with one line where another one of the run has ended.
+
+        JAX reports that by errors of several kinds, from wherever it notices first. Where the
+        process that leads is the one that ended, JAX may end this one before it gets here, in
+        its own words.
+        """
+        try:
+            yield
+        except (UserError, OSError):
+            raise
+        except Exception as error:
+            if self.processes == 1:
+                raise
+            reason = f"{type(error).__name__}: {error}".splitlines()[0][:120]
+            print(f"{LOST} ({reason})", file=sys.stderr, flush=True)
+            os._exit(1)  # JAX would wait for the others, and then abort
+
     def wait(self) -> None:
         """Wait until all processes have come here."""
         if self.processes > 1:
             from jax.experimental import multihost_utils
 
             multihost_utils.sync_global_devices("")
+
+
+def _dump_no_core() -> None:
+    """Keep JAX, where it aborts, from leaving the process's memory on the disk."""
+    with suppress(ImportError):  # on Windows
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def find_team(
@@ -144,6 +174,8 @@ class Spread:
         import keras
 
         self.team = team
+        with silence():  # JAX's transport reports when it first connects
+            team.wait()
         self.devices = keras.distribution.list_devices()
         self._distribution = None
         # pairs of images are mixed, so no piece may be odd
@@ -166,28 +198,9 @@ class Spread:
             return None
         return Share(self.team.number, self.team.processes, self._multiple)
 
-    @contextmanager
-    def over_devices(self) -> Iterator[None]:
-        """Build, restore and train the network in this context, in all processes alike.
-
-        Raises:
-            LostPeerError: Another process ended.
-        """
-        if self._distribution is None:
-            yield
-            return
-        from jax.errors import JaxRuntimeError
-
-        try:
-            with self._distribution.scope():
-                yield
-        except JaxRuntimeError as error:
-            if self.team.processes == 1:
-                raise
-            raise LostPeerError(
-                "training stopped, since another process of the run ended "
-                f"({str(error).splitlines()[0][:100]}); start all again, with -m DIR to go on"
-            ) from error
+    def over_devices(self) -> AbstractContextManager[None]:
+        """Return the context to build, restore and train the network in, in all processes alike."""
+        return self._distribution.scope() if self._distribution else nullcontext()
 
     def keep_replica(self, replica: "keras.Model") -> None:
         """Evaluate and save by ``replica``, a compiled model of the same make, from now on."""

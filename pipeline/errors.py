@@ -4,7 +4,5 @@
 class UserError(Exception):
     """Something expected went wrong: the message says what, where, and what to do.
 
-    The scripts print it as one line, without a traceback, and end with ``status``.
+    The scripts print it as one line, without a traceback, and end with status 2.
     """
-
-    status = 2

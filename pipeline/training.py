@@ -159,11 +159,7 @@ def train(
 def train_along(
     model: keras.Model, state: RunState, batches: HDF5Generator, spread: Spread
 ) -> None:
-    """Train as ``train`` does in the process that leads, and evaluate and write nothing.
-
-    Raises:
-        LostPeerError: Another process ended.
-    """
+    """Train as ``train`` does in the process that leads, and evaluate and write nothing."""
     while state.epoch < state.epochs:
         with spread.over_devices():
             _fit_epoch(model, batches, state)
