@@ -15,8 +15,8 @@ from pipeline.randomness import ImageStream
 
 SLAB = 32
 """Images handed to OpenCV at once, one below the other: few enough for a cache."""
-FRACTION = 1 / 32
-"""Of a pixel: what OpenCV rounds places to."""
+FRACTION = 1 / 256
+"""Of a pixel: the finest that float32 still holds in the last row."""
 TALLEST = 2**15 - 2
 """Rows that OpenCV takes at once."""
 
