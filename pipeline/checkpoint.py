@@ -170,7 +170,8 @@ def _with_half_kernels(weights: bytes) -> bytes:
             if isinstance(item, h5py.Group):
                 copied = target.create_group(name)
             else:
-                copied = target.create_dataset(name, data=item, dtype=_stored_type(item))
+                # NumPy converts: HDF5 itself halves what rounds up to a power of two
+                copied = target.create_dataset(name, data=item[()].astype(_stored_type(item)))
             copied.attrs.update(item.attrs)
 
         target.attrs.update(source.attrs)
