@@ -37,8 +37,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="choose between models by val, and read test once")  # fmt: skip
     add("--flip", action="store_true", help="average with the predictions for mirrored images")
     add("--json", type=Path, metavar="FILE", help="write the numbers here too")
-    add("--export", type=Path, metavar="FILE", help="write the model alone, in 16 bits, to pass "
-        "on: a sixth of the checkpoint's size")  # fmt: skip
+    add("--export", type=Path, metavar="FILE",
+        help="write the model alone, in 16 bits, to pass on")  # fmt: skip
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument("--report", type=Path, metavar="DIR",
         help="write report.html, its figures and tables here")  # fmt: skip
@@ -58,6 +58,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--json goes with a measurement or with --images, not with --submission")
     if args.export and (args.images or args.submission):
         parser.error("--export goes with a measurement, which says what is passed on")
+    if args.export and (args.export.suffix != ".keras" or args.export == args.model):
+        parser.error("--export writes a file of its own, whose name ends in .keras")
     if args.dataset and not args.submission:
         parser.error("-d goes with --submission; name what build_dataset.py wrote with --hdf5")
     return args

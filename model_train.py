@@ -2,6 +2,7 @@
 """Train GoogLeNet, with a checkpoint and new curves after each epoch; go on with -m and -e."""
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -112,7 +113,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 else:
                     train_along(team, state, start, train_set)
         except (KeyboardInterrupt, Terminated):
-            print(f"to go on: {resume_command(args, before)}", flush=True)
+            if team.leads:
+                print(f"to go on: {resume_command(args, before)}", flush=True)
             raise
 
 
@@ -208,7 +210,7 @@ def train_along(
             model = training.build_model(state, len(batches))
             if start:
                 training.go_on_from(model, start)
-            team.wait()
+            team.wait(json.dumps(state.to_json(), sort_keys=True))
         training.train_along(model, state, batches, spread)
 
 
@@ -242,7 +244,7 @@ def train_run(
             model = build_model(state, len(batches))
             if start:
                 go_on_from(model, start)
-            team.wait()
+            team.wait(json.dumps(state.to_json(), sort_keys=True))
         if spread.share:
             spread.keep_replica(build_model(state, len(batches)))
         print(

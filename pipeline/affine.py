@@ -16,7 +16,7 @@ from pipeline.randomness import ImageStream
 SLAB = 32
 """Images handed to OpenCV at once, one below the other: few enough for a cache."""
 FRACTION = 1 / 256
-"""Of a pixel: the finest that float32 still holds in the last row."""
+"""Of a pixel: too fine to show, and held by float32 in the last row too."""
 TALLEST = 2**15 - 2
 """Rows that OpenCV takes at once."""
 

@@ -145,7 +145,7 @@ def restore(model: "keras.Model", path: Path) -> None:
 
 
 def export(path: Path, target: Path) -> None:
-    """Write the model of a checkpoint alone, to predict with: about a sixth of the size.
+    """Write the model of a checkpoint alone, to predict with.
 
     Its record of the run stays. The kernels are stored in 16 bits and read as 32; all else keeps
     its precision, for batch norm's variances reach beyond what 16 bits hold.

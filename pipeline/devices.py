@@ -8,6 +8,7 @@ writes is what a run on one device would write. The others train along.
 
 import os
 import sys
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -31,6 +32,10 @@ LOST = (
     "error: training stopped, since another process of the run ended; start all of them again, "
     "with -m DIR to go on"
 )
+
+
+TRANSPORT = ("Gloo", "NCCL", "coordination service", "UNAVAILABLE", "ABORTED")
+"""One of these is in what JAX says where another process is gone."""
 
 
 @dataclass(frozen=True)
@@ -98,16 +103,31 @@ class Team:
         except Exception as error:
             if self.processes == 1:
                 raise
-            reason = f"{type(error).__name__}: {error}".splitlines()[0][:120]
-            print(f"{LOST} ({reason})", file=sys.stderr, flush=True)
+            if any(word in str(error) for word in TRANSPORT):
+                print(f"{LOST} ({str(error).splitlines()[0][:100]})", file=sys.stderr)
+            else:
+                traceback.print_exc()
+            sys.stdout.flush()
+            sys.stderr.flush()
             os._exit(1)  # JAX would wait for the others, and then abort
 
-    def wait(self) -> None:
-        """Wait until all processes have come here."""
-        if self.processes > 1:
-            from jax.experimental import multihost_utils
+    def wait(self, settings: str = "") -> None:
+        """Wait until all processes have come here, with the same settings.
 
-            multihost_utils.sync_global_devices("")
+        Raises:
+            UserError: This one has others than the first.
+        """
+        if self.processes == 1:
+            return
+        from jax.experimental import multihost_utils
+
+        try:
+            multihost_utils.sync_global_devices(settings)
+        except AssertionError as error:
+            raise UserError(
+                "this process has another recipe, setting or build of the data than the first; "
+                "start all with the same command"
+            ) from error
 
 
 def _dump_no_core() -> None:
@@ -144,7 +164,8 @@ def find_team(
 class Share:
     """The piece of each batch that one of several processes makes: unbroken, all pieces equal.
 
-    A batch that cannot be shared out is filled up with images of its own, which count nothing.
+    A batch that cannot be shared out is filled up with images of its own. They count nothing in
+    the loss, and a little in batch norm's statistics.
     """
 
     number: int

@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline.randomness import ImageStream
 
-ERASED_AREA = (0.02, 0.33)
+ERASED_AREA = (0.02, 0.4)
 ERASED_ASPECT = (0.3, 1 / 0.3)
 """Share of the image's area and ratio of height to width: Zhong et al. 2017, section 4."""
 
@@ -58,8 +58,9 @@ def mix_up(
 def erase(images: np.ndarray, share: float, stream: ImageStream) -> np.ndarray:
     """Return images of which about a ``share``, 0 to 1, has a rectangle of noise.
 
-    Random erasing: Zhong et al. 2017 (arXiv:1708.04896). A rectangle that would not fit is made as
-    long as the side, where the paper draws another.
+    Random erasing: Zhong et al. 2017 (arXiv:1708.04896), but for three things: the ratio of the
+    sides is drawn evenly on a logarithmic scale, so that upright and flat ones are as likely; a
+    rectangle that would not fit is made as long as the side; a batch has one image of noise.
     """
     side = images.shape[1]
     area = stream.uniform(*ERASED_AREA) * side**2

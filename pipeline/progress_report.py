@@ -107,7 +107,8 @@ class ProgressReport(keras.callbacks.Callback):
 
 def duration(seconds: float) -> str:
     """Return "2 h 05 min", "3 min 20 s" or "12 s"."""
-    minutes, hours = seconds // 60, seconds // 3600
+    whole = round(seconds)
+    minutes, hours = whole // 60, whole // 3600
     if hours:
-        return f"{hours:.0f} h {minutes % 60:02.0f} min"
-    return f"{minutes:.0f} min {seconds % 60:02.0f} s" if minutes else f"{seconds:.0f} s"
+        return f"{hours} h {minutes % 60:02} min"
+    return f"{minutes} min {whole % 60:02} s" if minutes else f"{whole} s"

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from conftest import Run, checkpoint, train_command
 from pipeline.devices import Team, find_team
 from pipeline.errors import UserError
 
+StartTwo = Callable[..., list[subprocess.Popen]]
 THIN = ("-r", "thin", "-b", 20)
 """48 images: the last batch has 8."""
 FOUR_DEVICES = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
@@ -29,8 +31,21 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-def start_two(settings: dict[str, str], *arguments: object) -> list[subprocess.Popen]:
-    """Start the leader and the other process of a run."""
+@pytest.fixture
+def start_two(jax_settings: dict[str, str]) -> Iterator[StartTwo]:
+    """Start the leader and the other process of a run; whatever happens, they end."""
+    started = []
+
+    def start(*arguments: object) -> list[subprocess.Popen]:
+        started.extend(processes := both(jax_settings, *arguments))
+        return processes
+
+    yield start
+    for process in started:
+        process.kill()
+
+
+def both(settings: dict[str, str], *arguments: object) -> list[subprocess.Popen]:
     coordinator = f"127.0.0.1:{free_port()}"
     return [
         subprocess.Popen(
@@ -58,11 +73,11 @@ def test_four_devices_train_as_one(on_one: Path, made_hdf5: Path, tmp_path: Path
 
 
 def test_two_processes_train_as_one_and_others_go_on(
-    on_one: Path, made_hdf5: Path, tmp_path: Path, run: Run, jax_settings: dict[str, str]
+    on_one: Path, made_hdf5: Path, tmp_path: Path, run: Run, start_two: StartTwo
 ) -> None:
     """One process goes on after two, and two after one; another backend evaluates."""
     folder = tmp_path / "run"
-    processes = start_two(jax_settings, *THIN, "-n", 1, "--hdf5", made_hdf5, "-o", folder)
+    processes = start_two(*THIN, "-n", 1, "--hdf5", made_hdf5, "-o", folder)
     outputs = [process.communicate(timeout=300) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert outputs[1][0] == ""
@@ -70,7 +85,7 @@ def test_two_processes_train_as_one_and_others_go_on(
     assert len(list(folder.glob("*.keras"))) == 1
     run("model_eval.py", "-m", checkpoint(folder, 1), "--hdf5", made_hdf5)
     run("model_train.py", "-m", folder, "-n", 2, "--hdf5", made_hdf5, "-o", folder, backend="jax")
-    processes = start_two(jax_settings, "-m", folder, "-n", 3, "--hdf5", made_hdf5, "-o", folder)
+    processes = start_two("-m", folder, "-n", 3, "--hdf5", made_hdf5, "-o", folder)
     outputs = [process.communicate(timeout=300) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert len(numbers(folder)["loss"]) == 3
@@ -78,10 +93,12 @@ def test_two_processes_train_as_one_and_others_go_on(
 
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_process_that_dies_ends_the_run(
-    victim: int, made_hdf5: Path, tmp_path: Path, run: Run, jax_settings: dict[str, str]
+    victim: int, made_hdf5: Path, tmp_path: Path, run: Run, start_two: StartTwo
 ) -> None:
-    processes = start_two(jax_settings, "-r", "thin-long", "--hdf5", made_hdf5, "-o", tmp_path)
+    processes = start_two("-r", "thin-long", "--hdf5", made_hdf5, "-o", tmp_path)
+    deadline = time.monotonic() + 300
     while not list(tmp_path.glob("epoch-002-*")):
+        assert time.monotonic() < deadline
         assert [process.poll() for process in processes] == [None, None]
         time.sleep(0.1)
     processes[victim].send_signal(signal.SIGKILL)
@@ -93,7 +110,7 @@ def test_a_process_that_dies_ends_the_run(
         assert other.returncode == 1
         assert errors.count("\n") == 1
         assert errors.startswith("error: training stopped, since another process of the run ended")
-    last = max(read for read in tmp_path.glob("epoch-*.keras"))
+    last = max(tmp_path.glob("epoch-*.keras"))
     epoch = int(last.name[6:9])
     run("model_train.py", "-m", tmp_path, "-n", epoch + 1, "--hdf5", made_hdf5, "-o", tmp_path,
         backend="jax")  # fmt: skip
