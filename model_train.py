@@ -26,7 +26,9 @@ from pipeline.command_line import (
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
-    from pipeline.devices import Team
+    import keras
+
+    from pipeline.devices import Spread, Team
     from pipeline.hdf5_dataset import HDF5Dataset
     from pipeline.run_state import RunState
 
@@ -195,6 +197,20 @@ def stored_run(
     )
 
 
+def model_over_devices(
+    spread: "Spread", state: "RunState", start: Path | None, steps: int
+) -> "keras.Model":
+    """Build the network over all devices and restore it, in all processes of one mind."""
+    from pipeline.training import build_model, go_on_from
+
+    with spread.over_devices():
+        model = build_model(state, steps)
+        if start:
+            go_on_from(model, start)
+        spread.team.wait(json.dumps(state.to_json(), sort_keys=True))
+    return model
+
+
 def train_along(
     team: "Team", state: "RunState", start: Path | None, train_set: "HDF5Dataset"
 ) -> None:
@@ -206,11 +222,7 @@ def train_along(
 
     spread = Spread(team, state.batch_size)
     with training.training_batches(train_set, state, spread.share) as batches:
-        with spread.over_devices():
-            model = training.build_model(state, len(batches))
-            if start:
-                training.go_on_from(model, start)
-            team.wait(json.dumps(state.to_json(), sort_keys=True))
+        model = model_over_devices(spread, state, start, len(batches))
         training.train_along(model, state, batches, spread)
 
 
@@ -230,7 +242,7 @@ def train_run(
     from pipeline.hdf5_generator import HDF5Generator
     from pipeline.progress_report import ProgressReport
     from pipeline.run_log import RunLog
-    from pipeline.training import build_model, go_on_from, train, training_batches
+    from pipeline.training import build_model, train, training_batches
     from pipeline.training_monitor import Monitor, TrainingMonitor
 
     spread = Spread(team, state.batch_size)
@@ -240,11 +252,7 @@ def train_run(
         HDF5Generator(val_set, state.batch_size) as val,
         ExitStack() as opened,
     ):
-        with spread.over_devices():
-            model = build_model(state, len(batches))
-            if start:
-                go_on_from(model, start)
-            team.wait(json.dumps(state.to_json(), sort_keys=True))
+        model = model_over_devices(spread, state, start, len(batches))
         if spread.share:
             spread.keep_replica(build_model(state, len(batches)))
         print(

@@ -47,6 +47,8 @@ class Augmentation:
         Returns:
             uint8 (n, side, side, 3) and float32 (n, classes), which sum to 1.
         """
+        if self == Augmentation() and not mirror.any():
+            return images, labels
         parameters = self.ranges.draw(stream, images.shape[1], mirror)
         if mirror.any() or self.ranges != AffineRanges():
             images = move_pixels(images, affine_matrices(parameters, images.shape[1]))

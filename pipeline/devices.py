@@ -229,7 +229,7 @@ class Spread:
 
     def on_one_device(self, model: "keras.Model") -> "keras.Model":
         """Return the model to evaluate and save by: the replica, brought up to date."""
-        if self._distribution is None or self._replica is None:
+        if self._replica is None:
             return model
         for ours, theirs in zip(_state(self._replica), _state(model), strict=True):
             ours.assign(np.asarray(theirs.value))

@@ -10,7 +10,6 @@ import os
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any
 
 import keras
@@ -153,8 +152,7 @@ class HDF5Generator(keras.utils.PyDataset):
         stream = ImageStream(generator, count, places % count)
         mirror = self._mirrored(epoch.number, rows, stream)
         images, labels = self._augmentation.apply(images, labels, mirror, stream)
-        if images.shape[1] != epoch.image_size:
-            images = resize_images(images, epoch.image_size)
+        images = resize_images(images, epoch.image_size)
         if self._share:
             return images, labels, (places < count).astype(np.float32)
         return images, labels
@@ -173,10 +171,5 @@ class HDF5Generator(keras.utils.PyDataset):
     def __enter__(self) -> "HDF5Generator":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()

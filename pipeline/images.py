@@ -43,7 +43,9 @@ def resize_image(image: np.ndarray, size: int) -> np.ndarray:
 def resize_images(images: np.ndarray, size: int) -> np.ndarray:
     """Resize each of uint8 (n, side, side, 3) to (n, size, size, 3), as ``resize_image`` does."""
     count, side = images.shape[:2]
-    if size >= side:
+    if size == side:
+        return images
+    if size > side:
         return np.stack([resize_image(image, size) for image in images])
     # an average never reaches over an image's edge, so all of them can be shrunk as one
     tall = cv2.resize(

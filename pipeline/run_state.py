@@ -13,6 +13,12 @@ METRICS = ("loss", "accuracy", "top5_accuracy", "val_loss", "val_accuracy", "val
            "learning_rate")  # fmt: skip
 
 
+def best_epoch(history: History) -> int:
+    """Return the epoch of the highest val accuracy, the first of equals."""
+    accuracies = list(history["val_accuracy"])
+    return accuracies.index(max(accuracies)) + 1
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunState:
     """A run after ``epoch`` finished epochs. Each checkpoint stores one in its metadata."""
@@ -55,8 +61,7 @@ class RunState:
     @property
     def best_epoch(self) -> int:
         """The epoch of the highest val accuracy, the first of equals."""
-        accuracies = list(self.history["val_accuracy"])
-        return accuracies.index(max(accuracies)) + 1
+        return best_epoch(self.history)
 
     @property
     def stalled_epochs(self) -> int:
@@ -116,6 +121,7 @@ def new_run(
     epochs: int | None = None,
 ) -> RunState:
     """Return a run that has not begun; a setting that is None comes from the recipe."""
+    recipe = recipe.for_this_machine()
     return RunState(
         recipe_name=recipe_name,
         recipe=recipe,

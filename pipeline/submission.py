@@ -83,7 +83,7 @@ def write_submission(
     bar = progress_bar("test images", count)
     try:
         for images in _image_batches(source, names, stored_size, batch_size):
-            pixels = images if image_size == stored_size else resize_images(images, image_size)
+            pixels = resize_images(images, image_size)
             labels += predict(model, pixels, batch_size, flip).argmax(axis=1).tolist()
             bar.update(len(labels))
     finally:

@@ -3,7 +3,6 @@
 import importlib.util
 import shutil
 from pathlib import Path
-from types import TracebackType
 
 import keras
 
@@ -57,10 +56,5 @@ class TensorBoardCurves:
     def __enter__(self) -> "TensorBoardCurves":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._callback.on_train_end()

@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from pipeline.figure_style import BLUE, GREY, ORANGE, YELLOW, add_grid, new_figure, save_figure
 from pipeline.files import write_json, written_whole
-from pipeline.run_state import History, RunState
+from pipeline.run_state import History, RunState, best_epoch
 
 NUMBERS, PLOT = "metric_values.json", "training_plot.jpg"
 TRAINING, VALIDATION, VALIDATION_5 = BLUE, ORANGE, YELLOW
@@ -57,15 +57,10 @@ def plot_history(history: History, title: str) -> Figure:
     accuracy.plot(
         epochs, history["val_top5_accuracy"], "^-", color=VALIDATION_5, label="validation, rank-5"
     )
-    best = max(history["val_accuracy"])
-    accuracy.plot(
-        list(history["val_accuracy"]).index(best) + 1,
-        best,
-        "o",
-        fillstyle="none",
-        color=GREY,
-        label=f"best so far, {best:.1%}",
-    )
+    best = best_epoch(history)
+    highest = history["val_accuracy"][best - 1]
+    ring = {"fillstyle": "none", "color": GREY, "label": f"best so far, {highest:.1%}"}
+    accuracy.plot(best, highest, "o", **ring)
     accuracy.set(title="Accuracy", ylabel="images recognised", ylim=(0, 1))
     accuracy.yaxis.set_major_formatter(PercentFormatter(1))
     for axes in (loss, accuracy):
