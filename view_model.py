@@ -54,20 +54,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     import_keras()
     from pipeline.checkpoint import load_model
     from pipeline.diagram import known_input_shape, network_graph
-    from pipeline.training import build_network
+    from pipeline.googlenet import build_network
 
     if args.model:
         model = load_model(args.model)
     else:
-        model = build_network(config.RECIPES[args.recipe], config.CLASSES, means=(0.0, 0.0, 0.0))
+        recipe = config.RECIPES[args.recipe].for_this_machine()
+        model = build_network(recipe, config.CLASSES, means=(0.0, 0.0, 0.0))
     shape = known_input_shape(model, config.IMAGE_SIZE)
     draw_graph(network_graph(model, shape, args.layers), args.output)
     print(f"wrote {args.output}")
     if args.model:
         print(f"next: python model_eval.py -m {quote(str(args.model))}")
     else:
-        recipe = args.recipe
-        print(f"next: python model_train.py -r {recipe} -o {config.OUTPUT / recipe}")
+        output = config.OUTPUT / args.recipe
+        print(f"next: python model_train.py -r {args.recipe} -o {output}")
 
 
 if __name__ == "__main__":

@@ -147,13 +147,19 @@ def restore(model: "keras.Model", path: Path) -> None:
 def export(path: Path, target: Path) -> None:
     """Write the model of a checkpoint alone, to predict with.
 
-    Its record of the run stays. The kernels are stored in 16 bits and read as 32; all else keeps
-    its precision, for batch norm's variances reach beyond what 16 bits hold.
+    Its record of the run stays. It computes in 32 bits, as every machine can. The kernels are
+    stored in 16 and read as 32; all else keeps its precision, for batch norm's variances reach
+    beyond what 16 bits hold.
 
     Raises:
         UserError: The checkpoint cannot be read, or the file not written.
     """
-    state, model = read_state(path), load_model(path)
+    from pipeline.googlenet import build_network
+
+    state = read_state(path)
+    recipe = replace(state.recipe, dtype="float32")
+    model = build_network(recipe, len(state.class_ids), state.means)
+    model.set_weights(load_model(path).get_weights())
     with written_whole(target) as unfinished:
         model.save(unfinished)
         members = _read_members(unfinished)

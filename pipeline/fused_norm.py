@@ -14,7 +14,7 @@ import keras
 def fuse_batch_norms(model: keras.Model) -> None:
     """Make what batch norms can train by TensorFlow's fused kernel; elsewhere do nothing.
 
-    Evaluation, frozen layers, 16 bits and what the kernel has no form of keep Keras's arithmetic.
+    Evaluation, frozen layers and what the kernel has no form of keep Keras's arithmetic.
     """
     if keras.backend.backend() != "tensorflow":
         return
@@ -34,7 +34,7 @@ def _batch_norms(model: keras.Model) -> Iterator[keras.layers.BatchNormalization
 def _has_fused_form(layer: keras.layers.BatchNormalization) -> bool:
     rank = layer.input_spec.ndim
     return (
-        layer.compute_dtype == "float32"
+        layer.compute_dtype in ("float32", "bfloat16")
         and (rank, layer.axis) in ((4, 3), (4, -1))
         and layer.scale
         and layer.center

@@ -18,7 +18,7 @@ do not follow from its filter columns, and most others are off by a percent or s
 columns are what is built here.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -26,6 +26,7 @@ import keras
 from keras import layers
 
 from pipeline.randomness import random_stream
+from pipeline.recipe import Recipe
 
 
 class InceptionFilters(NamedTuple):
@@ -128,9 +129,7 @@ def googlenet(
         for name, filters in modules.items():
             x = _as_block(_inception, conv, x, filters, f"inception_{name}")
         if stage_dropout:
-            x = layers.Dropout(
-                stage_dropout, seed=next(seeds), dtype=dtype, name=f"dropout_{stage}"
-            )(x)
+            x = _dropout(stage_dropout, next(seeds), dtype, f"dropout_{stage}")(x)
     x = layers.GlobalAveragePooling2D(dtype=dtype, name="average_pool")(x)
     if dropout:
         x = _dropout(dropout, next(seeds), dtype, "dropout")(x)
@@ -143,6 +142,26 @@ def googlenet(
         name="classifier",
     )(x)
     return keras.Model(inputs, outputs, name="googlenet")
+
+
+def build_network(
+    recipe: Recipe, classes: int, means: Sequence[float], seed: int = 0
+) -> keras.Model:
+    """Build the network of a recipe; ``means`` are of the R, G and B channels, 0 to 255."""
+    return googlenet(
+        classes,
+        means=tuple(means),
+        stem=recipe.stem,
+        width=recipe.width,
+        relu_before_norm=recipe.relu_before_norm,
+        l2=recipe.l2,
+        stage_dropout=recipe.stage_dropout,
+        dropout=recipe.dropout,
+        squeeze_excite=recipe.squeeze_excite,
+        norm_momentum=recipe.norm_momentum,
+        dtype=recipe.dtype,
+        seed=seed,
+    )
 
 
 @dataclass(frozen=True)

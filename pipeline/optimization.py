@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import keras
 from keras.optimizers import schedules
 
+from pipeline.muon import orthogonalise_steps
 from pipeline.recipe import Recipe
 
 
@@ -61,10 +62,12 @@ def _optimizer(
         settings |= {"use_ema": True, "ema_momentum": recipe.averaging}
     if recipe.optimizer == "adam":
         optimizer = keras.optimizers.Adam(**settings)
-    elif recipe.optimizer == "sgd":
+    elif recipe.optimizer in ("sgd", "muon"):
         optimizer = keras.optimizers.SGD(**settings, momentum=recipe.momentum, nesterov=True)
     else:
-        raise ValueError(f"unknown optimizer {recipe.optimizer!r}; known: adam, sgd")
+        raise ValueError(f"unknown optimizer {recipe.optimizer!r}; known: adam, muon, sgd")
+    if recipe.optimizer == "muon":
+        orthogonalise_steps(optimizer, keras.DTypePolicy(recipe.dtype).compute_dtype)
     if recipe.weight_decay:
         optimizer.exclude_from_weight_decay(
             var_list=[v for v in model.trainable_variables if v.name != "kernel"]

@@ -5,12 +5,14 @@ the recipe as it is today, and understood years later. The values live in ``conf
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
+from pipeline.backend import has_bfloat16
 from pipeline.errors import UserError
 
+AUTO = "auto"
 SMALLEST_IMAGE, LARGEST_IMAGE = 8, 1024
 
 
@@ -40,13 +42,15 @@ class Recipe:
     norm_momentum: float = 0.99
     """How slowly batch norm's running statistics follow the batches."""
     dtype: str = "float32"
-    """``"mixed_bfloat16"`` computes in 16 bits and keeps the weights in 32."""
+    """``"mixed_bfloat16"`` computes in 16 bits and keeps the weights in 32; ``"auto"`` does so
+    where the processor has instructions for it, decided when a run begins."""
 
     # The optimizer (see pipeline/optimization.py)
     optimizer: str = "sgd"
-    """``"sgd"``, with Nesterov momentum; ``"adam"``, with Keras's defaults."""
+    """``"sgd"``, with Nesterov momentum; ``"muon"``, its steps made orthogonal (see muon.py);
+    ``"adam"``, with Keras's defaults."""
     momentum: float = 0.9
-    """Of SGD."""
+    """Of SGD and Muon."""
     learning_rate: float = 0.1
     """The first rate, or with a warm-up the highest."""
     rate_drops: tuple[tuple[int, float], ...] = ()
@@ -95,6 +99,12 @@ class Recipe:
         """Return the pixels a side that the images of ``epoch`` have."""
         return [size for first, size in self.image_sizes if first <= epoch][-1]
 
+    def for_this_machine(self) -> "Recipe":
+        """Return the recipe with what is left to the machine decided."""
+        if self.dtype != AUTO:
+            return self
+        return replace(self, dtype="mixed_bfloat16" if has_bfloat16() else "float32")
+
     def to_json(self) -> dict[str, Any]:
         """Return the values as JSON keeps them: tuples become lists."""
         return {name: _lists(value) for name, value in asdict(self).items()}
@@ -114,7 +124,12 @@ class Recipe:
         return recipe
 
     def differences(self, other: "Recipe") -> list[str]:
-        """Name each value that ``other`` has otherwise, as ``field ours, now theirs``."""
+        """Name each value that ``other`` has otherwise, as ``field ours, now theirs``.
+
+        What ``other`` leaves to the machine agrees with anything: a run goes on as it began.
+        """
+        if other.dtype == AUTO:
+            other = replace(other, dtype=self.dtype)
         pairs = ((field.name, getattr(self, field.name), getattr(other, field.name))
                  for field in fields(self))  # fmt: skip
         return [f"{name} {ours}, now {theirs}" for name, ours, theirs in pairs if ours != theirs]

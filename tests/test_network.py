@@ -140,14 +140,19 @@ def test_unknown_stem_is_refused() -> None:
         googlenet(3, means=MEANS, stem="wide")
 
 
-def test_fused_batch_norm_trains_as_keras_does() -> None:
+@pytest.mark.parametrize(
+    ("dtype", "relative", "absolute"), [("float32", 1e-4, 1e-4), ("mixed_bfloat16", 0.01, 0.1)]
+)
+def test_fused_batch_norm_trains_as_keras_does(
+    dtype: str, relative: float, absolute: float
+) -> None:
     tensorflow = pytest.importorskip("tensorflow")
     stream = np.random.default_rng(0)
     inputs = tensorflow.constant(stream.normal(3, 2, (16, 7, 7, 5)), "float32")
     weights = tensorflow.constant(stream.normal(size=inputs.shape), "float32")
     results = []
     for fused in (False, True):
-        norm = keras.layers.BatchNormalization(momentum=0.9)
+        norm = keras.layers.BatchNormalization(momentum=0.9, dtype=dtype)
         model = keras.Sequential([keras.Input((7, 7, 5)), norm])
         if fused:
             fuse_batch_norms(model)
@@ -155,13 +160,13 @@ def test_fused_batch_norm_trains_as_keras_does() -> None:
         norm.beta.assign([0, 1, -1, 2, 0])
         with tensorflow.GradientTape() as tape:
             tape.watch(inputs)
-            outputs = model(inputs, training=True)
+            outputs = tensorflow.cast(model(inputs, training=True), "float32")
             loss = tensorflow.reduce_sum(outputs**2 * weights)
         gradients = tape.gradient(loss, [inputs, norm.gamma.value, norm.beta.value])
         results.append([outputs, *gradients, *norm.weights])
         assert model.get_config()["layers"][1]["class_name"] == "BatchNormalization"
     for usual, ours in zip(*results, strict=True):
-        np.testing.assert_allclose(ours, usual, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(ours, usual, relative, absolute)
     assert not np.allclose(results[1][-1], 1)  # the running variance did move
 
 

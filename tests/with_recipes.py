@@ -40,7 +40,13 @@ config.RECIPES |= {
         image_sizes=((1, 32), (3, 48)),
     ),
     "thin": replace(
-        config.RECIPES["quick"], **THIN, epochs=3, warmup_epochs=0, image_sizes=((1, 32),)
+        config.RECIPES["quick"],
+        **THIN,
+        epochs=3,
+        stem="paper",
+        dtype="float32",
+        warmup_epochs=0,
+        image_sizes=((1, 32),),
     ),
 }
 config.RECIPES["thin-long"] = replace(config.RECIPES["thin"], epochs=500)
