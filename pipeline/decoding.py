@@ -76,7 +76,7 @@ def _decode_chunk(
     for row, image in enumerate(chunk):
         data = source.read(image.name)
         try:
-            pixels[row] = resize_image(decode_image(data), size)
+            pixels[row] = resize_image(decode_image(data, pixels[row]), size)
         except ValueError as error:
             raise UserError(f"cannot decode {image.name}: {error}; {advice}") from error
         sources += f"{image.name} {image.label} {len(data)} {zlib.crc32(data)}\n".encode()

@@ -89,7 +89,10 @@ def _read_file(path: str) -> bytes:
     """
     file = os.open(path, READ_ONLY)
     try:
-        parts = []
+        data = os.read(file, AT_ONCE)
+        if len(data) < AT_ONCE:
+            return data
+        parts = [data]
         while part := os.read(file, AT_ONCE):
             parts.append(part)
         return b"".join(parts)
@@ -153,10 +156,9 @@ class ZipSource:
 
     def _unpack(self, member: ZipInfo) -> bytes:
         header = member.header_offset
-        name_bytes, extra_bytes = struct.unpack("<HH", self._bytes[header + 26 : header + 30])
+        name_bytes, extra_bytes = struct.unpack_from("<HH", self._bytes, header + 26)
         name = header + LOCAL_HEADER_BYTES
-        encoding = "utf-8" if member.flag_bits & UTF_8_NAME else "cp437"
-        if self._bytes[name : name + name_bytes] != member.orig_filename.encode(encoding):
+        if self._bytes[name : name + name_bytes] != _stored_name(member):
             raise ValueError("the directory gives another name than the member's own header")
         start = name + name_bytes + extra_bytes
         packed = self._bytes[start : start + member.compress_size]
@@ -180,6 +182,13 @@ class ZipSource:
                 )
         if sum(member.file_size for member in members) > LARGEST_ZIP_CONTENT:
             raise UserError(f"{self._path} unpacks to more than Tiny ImageNet can be; not read")
+
+
+def _stored_name(member: ZipInfo) -> bytes:
+    """Return the bytes that a member's name is written as."""
+    if member.flag_bits & UTF_8_NAME or member.orig_filename.isascii():
+        return member.orig_filename.encode()  # at a tenth of the other's price
+    return member.orig_filename.encode("cp437")
 
 
 def _common_folder(members: list[ZipInfo]) -> str:

@@ -1,15 +1,24 @@
 """Decode and resize: from a file's bytes to the pixels every other part works on."""
 
+from contextlib import suppress
+
 import cv2
 import numpy as np
+import simplejpeg
 
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
+EXIF = b"Exif\0"
 
 
-def decode_image(data: bytes) -> np.ndarray:
+def decode_image(data: bytes, room: np.ndarray | None = None) -> np.ndarray:
     """Decode a JPEG, or any format OpenCV reads, to uint8 RGB (height, width, 3).
 
     Greyscale images get three equal channels.
+
+    Args:
+        data: A file's contents.
+        room: uint8, where the pixels of a JPEG may be put if they fit: much faster than by
+            OpenCV, through the same library, and the same pixels.
 
     Raises:
         ValueError: Empty, not an image, cut short, or of an absurd size; says which.
@@ -18,6 +27,9 @@ def decode_image(data: bytes) -> np.ndarray:
         raise ValueError("it is empty")
     if data.startswith(JPEG_START) and not data.endswith(JPEG_END):
         raise ValueError("it is cut short")  # OpenCV would fill the missing rows with grey
+    if room is not None and data.startswith(JPEG_START) and EXIF not in data:
+        with suppress(ValueError):  # too large, damaged or of rare colours: OpenCV shall judge
+            return simplejpeg.decode_jpeg(data, "RGB", buffer=room)
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
     except cv2.error as error:
