@@ -69,7 +69,8 @@ def train(commands: Sequence[Sequence[str]], xla_flags: str = "") -> dict:
             )
             for arguments in commands
         ]
-        if any([process.wait() for process in running]):
+        statuses = [process.wait() for process in running]
+        if any(statuses):
             raise SystemExit("a process failed")
         numbers = json.loads((Path(folder) / "metric_values.json").read_text())
         log = (Path(folder) / "run.jsonl").read_text().splitlines()
