@@ -258,8 +258,8 @@ def train_run(
         print(
             f"{backend} on {', '.join(devices)}: {len(train_set):,} train and {len(val_set):,} val "
             f"images of {len(state.class_ids)} classes; GoogLeNet with {model.count_params():,} "
-            f"parameters; recipe {state.recipe_name}, batches of {state.batch_size}, "
-            f"seed {state.seed}"
+            f"parameters; recipe {state.recipe_name} ({state.recipe.dtype}), "
+            f"batches of {state.batch_size}, seed {state.seed}"
         )
         if backend == "tensorflow" and len(devices) > 1:
             print("note: TensorFlow trains on the first of them; KERAS_BACKEND=jax on all")

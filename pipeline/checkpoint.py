@@ -154,17 +154,18 @@ def export(path: Path, target: Path) -> None:
     Raises:
         UserError: The checkpoint cannot be read, or the file not written.
     """
-    from pipeline.googlenet import build_network
-
-    state = read_state(path)
-    recipe = replace(state.recipe, dtype="float32")
-    model = build_network(recipe, len(state.class_ids), state.means)
-    model.set_weights(load_model(path).get_weights())
+    state, model = read_state(path), load_model(path)
     with written_whole(target) as unfinished:
         model.save(unfinished)
         members = _read_members(unfinished)
+        members[CONFIG] = _computing_in_32_bits(members[CONFIG])
         members[WEIGHTS] = _with_half_kernels(members[WEIGHTS])
         _write_with_state(members, unfinished, state)
+
+
+def _computing_in_32_bits(config: bytes) -> bytes:
+    """Return a model's config with float32 for every dtype and policy of 16 bits."""
+    return config.replace(b'"mixed_bfloat16"', b'"float32"').replace(b'"bfloat16"', b'"float32"')
 
 
 def _with_half_kernels(weights: bytes) -> bytes:

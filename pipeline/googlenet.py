@@ -18,7 +18,7 @@ do not follow from its filter columns, and most others are off by a percent or s
 columns are what is built here.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -26,7 +26,6 @@ import keras
 from keras import layers
 
 from pipeline.randomness import random_stream
-from pipeline.recipe import Recipe
 
 
 class InceptionFilters(NamedTuple):
@@ -142,26 +141,6 @@ def googlenet(
         name="classifier",
     )(x)
     return keras.Model(inputs, outputs, name="googlenet")
-
-
-def build_network(
-    recipe: Recipe, classes: int, means: Sequence[float], seed: int = 0
-) -> keras.Model:
-    """Build the network of a recipe; ``means`` are of the R, G and B channels, 0 to 255."""
-    return googlenet(
-        classes,
-        means=tuple(means),
-        stem=recipe.stem,
-        width=recipe.width,
-        relu_before_norm=recipe.relu_before_norm,
-        l2=recipe.l2,
-        stage_dropout=recipe.stage_dropout,
-        dropout=recipe.dropout,
-        squeeze_excite=recipe.squeeze_excite,
-        norm_momentum=recipe.norm_momentum,
-        dtype=recipe.dtype,
-        seed=seed,
-    )
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from pipeline.devices import Share, Spread
 from pipeline.errors import UserError
 from pipeline.evaluation import evaluate
 from pipeline.fused_norm import fuse_batch_norms
-from pipeline.googlenet import build_network
+from pipeline.googlenet import googlenet
 from pipeline.hdf5_dataset import HDF5Dataset
 from pipeline.hdf5_generator import HDF5Generator
 from pipeline.optimization import (
@@ -33,6 +33,26 @@ from pipeline.recipe import Recipe
 from pipeline.run_log import RunLog
 from pipeline.run_state import RunState
 from pipeline.training_monitor import Monitor
+
+
+def build_network(
+    recipe: Recipe, classes: int, means: Sequence[float], seed: int = 0
+) -> keras.Model:
+    """Build the network of a recipe; ``means`` are of the R, G and B channels, 0 to 255."""
+    return googlenet(
+        classes,
+        means=tuple(means),
+        stem=recipe.stem,
+        width=recipe.width,
+        relu_before_norm=recipe.relu_before_norm,
+        l2=recipe.l2,
+        stage_dropout=recipe.stage_dropout,
+        dropout=recipe.dropout,
+        squeeze_excite=recipe.squeeze_excite,
+        norm_momentum=recipe.norm_momentum,
+        dtype=recipe.dtype,
+        seed=seed,
+    )
 
 
 def build_model(state: RunState, steps: int) -> keras.Model:

@@ -19,7 +19,13 @@ import pytest
 from conftest import CLASS_IDS, ROOT, Run, checkpoint, train_command
 
 from pipeline.backend import import_keras
-from pipeline.checkpoint import begin_branch, latest_checkpoint, read_state
+from pipeline.checkpoint import (
+    EpochCheckpoint,
+    begin_branch,
+    export,
+    latest_checkpoint,
+    read_state,
+)
 
 METRICS = {
     "loss", "accuracy", "top5_accuracy", "val_loss", "val_accuracy", "val_top5_accuracy",
@@ -47,14 +53,14 @@ def test_each_epoch_leaves_its_files(trained: Path) -> None:
 
 def test_output_tells_what_runs_and_what_next(trained: Path) -> None:
     text = (trained / "stdout.txt").read_text()
-    for part in ("tensorflow on cpu:0", "48 train", "20 val", "4 classes", "recipe thin"):
+    for part in ("tensorflow on cpu:0", "48 train", "20 val", "4 classes", "recipe thin (float32)"):
         assert part in text
     assert "next: python model_eval.py -m" in text
 
 
 def test_learning_rate_follows_the_recipe(trained: Path) -> None:
     """A cosine over 9 steps, no warm-up: the last steps of the epochs are 2, 5 and 8."""
-    expected = [0.1 * (1 + np.cos(np.pi * step / 9)) / 2 for step in (2, 5, 8)]
+    expected = [0.05 * (1 + np.cos(np.pi * step / 9)) / 2 for step in (2, 5, 8)]
     assert np.allclose(numbers(trained)["learning_rate"], expected, rtol=1e-5)
 
 
@@ -114,6 +120,24 @@ def test_exported_model_is_small_and_predicts_the_same(
     predictions = [np.asarray(model.predict_on_batch(images)) for model in (full, half)]
     assert np.abs(predictions[0] - predictions[1]).mean() < 0.005
     assert read_state(small) == read_state(original)
+
+
+def test_export_of_a_16_bit_model_computes_in_32(trained: Path, tmp_path: Path) -> None:
+    keras = import_keras()
+    from pipeline.training import build_model
+
+    state = read_state(checkpoint(trained, 3))
+    state = replace(state, recipe=replace(state.recipe, dtype="mixed_bfloat16"))
+    model = build_model(state, steps=3)
+    export(EpochCheckpoint(tmp_path).save(model, state), tmp_path / "small.keras")
+    exported = keras.saving.load_model(tmp_path / "small.keras")
+    blocks = [layer for layer in exported.layers if isinstance(layer, keras.Model)]
+    layers = [*exported.layers, *(layer for block in blocks for layer in block.layers)]
+    assert {layer.compute_dtype for layer in layers} == {"float32"}
+    assert {block.input.dtype for block in blocks} == {"float32"}
+    for ours, theirs in zip(exported.weights, model.weights, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-3 * np.abs(theirs).max())
+    assert len(blocks) == 10
 
 
 def test_branching_back_by_hand(own_run: Path, made_hdf5: Path, run: Run) -> None:

@@ -106,11 +106,10 @@ def training(hdf5: Path, size: int, batch: int, steps: int, *, fused: bool = Tru
 
     import_keras()
     from pipeline.fused_norm import fuse_batch_norms
-    from pipeline.googlenet import build_network
     from pipeline.hdf5_dataset import open_split
     from pipeline.hdf5_generator import HDF5Generator
     from pipeline.optimization import compile_model
-    from pipeline.training import augmentation
+    from pipeline.training import augmentation, build_network
 
     recipe = replace(config.RECIPES["quick"], dtype="float32", stem="paper", optimizer="sgd")
     split = open_split(hdf5, "train")
@@ -138,7 +137,7 @@ def predicting(stem: str, size: int, batch: int, steps: int) -> Round:
 
     import_keras()
     from pipeline.evaluation import predict
-    from pipeline.googlenet import build_network
+    from pipeline.training import build_network
 
     network: Any = build_network(
         replace(config.RECIPES["quick"], dtype="float32", stem=stem), 200, (120.0,) * 3

@@ -1,0 +1,46 @@
+"""What a recipe leaves to the machine: 16 bits where the processor has instructions for them."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipeline import backend
+from pipeline.recipe import Recipe
+
+RECIPE = Recipe(epochs=1, batch_size=8, dtype="auto")
+
+
+@pytest.mark.parametrize(
+    ("facts", "dtype"),
+    [
+        ("flags\t: fpu avx2 avx512f avx512_bf16 sha_ni\n", "mixed_bfloat16"),
+        ("flags\t: fpu avx512f amx_bf16\n", "mixed_bfloat16"),
+        ("flags\t: fpu avx2 avx512f\n", "float32"),
+        ("", "float32"),
+        (None, "float32"),
+    ],
+)
+def test_the_machine_decides_where_the_recipe_leaves_it(
+    facts: str | None, dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backend, "CPU_FACTS", tmp_path / "cpuinfo")
+    if facts is not None:
+        backend.CPU_FACTS.write_text(facts)
+    assert RECIPE.for_this_machine() == replace(RECIPE, dtype=dtype)
+    settled = replace(RECIPE, dtype="float32")
+    assert settled.for_this_machine() is settled
+
+
+@pytest.mark.parametrize("begun_in", ["float32", "mixed_bfloat16"])
+def test_a_run_goes_on_as_it_began_wherever_it_goes_on(begun_in: str) -> None:
+    stored = replace(RECIPE, dtype=begun_in)
+    assert stored.differences(RECIPE) == []
+    assert stored.differences(replace(RECIPE, epochs=2)) == ["epochs 1, now 2"]
+
+
+def test_a_recipe_that_names_another_precision_is_another_recipe() -> None:
+    stored = replace(RECIPE, dtype="float32")
+    assert stored.differences(replace(RECIPE, dtype="mixed_bfloat16")) == [
+        "dtype float32, now mixed_bfloat16"
+    ]
