@@ -13,7 +13,7 @@ from shlex import join, quote
 from typing import TYPE_CHECKING
 
 from config import setup_config as config
-from pipeline.backend import import_keras
+from pipeline.backend import has_bfloat16, import_keras
 from pipeline.command_line import (
     Terminated,
     new_parser,
@@ -200,7 +200,7 @@ def stored_run(
 def model_over_devices(
     spread: "Spread", state: "RunState", start: Path | None, steps: int
 ) -> "keras.Model":
-    """Build the network over all devices and restore it, in all processes of one mind."""
+    """Build the network over all devices, restore it, and wait until all processes agree."""
     from pipeline.training import build_model, go_on_from
 
     with spread.over_devices():
@@ -283,6 +283,8 @@ def train_run(
         log.write("start", epoch=state.epoch, epochs=state.epochs, backend=backend,
                   devices=devices, learning_rate=state.learning_rate)  # fmt: skip
         on_cpu = all(device.startswith("cpu") for device in devices)
+        if on_cpu and state.recipe.dtype == "mixed_bfloat16" and not has_bfloat16():
+            print("note: this CPU has no instructions for 16 bits that are used; it will be slow")
         report = ProgressReport(
             len(train_set),
             hint_for_cpu(state) if on_cpu else "",

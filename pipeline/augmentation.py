@@ -36,7 +36,7 @@ class Augmentation:
         mirror: np.ndarray,
         stream: ImageStream,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return changed copies.
+        """Return changed copies, or what was given where nothing is to be changed.
 
         Args:
             images: uint8 RGB (n, side, side, 3).

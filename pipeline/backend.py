@@ -13,7 +13,7 @@ from pipeline.errors import UserError
 
 CPU_FACTS = Path("/proc/cpuinfo")
 BFLOAT16_INSTRUCTIONS = {"avx512_bf16", "amx_bf16"}
-"""Without one of them a CPU computes in 16 bits many times slower than in 32."""
+"""Of x86. Without one of them a CPU computes in 16 bits many times slower than in 32."""
 PACKAGES = {"tensorflow": "tensorflow", "jax": "jax"}
 
 
@@ -55,7 +55,13 @@ class _WithoutTensorFlow:
 
 
 def has_bfloat16() -> bool:
-    """Tell whether this CPU computes in bfloat16 by itself; False where Linux does not say."""
+    """Tell whether TensorFlow computes in bfloat16 by instructions of this CPU, on Linux.
+
+    On JAX it is taken not to, so that the processes of a run, which may be on unlike machines,
+    agree.
+    """
+    if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
+        return False
     flags = CPU_FACTS.read_text().split() if CPU_FACTS.is_file() else []
     return not BFLOAT16_INSTRUCTIONS.isdisjoint(flags)
 

@@ -89,10 +89,7 @@ def _read_file(path: str) -> bytes:
     """
     file = os.open(path, READ_ONLY)
     try:
-        data = os.read(file, AT_ONCE)
-        if len(data) < AT_ONCE:
-            return data
-        parts = [data]
+        parts = []
         while part := os.read(file, AT_ONCE):
             parts.append(part)
         return b"".join(parts)

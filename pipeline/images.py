@@ -17,8 +17,8 @@ def decode_image(data: bytes, room: np.ndarray | None = None) -> np.ndarray:
 
     Args:
         data: A file's contents.
-        room: uint8, where the pixels of a JPEG may be put if they fit: much faster than by
-            OpenCV, through the same library, and the same pixels.
+        room: uint8, where the pixels of a JPEG may be put if they fit: faster than by OpenCV,
+            and the same pixels.
 
     Raises:
         ValueError: Empty, not an image, cut short, or of an absurd size; says which.
@@ -28,7 +28,7 @@ def decode_image(data: bytes, room: np.ndarray | None = None) -> np.ndarray:
     if data.startswith(JPEG_START) and not data.endswith(JPEG_END):
         raise ValueError("it is cut short")  # OpenCV would fill the missing rows with grey
     if room is not None and data.startswith(JPEG_START) and EXIF not in data:
-        with suppress(ValueError):  # too large, damaged or of rare colours: OpenCV shall judge
+        with suppress(ValueError):  # too large or damaged: OpenCV has the last word
             return simplejpeg.decode_jpeg(data, "RGB", buffer=room)
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)

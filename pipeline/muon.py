@@ -2,7 +2,7 @@
 
 The step that SGD would take on a convolution, as a matrix of (height x width x inputs, outputs), is
 replaced by the nearest orthogonal one (Jordan et al. 2024, "Muon: an optimizer for hidden layers
-in neural networks"): what few images need is learned as fast as what all of them do, and a short
+in neural networks"): what few images need is learned as fast as what all of them need, and a short
 run gets further.
 
 Keras has a Muon of its own, which leaves convolutions to Adam; what is used of it is its iteration.
@@ -15,7 +15,7 @@ import keras
 from keras import ops
 
 NEWTON_SCHULZ_STEPS = 5
-"""Of Keras's iteration, which bring all but the weakest singular values between 0.7 and 1.2."""
+"""Of Keras's iteration: five bring all but the weakest singular values to between 0.68 and 1.21."""
 KERNEL_RANK = 4
 """Dimensions of a convolution's kernel, and of no other variable."""
 
@@ -27,7 +27,7 @@ def orthogonalise_steps(optimizer: keras.optimizers.SGD, dtype: str) -> None:
     batch norm keep to SGD.
 
     Args:
-        optimizer: What a model is compiled with.
+        optimizer: What a model is compiled with; its momentum is above 0.
         dtype: What the iteration computes in; 16 bits suffice.
     """
     orthogonalise = keras.optimizers.Muon().zeropower_via_newtonschulz5

@@ -43,7 +43,7 @@ class Recipe:
     """How slowly batch norm's running statistics follow the batches."""
     dtype: str = "float32"
     """``"mixed_bfloat16"`` computes in 16 bits and keeps the weights in 32; ``"auto"`` does so
-    where the processor has instructions for it, decided when a run begins."""
+    where TensorFlow finds instructions for it in the CPU: ``for_this_machine`` decides."""
 
     # The optimizer (see pipeline/optimization.py)
     optimizer: str = "sgd"
@@ -92,6 +92,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if not self.image_sizes or self.image_sizes[0][0] != 1:
             raise ValueError("image_sizes must begin with epoch 1")
+        if self.optimizer == "muon" and not self.momentum:
+            raise ValueError("muon needs a momentum above 0")
         if not all(SMALLEST_IMAGE <= size <= LARGEST_IMAGE for _, size in self.image_sizes):
             raise ValueError(f"image_sizes must be {SMALLEST_IMAGE} to {LARGEST_IMAGE} pixels")
 

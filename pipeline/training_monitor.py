@@ -59,8 +59,8 @@ def plot_history(history: History, title: str) -> Figure:
     )
     best = best_epoch(history)
     highest = history["val_accuracy"][best - 1]
-    ring = {"fillstyle": "none", "color": GREY, "label": f"best so far, {highest:.1%}"}
-    accuracy.plot(best, highest, "o", **ring)
+    label = f"best so far, {highest:.1%}"
+    accuracy.plot(best, highest, "o", fillstyle="none", color=GREY, label=label)
     accuracy.set(title="Accuracy", ylabel="images recognised", ylim=(0, 1))
     accuracy.yaxis.set_major_formatter(PercentFormatter(1))
     for axes in (loss, accuracy):

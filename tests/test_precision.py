@@ -24,11 +24,14 @@ RECIPE = Recipe(epochs=1, batch_size=8, dtype="auto")
 def test_the_machine_decides_where_the_recipe_leaves_it(
     facts: str | None, dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
     monkeypatch.setattr(backend, "CPU_FACTS", tmp_path / "cpuinfo")
     if facts is not None:
         backend.CPU_FACTS.write_text(facts)
     assert RECIPE.for_this_machine() == replace(RECIPE, dtype=dtype)
-    settled = replace(RECIPE, dtype="float32")
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    assert RECIPE.for_this_machine().dtype == "float32"
+    settled = replace(RECIPE, dtype="mixed_bfloat16")
     assert settled.for_this_machine() is settled
 
 

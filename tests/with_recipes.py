@@ -2,9 +2,9 @@
 
     python tests/with_recipes.py model_train.py -r thin-seed ...
 
-Each has every feature of its model (dropout, augmentation, schedule, averaging, weight decay,
-mixed precision, image sizes), with small images, few epochs, and a network that is thin and has
-one inception module a stage, for most of a short run is the compiling of the network. The
+All but "thin" have every feature of their model (dropout, augmentation, schedule, averaging, weight
+decay, Muon, mixed precision, image sizes). Images are small, epochs few, and the network is thin
+and has one inception module a stage, for most of a short run is the compiling of the network. The
 environment variable EDITED names a recipe and changes one value of it, as a user may between runs.
 """
 
@@ -37,6 +37,14 @@ config.RECIPES |= {
         stem="paper",
         warmup_epochs=1,
         averaging=0.9,
+        image_sizes=((1, 32), (3, 48)),
+    ),
+    "thin-quick": replace(
+        config.RECIPES["quick"],
+        **THIN,
+        epochs=3,
+        stem="paper",
+        dtype="mixed_bfloat16",
         image_sizes=((1, 32), (3, 48)),
     ),
     "thin": replace(

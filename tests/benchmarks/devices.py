@@ -3,8 +3,8 @@
     python tests/benchmarks/devices.py --hdf5 tiny-imagenet-20/hdf5
 
 Trains recipe "demo" on JAX, on one machine's processor, and beside it once with another seed, and
-once with sums rounded otherwise, which is all that several devices do otherwise. What working in
-parts costs is shown where all share the same cores; real devices and networks are not.
+once with sums rounded otherwise, as several devices round them. What working in parts costs is
+shown where all share the same cores; real devices and networks are not.
 """
 
 import argparse
@@ -59,7 +59,7 @@ def team(arguments: Sequence[str], processes: int) -> list[list[str]]:
 
 def train(commands: Sequence[Sequence[str]], xla_flags: str = "") -> dict:
     """Run the processes of a training; return its losses, and its speed in the last epoch."""
-    settings = {"XLA_FLAGS": xla_flags, "KERAS_BACKEND": "jax"}
+    settings = {"XLA_FLAGS": xla_flags, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
     with tempfile.TemporaryDirectory() as folder:
         running = [
             subprocess.Popen(
