@@ -60,7 +60,7 @@ def test_output_tells_what_runs_and_what_next(trained: Path) -> None:
 
 def test_learning_rate_follows_the_recipe(trained: Path) -> None:
     """A cosine over 9 steps, no warm-up: the last steps of the epochs are 2, 5 and 8."""
-    expected = [0.05 * (1 + np.cos(np.pi * step / 9)) / 2 for step in (2, 5, 8)]
+    expected = [0.1 * (1 + np.cos(np.pi * step / 9)) / 2 for step in (2, 5, 8)]
     assert np.allclose(numbers(trained)["learning_rate"], expected, rtol=1e-5)
 
 

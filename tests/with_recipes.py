@@ -53,6 +53,8 @@ config.RECIPES |= {
         epochs=3,
         stem="paper",
         dtype="float32",
+        optimizer="sgd",
+        learning_rate=0.1,
         warmup_epochs=0,
         image_sizes=((1, 32),),
     ),
