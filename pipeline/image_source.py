@@ -3,22 +3,25 @@
 import mmap
 import os
 import struct
-import zlib
 from collections import defaultdict
 from pathlib import Path
 from typing import Protocol
-from zipfile import BadZipFile, ZipFile, ZipInfo
+
+from deflate import DeflateError, crc32, deflate_decompress
 
 from pipeline.errors import UserError
+from pipeline.zip_directory import Member, read_members
 
 LARGEST_ZIP_CONTENT = 2 * 2**30
 """Bytes that a zip may unpack to: the official one holds 0.25 GB."""
 LOCAL_HEADER_BYTES = 30
-STORED, DEFLATED = 0, 8
+LENGTHS = struct.Struct("<HH")
+LENGTHS_AT = 26
+"""Where a member's own header gives the bytes of its name and of the field behind it."""
+STORED, DEFLATED, ENCRYPTED = 0, 8, 1
 READ_ONLY = os.O_RDONLY | getattr(os, "O_BINARY", 0)
 AT_ONCE = 2**14
 """Bytes read at once; Tiny ImageNet's files are about 2 kB."""
-UTF_8_NAME = 0x800
 
 
 class ImageSource(Protocol):
@@ -103,17 +106,16 @@ class ZipSource:
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            with ZipFile(path) as archive:
-                members = archive.infolist()
             with path.open("rb") as file:
                 self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except (BadZipFile, ValueError, NotImplementedError) as error:
+            members = list(read_members(self._bytes))
+        except ValueError as error:
             raise UserError(f"{path} is not a whole zip file ({error}); fetch it again") from error
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror}") from error
         self._check_safe(members)
         top = _common_folder(members)
-        self._members = {member.filename.removeprefix(top): member for member in members}
+        self._members = {member.name.removeprefix(top): member for member in members}
         if len(self._members) < len(members):
             raise UserError(f"{path} holds two members of one name; fetch the archive again")
         self._folders = defaultdict(set)
@@ -135,9 +137,9 @@ class ZipSource:
         member = self._members[name]
         try:
             data = self._unpack(member)
-        except (zlib.error, struct.error, ValueError) as error:
+        except (DeflateError, struct.error, ValueError) as error:
             raise self._damaged(name) from error
-        if len(data) != member.file_size or zlib.crc32(data) != member.CRC:
+        if len(data) != member.content_bytes or crc32(data) != member.crc:
             raise self._damaged(name)
         return data
 
@@ -151,45 +153,36 @@ class ZipSource:
                 self._folders[folder].add(own_name)
             name = folder
 
-    def _unpack(self, member: ZipInfo) -> bytes:
-        header = member.header_offset
-        name_bytes, extra_bytes = struct.unpack_from("<HH", self._bytes, header + 26)
-        name = header + LOCAL_HEADER_BYTES
-        if self._bytes[name : name + name_bytes] != _stored_name(member):
+    def _unpack(self, member: Member) -> bytes:
+        name_bytes, extra_bytes = LENGTHS.unpack_from(self._bytes, member.header + LENGTHS_AT)
+        name = member.header + LOCAL_HEADER_BYTES
+        if self._bytes[name : name + name_bytes] != member.raw_name:
             raise ValueError("the directory gives another name than the member's own header")
         start = name + name_bytes + extra_bytes
-        packed = self._bytes[start : start + member.compress_size]
-        if member.compress_type == STORED:
+        packed = self._bytes[start : start + member.packed_bytes]
+        if member.method == STORED:
             return packed
-        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, max(member.file_size, 1))
+        return bytes(deflate_decompress(packed, member.content_bytes))
 
     def _damaged(self, name: str) -> UserError:
         return UserError(f"{name} in {self._path} is damaged; fetch the archive again")
 
-    def _check_safe(self, members: list[ZipInfo]) -> None:
+    def _check_safe(self, members: list[Member]) -> None:
         for member in members:
-            if member.filename.startswith("/") or ".." in member.filename.split("/"):
-                raise UserError(f"{self._path} is unsafe: {member.filename!r} points outside it")
-            if (member.external_attr >> 16) & 0o170000 == 0o120000:
-                raise UserError(f"{self._path} is unsafe: {member.filename!r} is a link")
-            if member.flag_bits & 1 or member.compress_type not in (STORED, DEFLATED):
+            if member.name.startswith("/") or ".." in member.name.split("/"):
+                raise UserError(f"{self._path} is unsafe: {member.name!r} points outside it")
+            if (member.attributes >> 16) & 0o170000 == 0o120000:
+                raise UserError(f"{self._path} is unsafe: {member.name!r} is a link")
+            if member.flags & ENCRYPTED or member.method not in (STORED, DEFLATED):
                 raise UserError(
-                    f"{member.filename} in {self._path} is encrypted or packed in an unusual way; "
+                    f"{member.name} in {self._path} is encrypted or packed in an unusual way; "
                     "use the official archive"
                 )
-        if sum(member.file_size for member in members) > LARGEST_ZIP_CONTENT:
+        if sum(member.content_bytes for member in members) > LARGEST_ZIP_CONTENT:
             raise UserError(f"{self._path} unpacks to more than Tiny ImageNet can be; not read")
 
 
-def _stored_name(member: ZipInfo) -> bytes:
-    """Return the bytes that a member's name is written as."""
-    if member.flag_bits & UTF_8_NAME or member.orig_filename.isascii():
-        return member.orig_filename.encode()  # at a tenth of the other's price
-    return member.orig_filename.encode("cp437")
-
-
-def _common_folder(members: list[ZipInfo]) -> str:
+def _common_folder(members: list[Member]) -> str:
     """Return the folder, "" or "NAME/", that holds wnids.txt."""
-    places = [m.filename.removesuffix("wnids.txt") for m in members
-              if m.filename.endswith("wnids.txt")]  # fmt: skip
+    places = [m.name.removesuffix("wnids.txt") for m in members if m.name.endswith("wnids.txt")]
     return min((p for p in places if p == "" or p.count("/") == 1), key=len, default="")
