@@ -2,9 +2,11 @@
 
     python tests/benchmarks/devices.py --hdf5 tiny-imagenet-20/hdf5
 
-Trains recipe "demo" on JAX, on one machine's processor, and beside it once with another seed, and
-once with sums rounded otherwise, as several devices round them. What working in parts costs is
-shown where all share the same cores; real devices and networks are not.
+Trains recipe "demo" on JAX, on one machine's processor. First at a rate so low that a step shrinks
+what rounding did instead of multiplying it: there all ways must agree, and a run at twice the rate
+shows what a wrong gradient would do. Then at the recipe's own rates, where they part, and beside
+them a run whose sums are rounded otherwise, and one of another seed. What working in parts costs
+is shown where all share the same cores; real devices and networks are not.
 """
 
 import argparse
@@ -18,33 +20,56 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-FOUR_DEVICES = "--xla_force_host_platform_device_count=4"
-ROUNDED_OTHERWISE = "--xla_cpu_enable_fast_math=true"
+XLA_FLAGS = {
+    "four virtual devices": "--xla_force_host_platform_device_count=4",
+    "one device, rounded otherwise": "--xla_cpu_enable_fast_math=true",
+}
+Ways = dict[str, Sequence[Sequence[str]]]
+"""The arguments of each process of each way to train."""
+
+
+STABLE_RATE = 1e-6
 
 
 def main() -> None:
-    """Train in each way, and print a row for each."""
+    """Train in each way, and print a table for each kind of rate."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--hdf5", type=Path, required=True)
     parser.add_argument("--epochs", type=int, default=3)
     args = parser.parse_args()
     common = ["-r", "demo", "-b", "64", "-n", str(args.epochs), "--hdf5", str(args.hdf5)]
-    ways = {
-        "one device": train([common]),
-        "four virtual devices": train([common], FOUR_DEVICES),
-        "two processes": train(team(common, 2)),
-        "one device, rounded otherwise": train([common], ROUNDED_OTHERWISE),
-        "one device, another seed": train([[*common, "--seed", "43"]]),
+    stable, twice = ([*common, "-l", str(rate)] for rate in (STABLE_RATE, 2 * STABLE_RATE))
+    print_table(f"at a rate of {STABLE_RATE}", ways(stable) | {"one, twice the rate": [twice]})
+    others = {
+        "one device, rounded otherwise": [common],
+        "one device, another seed": [[*common, "--seed", "43"]],
     }
-    alone = ways["one device"]["loss"]
-    print("| | training loss by epoch | beside one device | images a second |")
+    print_table("at the recipe's rates", ways(common) | others)
+
+
+def ways(arguments: Sequence[str]) -> Ways:
+    """Return what is to give equal losses."""
+    return {
+        "one device": [arguments],
+        "four virtual devices": [arguments],
+        "two processes": team(arguments, 2),
+    }
+
+
+def print_table(title: str, ways: Ways) -> None:
+    """Train in each way; print the losses beside the first way's."""
+    print(f"| {title} | training loss by epoch | beside one device | images a second |")
     print("| --- | --- | --- | --- |")
-    for way, result in ways.items():
+    alone = None
+    for way, commands in ways.items():
+        result = train(commands, XLA_FLAGS.get(way, ""))
         losses = result["loss"]
-        apart = [f"{ours / theirs - 1:+.3%}" for ours, theirs in zip(losses, alone, strict=True)]
+        alone = alone or losses
+        apart = [f"{ours / theirs - 1:+.4%}" for ours, theirs in zip(losses, alone, strict=True)]
         print(
             f"| {way} | {', '.join(f'{loss:.4f}' for loss in losses)} | {', '.join(apart)} | "
-            f"{result['images_per_second']:,.0f} |"
+            f"{result['images_per_second']:,.0f} |",
+            flush=True,
         )
 
 
