@@ -2,7 +2,6 @@
 
 import mmap
 import os
-import struct
 from collections import defaultdict
 from pathlib import Path
 from typing import Protocol
@@ -10,15 +9,19 @@ from typing import Protocol
 from deflate import DeflateError, crc32, deflate_decompress
 
 from pipeline.errors import UserError
-from pipeline.zip_directory import Member, read_members
+from pipeline.zip_directory import (
+    DEFLATED,
+    ENCRYPTED,
+    STORED,
+    Member,
+    read_members,
+    read_packed,
+)
 
 LARGEST_ZIP_CONTENT = 2 * 2**30
 """Bytes that a zip may unpack to: the official one holds 0.25 GB."""
-LOCAL_HEADER_BYTES = 30
-LENGTHS = struct.Struct("<HH")
-LENGTHS_AT = 26
-"""Where a member's own header gives the bytes of its name and of the field behind it."""
-STORED, DEFLATED, ENCRYPTED = 0, 8, 1
+MOST_PACKED = 1032
+"""Bytes that deflate can make of one."""
 READ_ONLY = os.O_RDONLY | getattr(os, "O_BINARY", 0)
 AT_ONCE = 2**14
 """Bytes read at once; Tiny ImageNet's files are about 2 kB."""
@@ -137,7 +140,7 @@ class ZipSource:
         member = self._members[name]
         try:
             data = self._unpack(member)
-        except (DeflateError, struct.error, ValueError) as error:
+        except (DeflateError, ValueError) as error:
             raise self._damaged(name) from error
         if len(data) != member.content_bytes or crc32(data) != member.crc:
             raise self._damaged(name)
@@ -154,15 +157,13 @@ class ZipSource:
             name = folder
 
     def _unpack(self, member: Member) -> bytes:
-        name_bytes, extra_bytes = LENGTHS.unpack_from(self._bytes, member.header + LENGTHS_AT)
-        name = member.header + LOCAL_HEADER_BYTES
-        if self._bytes[name : name + name_bytes] != member.raw_name:
-            raise ValueError("the directory gives another name than the member's own header")
-        start = name + name_bytes + extra_bytes
-        packed = self._bytes[start : start + member.packed_bytes]
+        packed = read_packed(self._bytes, member)
         if member.method == STORED:
             return packed
-        return bytes(deflate_decompress(packed, member.content_bytes))
+        if member.content_bytes > MOST_PACKED * member.packed_bytes:
+            raise ValueError("more would be made room for than can come")
+        # With room for nothing, nothing would be looked at.
+        return bytes(deflate_decompress(packed, max(member.content_bytes, 1)))
 
     def _damaged(self, name: str) -> UserError:
         return UserError(f"{name} in {self._path} is damaged; fetch the archive again")
@@ -180,6 +181,8 @@ class ZipSource:
                 )
         if sum(member.content_bytes for member in members) > LARGEST_ZIP_CONTENT:
             raise UserError(f"{self._path} unpacks to more than Tiny ImageNet can be; not read")
+        if sum(member.packed_bytes for member in members) > len(self._bytes):
+            raise UserError(f"{self._path} is unsafe: members lie over one another")
 
 
 def _common_folder(members: list[Member]) -> str:

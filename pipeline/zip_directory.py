@@ -1,9 +1,9 @@
-"""List the members of a zip, in a third of the time that Python's zipfile takes.
+"""List the members of a zip, in half the time that Python's zipfile takes.
 
-A build takes four seconds, and of them zipfile took half a second for the names. The format is
-that of PKWARE's APPNOTE, section 4.3: the file ends in a record that tells where the directory
-is; before it, in archives of more than 65,535 members, stands one of wider numbers ("zip64"), and
-before these the directory, an entry a member.
+zipfile makes an object with dates and extra fields of each member, which nobody here asks for. The
+format is that of PKWARE's APPNOTE, section 4.3: the file ends in a record that tells where the
+directory is, and before that stands the directory, an entry a member. Where a number does not fit
+into that record, between the two stand a wider one ("zip64") and a locator of the wider one.
 """
 
 import struct
@@ -13,31 +13,40 @@ from typing import NamedTuple
 
 ENTRY = struct.Struct("<4s4x2H4x3I3H4x2I")
 ENTRY_SIGNATURE = b"PK\1\2"
+OWN_HEADER = struct.Struct("<26x2H")
+"""What stands before a member's bytes: of it, how long the name and the field behind it are."""
 END = struct.Struct("<4s8x2I2x")
 END_SIGNATURE = b"PK\5\6"
 WIDE_END = struct.Struct("<4s36x2Q")
 WIDE_END_SIGNATURE = b"PK\6\6"
 WIDE_LOCATOR_BYTES = 20
-LONGEST_COMMENT = 2**16
-UTF_8_NAME = 0x800
+WIDE_LOCATOR_SIGNATURE = b"PK\6\7"
+LONGEST_COMMENT = 2**16 - 1
+IN_EXTRA_FIELD = 2**32 - 1
+"""Stands in an entry in place of a number that a wider field behind the name gives."""
+EXTRA_FIELD = struct.Struct("<2H")
+WIDE_NUMBERS = 1
+"""The kind of that field."""
+STORED, DEFLATED = 0, 8
+"""Methods of packing."""
+ENCRYPTED, UTF_8_NAME = 1, 0x800
+"""Flags."""
 
 
 class Member(NamedTuple):
-    """What the directory says of a member; a number of more than 32 bits stands as 2**32 - 1."""
+    """What the directory says of a member."""
 
     name: str
     raw_name: bytes
-    """As the member's own header gives it."""
     flags: int
     method: int
-    """0 stored, 8 deflated."""
     crc: int
     """CRC-32 of the contents."""
     packed_bytes: int
     content_bytes: int
     attributes: int
     """External: on Unix, the file's mode in the upper half."""
-    header: int
+    header_offset: int
     """Where the member's own header begins, in bytes from the start of the file."""
 
 
@@ -47,17 +56,22 @@ def read_members(archive: mmap) -> Iterator[Member]:
     Raises:
         ValueError: There is no directory, or it is cut short or damaged.
     """
-    start, size, before = _find_directory(archive)
+    start, size, bytes_in_front = _find_directory(archive)
     directory = archive[start : start + size]
     place = 0
     while place < size:
         if size - place < ENTRY.size:
             raise ValueError("its list of members is cut short")
         (signature, flags, method, crc, packed_bytes, content_bytes, name_bytes, extra_bytes,
-         comment_bytes, attributes, header) = ENTRY.unpack_from(directory, place)  # fmt: skip
+         comment_bytes, attributes, offset) = ENTRY.unpack_from(directory, place)  # fmt: skip
         if signature != ENTRY_SIGNATURE:
             raise ValueError("its list of members is damaged")
         end_of_name = place + ENTRY.size + name_bytes
+        if IN_EXTRA_FIELD in (packed_bytes, content_bytes, offset):
+            content_bytes, packed_bytes, offset = _wide_numbers(
+                directory[end_of_name : end_of_name + extra_bytes],
+                content_bytes, packed_bytes, offset,
+            )  # fmt: skip
         raw_name = directory[place + ENTRY.size : end_of_name]
         yield Member(
             raw_name.decode("utf-8" if flags & UTF_8_NAME or raw_name.isascii() else "cp437"),
@@ -68,24 +82,68 @@ def read_members(archive: mmap) -> Iterator[Member]:
             packed_bytes,
             content_bytes,
             attributes,
-            before + header,
+            bytes_in_front + offset,
         )
         place = end_of_name + extra_bytes + comment_bytes
     if place > size:
         raise ValueError("its list of members is cut short")
 
 
+def _wide_numbers(extra: bytes, *numbers: int) -> list[int]:
+    """Return an entry's sizes and offset, those in the extra field taken from there."""
+    place = 0
+    while place + EXTRA_FIELD.size <= len(extra):
+        kind, size = EXTRA_FIELD.unpack_from(extra, place)
+        place += EXTRA_FIELD.size
+        if kind == WIDE_NUMBERS:
+            wide = struct.iter_unpack("<Q", extra[place : place + size // 8 * 8])
+            return [next(wide, [n])[0] if n == IN_EXTRA_FIELD else n for n in numbers]
+        place += size
+    return list(numbers)
+
+
 def _find_directory(archive: mmap) -> tuple[int, int, int]:
-    """Return where the directory begins, its bytes, and those of anything before the archive."""
-    end = archive.rfind(END_SIGNATURE, max(0, len(archive) - END.size - LONGEST_COMMENT))
-    if end < 0 or len(archive) - end < END.size:
-        raise ValueError("its end is missing")
+    """Return where the directory begins, its bytes, and the bytes in front of the archive."""
+    end = _find_end(archive)
     _, size, offset = END.unpack_from(archive, end)
-    wide = end - WIDE_LOCATOR_BYTES - WIDE_END.size
-    if wide >= 0 and archive[wide : wide + 4] == WIDE_END_SIGNATURE:
-        _, size, offset = WIDE_END.unpack_from(archive, wide)
-        end = wide
-    before = end - size - offset
-    if before < 0:
+    locator = end - WIDE_LOCATOR_BYTES
+    wide_end = locator - WIDE_END.size
+    if (
+        wide_end >= 0
+        and archive[locator : locator + 4] == WIDE_LOCATOR_SIGNATURE
+        and archive[wide_end : wide_end + 4] == WIDE_END_SIGNATURE
+    ):
+        _, size, offset = WIDE_END.unpack_from(archive, wide_end)
+        end = wide_end
+    bytes_in_front = end - size - offset
+    if bytes_in_front < 0:
         raise ValueError("its beginning is missing")
-    return before + offset, size, before
+    return bytes_in_front + offset, size, bytes_in_front
+
+
+def _find_end(archive: mmap) -> int:
+    """Return where the last record begins; a comment follows it, most often an empty one."""
+    without_comment = len(archive) - END.size
+    if archive[max(0, without_comment) :].startswith(END_SIGNATURE):
+        return without_comment
+    end = archive.rfind(END_SIGNATURE, max(0, without_comment - LONGEST_COMMENT))
+    if not 0 <= end <= without_comment:
+        raise ValueError("its end is missing")
+    return end
+
+
+def read_packed(archive: mmap, member: Member) -> bytes:
+    """Return a member's bytes as they lie in the archive, behind its own header.
+
+    Raises:
+        ValueError: That header is outside the archive or names another file.
+    """
+    try:
+        name_bytes, extra_bytes = OWN_HEADER.unpack_from(archive, member.header_offset)
+    except struct.error as error:
+        raise ValueError("the directory points outside the archive") from error
+    name = member.header_offset + OWN_HEADER.size
+    if archive[name : name + name_bytes] != member.raw_name:
+        raise ValueError("the directory gives another name than the member's own header")
+    start = name + name_bytes + extra_bytes
+    return archive[start : start + member.packed_bytes]

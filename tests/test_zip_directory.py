@@ -1,13 +1,24 @@
 """The list of a zip's members, held against Python's zipfile."""
 
 import mmap
+import resource
 import struct
 import zipfile
 from pathlib import Path
 
 import pytest
 
-from pipeline.zip_directory import END_SIGNATURE, ENTRY, ENTRY_SIGNATURE, Member, read_members
+from pipeline.errors import UserError
+from pipeline.image_source import open_source
+from pipeline.zip_directory import (
+    END_SIGNATURE,
+    ENTRY,
+    ENTRY_SIGNATURE,
+    LONGEST_COMMENT,
+    WIDE_END_SIGNATURE,
+    Member,
+    read_members,
+)
 
 
 def read(path: Path) -> list[Member]:
@@ -91,13 +102,29 @@ def test_more_members_than_16_bits_count(tmp_path: Path, before: bytes) -> None:
     assert members == by_zipfile(path)
 
 
-def test_member_of_too_large_a_size_looks_large(archive: Path) -> None:
-    """zipfile writes sizes of 2 GiB and more into a field of their own."""
+def test_sizes_in_the_wide_field(archive: Path) -> None:
+    """zipfile writes sizes of 2 GiB and more there; other programs any size."""
     with zipfile.ZipFile(archive, "a") as file:
         file.writestr("large", "small")
         file.filelist[-1].file_size = 3 * 2**30
-    assert by_zipfile(archive)[-1].content_bytes == 3 * 2**30
-    assert read(archive)[-1].content_bytes == 2**32 - 1
+    assert read(archive) == by_zipfile(archive)
+    assert read(archive)[-1].content_bytes == 3 * 2**30
+
+
+def test_comment_that_looks_like_a_wide_end(tmp_path: Path) -> None:
+    path = tmp_path / "some.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        member = zipfile.ZipInfo("a")
+        member.comment = WIDE_END_SIGNATURE + b"x" * 72
+        file.writestr(member, "data")
+    assert read(path) == by_zipfile(path)
+
+
+def test_longest_comment_behind_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "some.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        file.comment = b"c" * LONGEST_COMMENT
+    assert read(path) == []
 
 
 @pytest.mark.parametrize(
@@ -115,10 +142,55 @@ def test_damaged(archive: Path, cut, what: str) -> None:
         read(archive)
 
 
-def test_last_name_cut_short(archive: Path) -> None:
+@pytest.mark.parametrize("left", [20, ENTRY.size - 1, ENTRY.size + 1])
+def test_last_entry_cut_short(archive: Path, left: int) -> None:
     data = archive.read_bytes()
-    start, cut = data.index(ENTRY_SIGNATURE), data.rindex(ENTRY_SIGNATURE) + ENTRY.size + 1
+    start, cut = data.index(ENTRY_SIGNATURE), data.rindex(ENTRY_SIGNATURE) + left
     end = struct.pack("<4s8x2IH", END_SIGNATURE, cut - start, start, 0)
     archive.write_bytes(data[:cut] + end)
     with pytest.raises(ValueError, match="cut short"):
         read(archive)
+
+
+def test_flagged_name_that_is_not_utf_8(archive: Path) -> None:
+    archive.write_bytes(archive.read_bytes().replace("猫".encode(), b"\xff\xff\xff"))
+    with pytest.raises(ValueError, match="utf-8"):
+        read(archive)
+
+
+def with_entry(path: Path, name: bytes, place: int, layout: str, value: int) -> Path:
+    """Change a number in the directory's entry of a member."""
+    data = bytearray(path.read_bytes())
+    struct.pack_into(layout, data, data.rindex(name) - ENTRY.size + place, value)
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("size", [0, 10, 899, 901, 2**31 - 2000])
+def test_wrong_size_of_contents(archive: Path, size: int) -> None:
+    """2 GiB would find no room in this much memory; it is not asked for."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    source = open_source(with_entry(archive, b"folder/packed.txt", 24, "<I", size))
+    in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (in_use + 2**28, before[1]))
+    try:
+        with pytest.raises(UserError, match=r"folder/packed.txt .* is damaged"):
+            source.read("folder/packed.txt")
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def test_header_outside_the_archive(archive: Path) -> None:
+    source = open_source(with_entry(archive, b"empty", 42, "<I", 2**31))
+    with pytest.raises(UserError, match=r"empty .* is damaged"):
+        source.read("empty")
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "what"),
+    [(8, 1, "encrypted"), (10, 12, "unusual way"), (20, 2**31, "over one another")],
+)
+def test_refused(archive: Path, place: int, value: int, what: str) -> None:
+    layout = "<I" if place == 20 else "<H"
+    with pytest.raises(UserError, match=what):
+        open_source(with_entry(archive, b"folder/packed.txt", place, layout, value))
