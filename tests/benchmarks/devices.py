@@ -2,12 +2,13 @@
 
     python tests/benchmarks/devices.py --hdf5 tiny-imagenet-20/hdf5
 
-Trains recipe "demo" on JAX, on one machine's processor. First from where one device came to in two
-epochs, at a tenth of the rate: there a step lets what rounding did fade, all ways must agree, and a
+Trains recipe "demo" on JAX, on one machine's processor. First for an epoch from where one device
+came to in two, at a tenth of the rate: there what rounding did fades, all ways must agree, and a
 run at twice that rate shows how far off a wrong gradient would be. Then from the beginning at the
 recipe's rates, where rounding grows and they part; beside them a run whose sums are rounded
-otherwise, and one of another seed. What working in parts costs is shown where all share the same
-cores; real devices and networks are not.
+otherwise, and one of another seed. Speeds are of the last epoch, which in the first table is the
+one that compiles too. What working in parts costs is shown where all share the same cores; real
+devices and networks are not.
 """
 
 import argparse
@@ -19,69 +20,75 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-XLA_FLAGS = {
-    "four virtual devices": "--xla_force_host_platform_device_count=4",
-    "one device, rounded otherwise": "--xla_cpu_enable_fast_math=true",
-}
-Ways = dict[str, Sequence[Sequence[str]]]
-"""The arguments of each process of each way to train."""
-
-
 FIRST_EPOCHS = 2
-STABLE_RATE = 0.005
+LOW_RATE = 0.005
+Arguments = list[str]
+
+
+class Way(NamedTuple):
+    """A way to train."""
+
+    name: str
+    commands: Sequence[Arguments]
+    """The arguments of each of its processes."""
+    xla_flags: str = ""
 
 
 def main() -> None:
     """Train in each way, and print a table for each kind of rate."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--hdf5", type=Path, required=True)
-    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=3, help="of the second table's runs")
     args = parser.parse_args()
-    data = ["--hdf5", str(args.hdf5)]
-    fresh = [*data, "-r", "demo", "-b", "64", "-n"]
+
+    def fresh(epochs: int) -> Arguments:
+        return ["-r", "demo", "-b", "64", "-n", str(epochs), "--hdf5", str(args.hdf5)]
+
     with tempfile.TemporaryDirectory() as start:
-        train([[*fresh, str(FIRST_EPOCHS)]], output=start)
-        gone_on = [*data, "-m", start, "-n", str(FIRST_EPOCHS + 1), "-l"]
-        stable, twice = ([*gone_on, str(rate)] for rate in (STABLE_RATE, 2 * STABLE_RATE))
-        at_twice = {"one device, at twice the rate": [twice]}
-        print_table(f"going on at a rate of {STABLE_RATE}", ways(stable) | at_twice)
-    fresh.append(str(args.epochs))
-    others = {
-        "one device, rounded otherwise": [fresh],
-        "one device, another seed": [[*fresh, "--seed", "43"]],
-    }
-    print_table("at the recipe's rates", ways(fresh) | others)
+
+        def gone_on(rate: float) -> Arguments:
+            last = str(FIRST_EPOCHS + 1)
+            return ["-m", start, "-n", last, "-l", str(rate), "--hdf5", str(args.hdf5)]
+
+        train(Way("start", [fresh(FIRST_EPOCHS)]), start)
+        twice = Way("one device, at twice the rate", [gone_on(2 * LOW_RATE)])
+        print_table(f"gone on at {LOW_RATE}", [*shared(gone_on(LOW_RATE)), twice], FIRST_EPOCHS)
+    run = fresh(args.epochs)
+    rounded = Way("one device, rounded otherwise", [run], "--xla_cpu_enable_fast_math=true")
+    seeded = Way("one device, another seed", [[*run, "--seed", "43"]])
+    print_table("at the recipe's rates", [*shared(run), rounded, seeded])
 
 
-def ways(arguments: Sequence[str]) -> Ways:
-    """Return what is to give equal losses."""
-    return {
-        "one device": [arguments],
-        "four virtual devices": [arguments],
-        "two processes": team(arguments, 2),
-    }
+def shared(arguments: Arguments) -> list[Way]:
+    """Return how one training can be shared out."""
+    return [
+        Way("one device", [arguments]),
+        Way("four virtual devices", [arguments], "--xla_force_host_platform_device_count=4"),
+        Way("two processes", team(arguments, 2)),
+    ]
 
 
-def print_table(title: str, ways: Ways) -> None:
-    """Train in each way; print the losses beside the first way's."""
+def print_table(title: str, ways: Sequence[Way], common_epochs: int = 0) -> None:
+    """Train in each way; print the losses of its own epochs beside those of the first way."""
     print(f"| {title} | training loss by epoch | beside one device | images a second |")
     print("| --- | --- | --- | --- |")
     alone = None
-    for way, commands in ways.items():
-        result = train(commands, XLA_FLAGS.get(way, ""))
-        losses = result["loss"]
+    for way in ways:
+        result = train(way)
+        losses = result["loss"][common_epochs:]
         alone = alone or losses
-        apart = [f"{ours / theirs - 1:+.4%}" for ours, theirs in zip(losses, alone, strict=True)]
+        apart = [f"{ours / theirs - 1:+.3%}" for ours, theirs in zip(losses, alone, strict=True)]
         print(
-            f"| {way} | {', '.join(f'{loss:.4f}' for loss in losses)} | {', '.join(apart)} | "
+            f"| {way.name} | {', '.join(f'{loss:.4f}' for loss in losses)} | {', '.join(apart)} | "
             f"{result['images_per_second']:,.0f} |",
             flush=True,
         )
 
 
-def team(arguments: Sequence[str], processes: int) -> list[list[str]]:
+def team(arguments: Arguments, processes: int) -> list[Arguments]:
     """Return the arguments of each of several processes."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -90,11 +97,9 @@ def team(arguments: Sequence[str], processes: int) -> list[list[str]]:
     return [[*arguments, *flags, str(number)] for number in range(processes)]
 
 
-def train(
-    commands: Sequence[Sequence[str]], xla_flags: str = "", output: str | None = None
-) -> dict:
+def train(way: Way, output: str | None = None) -> dict:
     """Run the processes of a training; return its losses, and its speed in the last epoch."""
-    settings = {"XLA_FLAGS": xla_flags, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+    settings = {"XLA_FLAGS": way.xla_flags, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
     with tempfile.TemporaryDirectory() as scratch:
         folder = output or scratch
         running = [
@@ -103,7 +108,7 @@ def train(
                 env={**os.environ, **settings},
                 stdout=subprocess.DEVNULL,
             )
-            for arguments in commands
+            for arguments in way.commands
         ]
         statuses = [process.wait() for process in running]
         if any(statuses):

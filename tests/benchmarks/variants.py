@@ -4,8 +4,8 @@
         --all "epochs=3, stem='paper', image_sizes=((1, 48),)" \\
         "optimizer='sgd', learning_rate=0.1, batch_size=128" "optimizer='muon'"
 
-A variant names the values that it has otherwise, as Recipe's fields; "" is the recipe as it is.
-What wins in a short run need not win in a long one.
+A variant names the values that it has otherwise than the recipe, as Recipe's fields; "" has only
+those of --all. What wins in a short run need not win in a long one.
 """
 
 import argparse
@@ -14,9 +14,10 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import redirect_stdout
 from dataclasses import replace
+from io import StringIO
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 import model_train
 from config import setup_config as config
-
-Values = Mapping[str, Any]
+from pipeline.recipe import Recipe, check_types
 
 
 def main() -> None:
@@ -34,39 +34,44 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--hdf5", type=Path, required=True)
     parser.add_argument("-r", "--recipe", choices=config.RECIPES, required=True)
-    parser.add_argument("--all", type=values, default={}, help="what all variants have otherwise")
-    parser.add_argument("--together", type=int, default=1, help="how many train at once")
-    parser.add_argument("variants", nargs="+", type=str)
+    parser.add_argument("--all", default="", help="what all variants have otherwise")
+    parser.add_argument("--together", type=int, default=1,
+                        help="how many train at once, each the slower for it")  # fmt: skip
+    parser.add_argument("variants", nargs="+")
     args = parser.parse_args()
-    changes = [{**args.all, **values(variant)} for variant in args.variants]
-    print("| variant | val rank-1 by epoch, % | training rank-1 | val loss | minutes |")
+    common = replace(config.RECIPES[args.recipe], **values(args.all))
+    recipes = [replace(common, **values(variant)) for variant in args.variants]
+    for recipe in recipes:
+        check_types(recipe)
+    print("| variant | val rank-1 by epoch, % | training rank-1, % | val loss | minutes |")
     print("| --- | --- | --- | --- | --- |")
-    with ProcessPoolExecutor(
-        args.together, mp_context=get_context("spawn"), max_tasks_per_child=1
-    ) as pool:
-        runs = [pool.submit(train, args.recipe, change, args.hdf5) for change in changes]
+    spawn = get_context("spawn")
+    with ProcessPoolExecutor(args.together, spawn, max_tasks_per_child=1) as pool:
+        runs = [pool.submit(train, args.recipe, recipe, args.hdf5) for recipe in recipes]
         for variant, run in zip(args.variants, runs, strict=True):
             history, seconds = run.result()
-            ranks = ", ".join(f"{rank:.1%}".rstrip("%") for rank in history["val_accuracy"])
+            ranks = ", ".join(f"{100 * rank:.1f}" for rank in history["val_accuracy"])
             print(
-                f"| {variant or 'as it is'} | {ranks} | {history['accuracy'][-1]:.1%} | "
-                f"{history['val_loss'][-1]:.3f} | {seconds / 60:.0f} |",
+                f"| {variant or 'no change'} | {ranks} | {100 * history['accuracy'][-1]:.1f} | "
+                f"{history['val_loss'][-1]:.3f} | {seconds / 60:.1f} |",
                 flush=True,
             )
 
 
-def values(text: str) -> Values:
+def values(text: str) -> dict[str, Any]:
     """Read "name=value, name=value"."""
     call = ast.parse(f"dict({text})", mode="eval").body
+    if not isinstance(call, ast.Call) or call.args:
+        raise SystemExit(f"{text!r} is not of the form name=value, name=value")
     return {word.arg: ast.literal_eval(word.value) for word in call.keywords}
 
 
-def train(recipe: str, changes: Values, hdf5: Path) -> tuple[dict[str, list[float]], float]:
+def train(name: str, recipe: Recipe, hdf5: Path) -> tuple[dict[str, list[float]], float]:
     """Train as model_train.py does; return the curves and the seconds."""
-    config.RECIPES[recipe] = replace(config.RECIPES[recipe], **changes)
+    config.RECIPES[name] = recipe
     start = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        model_train.main(["-r", recipe, "--hdf5", str(hdf5), "-o", folder, "--keep", "1"])
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(StringIO()):
+        model_train.main(["-r", name, "--hdf5", str(hdf5), "-o", folder, "--keep", "1"])
         history = json.loads((Path(folder) / "metric_values.json").read_text())
     return history, time.perf_counter() - start
 
