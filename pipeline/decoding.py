@@ -1,6 +1,7 @@
 """Decode many images on all cores, in order, in bounded memory."""
 
 import os
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +10,6 @@ from typing import TypeVar
 
 import cv2
 import numpy as np
-from deflate import crc32
 
 from pipeline.errors import UserError
 from pipeline.image_source import ImageSource
@@ -79,7 +79,7 @@ def _decode_chunk(
             pixels[row] = resize_image(decode_image(data, pixels[row]), size)
         except ValueError as error:
             raise UserError(f"cannot decode {image.name}: {error}; {advice}") from error
-        sources += f"{image.name} {image.label} {len(data)} {crc32(data)}\n".encode()
+        sources += f"{image.name} {image.label} {len(data)} {zlib.crc32(data)}\n".encode()
     return DecodedChunk(
         images=pixels,
         labels=np.array([image.label for image in chunk], np.int64),

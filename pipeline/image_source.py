@@ -2,11 +2,12 @@
 
 import mmap
 import os
+import zlib
 from collections import defaultdict
 from pathlib import Path
 from typing import Protocol
 
-from deflate import DeflateError, crc32, deflate_decompress
+from deflate import DeflateError, deflate_decompress
 
 from pipeline.errors import UserError
 from pipeline.zip_directory import (
@@ -142,7 +143,7 @@ class ZipSource:
             data = self._unpack(member)
         except (DeflateError, ValueError) as error:
             raise self._damaged(name) from error
-        if len(data) != member.content_bytes or crc32(data) != member.crc:
+        if len(data) != member.content_bytes or zlib.crc32(data) != member.crc:
             raise self._damaged(name)
         return data
 
