@@ -96,7 +96,8 @@ def _wide_numbers(extra: bytes, *numbers: int) -> list[int]:
         kind, size = EXTRA_FIELD.unpack_from(extra, place)
         place += EXTRA_FIELD.size
         if kind == WIDE_NUMBERS:
-            wide = struct.iter_unpack("<Q", extra[place : place + size // 8 * 8])
+            whole = min(size, len(extra) - place) // 8 * 8
+            wide = struct.iter_unpack("<Q", extra[place : place + whole])
             return [next(wide, [n])[0] if n == IN_EXTRA_FIELD else n for n in numbers]
         place += size
     return list(numbers)
@@ -124,10 +125,13 @@ def _find_directory(archive: mmap) -> tuple[int, int, int]:
 def _find_end(archive: mmap) -> int:
     """Return where the last record begins; a comment follows it, most often an empty one."""
     without_comment = len(archive) - END.size
-    if archive[max(0, without_comment) :].startswith(END_SIGNATURE):
+    if without_comment < 0:
+        raise ValueError("its end is missing")
+    if archive[without_comment : without_comment + 4] == END_SIGNATURE:
         return without_comment
-    end = archive.rfind(END_SIGNATURE, max(0, without_comment - LONGEST_COMMENT))
-    if not 0 <= end <= without_comment:
+    first = max(0, without_comment - LONGEST_COMMENT)
+    end = archive.rfind(END_SIGNATURE, first, without_comment + 4)
+    if end < 0:
         raise ValueError("its end is missing")
     return end
 
@@ -140,7 +144,7 @@ def read_packed(archive: mmap, member: Member) -> bytes:
     """
     try:
         name_bytes, extra_bytes = OWN_HEADER.unpack_from(archive, member.header_offset)
-    except struct.error as error:
+    except (struct.error, OverflowError) as error:
         raise ValueError("the directory points outside the archive") from error
     name = member.header_offset + OWN_HEADER.size
     if archive[name : name + name_bytes] != member.raw_name:

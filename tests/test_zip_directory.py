@@ -132,6 +132,7 @@ def test_longest_comment_behind_nothing(tmp_path: Path) -> None:
     [
         (lambda data: data[:-1], "end is missing"),
         (lambda data: b"x" * 100, "end is missing"),
+        (lambda data: END_SIGNATURE, "end is missing"),
         (lambda data: data[10:], "beginning is missing"),
         (lambda data: data.replace(ENTRY_SIGNATURE, b"PK\1\3", 1), "damaged"),
     ],
@@ -184,6 +185,36 @@ def test_header_outside_the_archive(archive: Path) -> None:
     source = open_source(with_entry(archive, b"empty", 42, "<I", 2**31))
     with pytest.raises(UserError, match=r"empty .* is damaged"):
         source.read("empty")
+
+
+def with_wide_offset(path: Path, length: int, value: int) -> Path:
+    """Have the last member's offset in a wide field, which gives its length as said."""
+    with zipfile.ZipFile(path, "a") as file:
+        member = zipfile.ZipInfo("wide")
+        member.extra = struct.pack("<2HQ", 0x9999, 8, value)
+        file.writestr(member, "data")
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<2H", data, data.rindex(b"wide") + 4, 1, length)
+    path.write_bytes(data)
+    return with_entry(path, b"wide", 42, "<I", 2**32 - 1)
+
+
+def test_wide_offset_that_no_file_reaches(archive: Path) -> None:
+    source = open_source(with_wide_offset(archive, 8, 2**64 - 1))
+    with pytest.raises(UserError, match=r"wide .* is damaged"):
+        source.read("wide")
+
+
+def test_wide_field_cut_short(archive: Path) -> None:
+    """What is there of it is believed, and leads nowhere."""
+    path = with_wide_offset(archive, 16, 2**64 - 1)
+    data = bytearray(path.read_bytes())
+    entry = data.rindex(b"wide") - ENTRY.size
+    struct.pack_into("<2H", data, entry + 30, 7, 5)  # five bytes become the comment
+    path.write_bytes(data)
+    source = open_source(path)
+    with pytest.raises(UserError, match=r"wide .* is damaged"):
+        source.read("wide")
 
 
 @pytest.mark.parametrize(
