@@ -72,19 +72,19 @@ def _decode_chunk(
     source: ImageSource, chunk: Sequence[LabelledImage], size: int, advice: str
 ) -> DecodedChunk:
     pixels = np.empty((len(chunk), size, size, 3), np.uint8)
-    sources = bytearray()
-    for row, image in enumerate(chunk):
+    sources = []
+    for image, room in zip(chunk, pixels, strict=True):
         data = source.read(image.name)
         try:
-            pixels[row] = resize_image(decode_image(data, pixels[row]), size)
+            room[:] = resize_image(decode_image(data, room), size)
         except ValueError as error:
             raise UserError(f"cannot decode {image.name}: {error}; {advice}") from error
-        sources += f"{image.name} {image.label} {len(data)} {zlib.crc32(data)}\n".encode()
+        sources.append(f"{image.name} {image.label} {len(data)} {zlib.crc32(data)}\n")
     return DecodedChunk(
         images=pixels,
         labels=np.array([image.label for image in chunk], np.int64),
         channel_sums=np.array(cv2.sumElems(pixels.reshape(-1, size, 3))[:3]),
-        sources=bytes(sources),
+        sources="".join(sources).encode(),
     )
 
 

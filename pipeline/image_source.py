@@ -4,6 +4,7 @@ import mmap
 import os
 import zlib
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
@@ -15,12 +16,16 @@ from pipeline.zip_directory import (
     ENCRYPTED,
     STORED,
     Member,
+    Row,
     read_members,
     read_packed,
 )
 
 LARGEST_ZIP_CONTENT = 2 * 2**30
 """Bytes that a zip may unpack to: the official one holds 0.25 GB."""
+LINK = 0o12
+"""The kind of file in the uppermost four bits of its mode, and so of its attributes."""
+PACKED_BYTES, CONTENT_BYTES = map(Member._fields.index, ("packed_bytes", "content_bytes"))
 MOST_PACKED = 1032
 """Bytes that deflate can make of one."""
 READ_ONLY = os.O_RDONLY | getattr(os, "O_BINARY", 0)
@@ -112,33 +117,34 @@ class ZipSource:
         try:
             with path.open("rb") as file:
                 self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            members = list(read_members(self._bytes))
+            rows = read_members(self._bytes)
         except ValueError as error:
             raise UserError(f"{path} is not a whole zip file ({error}); fetch it again") from error
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror}") from error
-        self._check_safe(members)
-        top = _common_folder(members)
-        self._members = {member.name.removeprefix(top): member for member in members}
-        if len(self._members) < len(members):
+        self._check_safe(rows)
+        names = [row[0] for row in rows]
+        top = _common_folder(names)
+        self._rows = {name.removeprefix(top): row for name, row in zip(names, rows, strict=True)}
+        if len(self._rows) < len(rows):
             raise UserError(f"{path} holds two members of one name; fetch the archive again")
-        self._folders = defaultdict(set)
-        for name in self._members:
-            self._add_to_folder(name.rstrip("/"))
+        self._folders = _contents_of_folders(self._rows)
 
     def names(self, folder: str) -> list[str]:
         """See ImageSource."""
-        return sorted(self._folders.get(folder, ()))
+        contents = set(self._folders.get(folder, ()))
+        return sorted(name for name in contents if name and not name.startswith("."))
 
     def exists(self, name: str) -> bool:
         """See ImageSource."""
-        return name in self._members
+        return name in self._rows
 
     def read(self, name: str) -> bytes:
         """See ImageSource."""
-        if name not in self._members:
+        row = self._rows.get(name)
+        if row is None:
             raise UserError(f"{self._path} holds no {name}")
-        member = self._members[name]
+        member = Member._make(row)
         try:
             data = self._unpack(member)
         except (DeflateError, ValueError) as error:
@@ -146,16 +152,6 @@ class ZipSource:
         if len(data) != member.content_bytes or zlib.crc32(data) != member.crc:
             raise self._damaged(name)
         return data
-
-    def _add_to_folder(self, name: str) -> None:
-        """List ``name`` in its folder, and that in its own, up to one that is listed already."""
-        is_listed = False
-        while name and not is_listed:
-            folder, _, own_name = name.rpartition("/")
-            is_listed = folder in self._folders
-            if not own_name.startswith("."):
-                self._folders[folder].add(own_name)
-            name = folder
 
     def _unpack(self, member: Member) -> bytes:
         packed = read_packed(self._bytes, member)
@@ -169,24 +165,39 @@ class ZipSource:
     def _damaged(self, name: str) -> UserError:
         return UserError(f"{name} in {self._path} is damaged; fetch the archive again")
 
-    def _check_safe(self, members: list[Member]) -> None:
-        for member in members:
-            if member.name.startswith("/") or ".." in member.name.split("/"):
-                raise UserError(f"{self._path} is unsafe: {member.name!r} points outside it")
-            if (member.attributes >> 16) & 0o170000 == 0o120000:
-                raise UserError(f"{self._path} is unsafe: {member.name!r} is a link")
-            if member.flags & ENCRYPTED or member.method not in (STORED, DEFLATED):
+    def _check_safe(self, rows: list[Row]) -> None:
+        for name, _, flags, method, _, _, _, attributes, _ in rows:
+            if (".." in name and ".." in name.split("/")) or name[:1] == "/":
+                raise UserError(f"{self._path} is unsafe: {name!r} points outside it")
+            if attributes >> 28 == LINK:
+                raise UserError(f"{self._path} is unsafe: {name!r} is a link")
+            if flags & ENCRYPTED or (method != DEFLATED and method != STORED):
                 raise UserError(
-                    f"{member.name} in {self._path} is encrypted or packed in an unusual way; "
+                    f"{name} in {self._path} is encrypted or packed in an unusual way; "
                     "use the official archive"
                 )
-        if sum(member.content_bytes for member in members) > LARGEST_ZIP_CONTENT:
+        if sum(row[CONTENT_BYTES] for row in rows) > LARGEST_ZIP_CONTENT:
             raise UserError(f"{self._path} unpacks to more than Tiny ImageNet can be; not read")
-        if sum(member.packed_bytes for member in members) > len(self._bytes):
+        if sum(row[PACKED_BYTES] for row in rows) > len(self._bytes):
             raise UserError(f"{self._path} is unsafe: members lie over one another")
 
 
-def _common_folder(members: list[Member]) -> str:
+def _common_folder(names: Iterable[str]) -> str:
     """Return the folder, "" or "NAME/", that holds wnids.txt."""
-    places = [m.name.removesuffix("wnids.txt") for m in members if m.name.endswith("wnids.txt")]
+    places = [name.removesuffix("wnids.txt") for name in names if name.endswith("wnids.txt")]
     return min((p for p in places if p == "" or p.count("/") == 1), key=len, default="")
+
+
+def _contents_of_folders(names: Iterable[str]) -> dict[str, list[str]]:
+    """Return what lies directly in each folder, "" the outermost; names may come twice."""
+    contents = defaultdict(list)
+    for name in names:
+        folder, _, own_name = name.rpartition("/")
+        contents[folder].append(own_name)
+    for folder in list(contents):
+        is_listed = False
+        while folder and not is_listed:
+            folder, _, own_name = folder.rpartition("/")
+            is_listed = folder in contents
+            contents[folder].append(own_name)
+    return contents

@@ -9,6 +9,7 @@ test split is drawn from the train images.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from pipeline.errors import UserError
 from pipeline.image_source import ImageSource
@@ -19,8 +20,7 @@ ANNOTATIONS = "val/val_annotations.txt"
 ANNOTATION_COLUMNS = 6
 
 
-@dataclass(frozen=True)
-class LabelledImage:
+class LabelledImage(NamedTuple):
     """An image's name within its source, and its label: the rank of its class id, from 0."""
 
     name: str

@@ -7,7 +7,6 @@ into that record, between the two stand a wider one ("zip64") and a locator of t
 """
 
 import struct
-from collections.abc import Iterator
 from mmap import mmap
 from typing import NamedTuple
 
@@ -50,43 +49,47 @@ class Member(NamedTuple):
     """Where the member's own header begins, in bytes from the start of the file."""
 
 
-def read_members(archive: mmap) -> Iterator[Member]:
-    """Yield the members in the directory's order.
+Row = tuple[str, bytes, int, int, int, int, int, int, int]
+"""A member's fields without their names."""
+
+
+def read_members(archive: mmap) -> list[Row]:
+    """List the members in the directory's order, each a plain tuple of ``Member``'s fields.
+
+    Python's garbage collector leaves plain tuples alone; a hundred thousand named ones would keep
+    it as busy as all else here.
 
     Raises:
         ValueError: There is no directory, or it is cut short or damaged.
     """
     start, size, bytes_in_front = _find_directory(archive)
     directory = archive[start : start + size]
+    unpack_entry, entry_bytes = ENTRY.unpack_from, ENTRY.size
+    rows = []
     place = 0
     while place < size:
-        if size - place < ENTRY.size:
+        if size - place < entry_bytes:
             raise ValueError("its list of members is cut short")
         (signature, flags, method, crc, packed_bytes, content_bytes, name_bytes, extra_bytes,
-         comment_bytes, attributes, offset) = ENTRY.unpack_from(directory, place)  # fmt: skip
+         comment_bytes, attributes, offset) = unpack_entry(directory, place)  # fmt: skip
         if signature != ENTRY_SIGNATURE:
             raise ValueError("its list of members is damaged")
-        end_of_name = place + ENTRY.size + name_bytes
+        name = place + entry_bytes
+        extra = name + name_bytes
         if IN_EXTRA_FIELD in (packed_bytes, content_bytes, offset):
             content_bytes, packed_bytes, offset = _wide_numbers(
-                directory[end_of_name : end_of_name + extra_bytes],
-                content_bytes, packed_bytes, offset,
-            )  # fmt: skip
-        raw_name = directory[place + ENTRY.size : end_of_name]
-        yield Member(
-            raw_name.decode("utf-8" if flags & UTF_8_NAME or raw_name.isascii() else "cp437"),
-            raw_name,
-            flags,
-            method,
-            crc,
-            packed_bytes,
-            content_bytes,
-            attributes,
-            bytes_in_front + offset,
-        )
-        place = end_of_name + extra_bytes + comment_bytes
+                directory[extra : extra + extra_bytes], content_bytes, packed_bytes, offset
+            )
+        raw_name = directory[name:extra]
+        encoding = "utf-8" if flags & UTF_8_NAME or raw_name.isascii() else "cp437"
+        rows.append(
+            (raw_name.decode(encoding), raw_name, flags, method, crc, packed_bytes, content_bytes,
+             attributes, bytes_in_front + offset)
+        )  # fmt: skip
+        place = extra + extra_bytes + comment_bytes
     if place > size:
         raise ValueError("its list of members is cut short")
+    return rows
 
 
 def _wide_numbers(extra: bytes, *numbers: int) -> list[int]:

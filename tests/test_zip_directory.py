@@ -23,7 +23,8 @@ from pipeline.zip_directory import (
 
 def read(path: Path) -> list[Member]:
     with path.open("rb") as file:
-        return list(read_members(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
+        rows = read_members(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    return [Member._make(row) for row in rows]
 
 
 def by_zipfile(path: Path) -> list[Member]:
