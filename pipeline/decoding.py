@@ -1,4 +1,4 @@
-"""Decode many images on all cores, in order, in bounded memory."""
+"""Decode many images on several cores, in order, in bounded memory."""
 
 import os
 import zlib
@@ -18,6 +18,10 @@ from pipeline.tiny_imagenet import LabelledImage
 
 CHUNK = 256
 """Images a thread decodes, and a write takes, at once: 3 MB at 64x64."""
+MOST_THREADS = 3
+"""More wait for one another, for between two native calls each needs the interpreter, which serves
+one at a time: on two cores, two threads decode 1.5 times as fast as one, and eight slower than one
+(``tests/benchmarks/compare.py --only threads``)."""
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
 
@@ -90,7 +94,7 @@ def _decode_chunk(
 
 def _map_in_order(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
     """Map over threads as ``Executor.map`` does, but never run far ahead of the reader."""
-    workers = os.cpu_count() or 1
+    workers = min(os.cpu_count() or 1, MOST_THREADS)
     with ThreadPoolExecutor(workers) as pool:
         waiting: deque = deque()
         try:

@@ -42,7 +42,7 @@ class ImageSource(Protocol):
     def exists(self, name: str) -> bool:
         """Tell whether ``name`` is a file."""
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str) -> bytes | bytearray:
         """Return the whole file. Safe from several threads.
 
         Raises:
@@ -139,28 +139,20 @@ class ZipSource:
         """See ImageSource."""
         return name in self._rows
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str) -> bytes | bytearray:
         """See ImageSource."""
         row = self._rows.get(name)
         if row is None:
             raise UserError(f"{self._path} holds no {name}")
-        member = Member._make(row)
+        _, raw_name, _, method, crc, packed_bytes, content_bytes, _, header_offset = row
         try:
-            data = self._unpack(member)
+            packed = read_packed(self._bytes, raw_name, packed_bytes, header_offset)
+            data = packed if method == STORED else _inflate(packed, content_bytes)
         except (DeflateError, ValueError) as error:
             raise self._damaged(name) from error
-        if len(data) != member.content_bytes or zlib.crc32(data) != member.crc:
+        if len(data) != content_bytes or zlib.crc32(data) != crc:
             raise self._damaged(name)
         return data
-
-    def _unpack(self, member: Member) -> bytes:
-        packed = read_packed(self._bytes, member)
-        if member.method == STORED:
-            return packed
-        if member.content_bytes > MOST_PACKED * member.packed_bytes:
-            raise ValueError("more would be made room for than can come")
-        # With room for nothing, nothing would be looked at.
-        return bytes(deflate_decompress(packed, max(member.content_bytes, 1)))
 
     def _damaged(self, name: str) -> UserError:
         return UserError(f"{name} in {self._path} is damaged; fetch the archive again")
@@ -180,6 +172,13 @@ class ZipSource:
             raise UserError(f"{self._path} unpacks to more than Tiny ImageNet can be; not read")
         if sum(row[PACKED_BYTES] for row in rows) > len(self._bytes):
             raise UserError(f"{self._path} is unsafe: members lie over one another")
+
+
+def _inflate(packed: bytes, content_bytes: int) -> bytearray:
+    if content_bytes > MOST_PACKED * len(packed):
+        raise ValueError("more would be made room for than can come")
+    # With room for nothing, nothing would be looked at.
+    return deflate_decompress(packed, max(content_bytes, 1))
 
 
 def _common_folder(names: Iterable[str]) -> str:

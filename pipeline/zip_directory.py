@@ -139,18 +139,18 @@ def _find_end(archive: mmap) -> int:
     return end
 
 
-def read_packed(archive: mmap, member: Member) -> bytes:
+def read_packed(archive: mmap, raw_name: bytes, packed_bytes: int, header_offset: int) -> bytes:
     """Return a member's bytes as they lie in the archive, behind its own header.
 
     Raises:
         ValueError: That header is outside the archive or names another file.
     """
     try:
-        name_bytes, extra_bytes = OWN_HEADER.unpack_from(archive, member.header_offset)
+        name_bytes, extra_bytes = OWN_HEADER.unpack_from(archive, header_offset)
     except (struct.error, OverflowError) as error:
         raise ValueError("the directory points outside the archive") from error
-    name = member.header_offset + OWN_HEADER.size
-    if archive[name : name + name_bytes] != member.raw_name:
+    name = header_offset + OWN_HEADER.size
+    if archive[name : name + name_bytes] != raw_name:
         raise ValueError("the directory gives another name than the member's own header")
     start = name + name_bytes + extra_bytes
-    return archive[start : start + member.packed_bytes]
+    return archive[start : start + packed_bytes]

@@ -52,11 +52,8 @@ Rows = Iterator[tuple[str, str, str]]
 
 def compare_builds(inputs: Inputs) -> Rows:
     """Build from the folder, from the zip, the original way; and decode alone."""
-    scratch = inputs.scratch
-    archive, images = scratch / "tiny.zip", train_images(inputs.data_set)
-    with ZipFile(archive, "w", ZIP_DEFLATED) as file:
-        for path in sorted(p for p in inputs.data_set.rglob("*") if p.suffix in (".txt", ".JPEG")):
-            file.write(path, path.relative_to(inputs.data_set))
+    scratch, images = inputs.scratch, train_images(inputs.data_set)
+    archive = _packed(inputs)
     rates = contest(
         [
             Contestant("folder", "ours:building", (inputs.data_set, scratch / "folder")),
@@ -69,6 +66,33 @@ def compare_builds(inputs: Inputs) -> Rows:
     yield _row(rates, "build from the folder, to the original way", "folder", "original")
     yield _row(rates, "build from the zip, to the folder", "zip", "folder")
     yield _row(rates, "build from the folder, to decoding alone", "folder", "decoding")
+
+
+def compare_unpacking(inputs: Inputs) -> Rows:
+    """Build from the zip as it is, and after unpacking it."""
+    scratch, archive = inputs.scratch, _packed(inputs)
+    rates = contest(
+        [
+            Contestant("zip", "ours:building", (archive, scratch / "from-zip")),
+            Contestant("unpacked", "ours:unpacking_and_building", (archive, scratch)),
+        ],
+        inputs.rounds,
+    )
+    yield _row(rates, "build from the zip, to unpacking it first", "zip", "unpacked")
+
+
+def compare_threads(inputs: Inputs) -> Rows:
+    """Decode as a build does, by one thread and by more."""
+    counts = (2, 4, 8)
+    rates = contest(
+        [
+            Contestant(f"{count}", "ours:decoding_for_a_build", (inputs.data_set, count))
+            for count in (1, *counts)
+        ],
+        inputs.rounds,
+    )
+    for count in counts:
+        yield _row(rates, f"decoding for a build by {count} threads, to one", f"{count}", "1")
 
 
 def compare_sizes(inputs: Inputs) -> Rows:
@@ -150,6 +174,8 @@ def compare_evaluation(inputs: Inputs) -> Rows:
 
 CONTESTS = {
     "build": compare_builds,
+    "unpacking": compare_unpacking,
+    "threads": compare_threads,
     "size": compare_sizes,
     "batches": compare_batches,
     "reading": compare_reading,
@@ -182,6 +208,17 @@ def prepare(data_set: Path, scratch: Path, rounds: int) -> Inputs:
     images = train_images(folder)
     seed_way.build(images, scratch / "original.hdf5", CLASSES)
     return Inputs(data_set, scratch, hdf5, images, rounds)
+
+
+def _packed(inputs: Inputs) -> Path:
+    """Return a zip of the data set, deflated as the official one is."""
+    archive = inputs.scratch / "tiny.zip"
+    if not archive.exists():
+        with ZipFile(archive, "w", ZIP_DEFLATED) as file:
+            for path in sorted(inputs.data_set.rglob("*")):
+                if path.suffix in (".txt", ".JPEG"):
+                    file.write(path, path.relative_to(inputs.data_set))
+    return archive
 
 
 def _row(rates: dict[str, list[float]], what: str, name: str, peer: str) -> tuple[str, str, str]:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -33,6 +34,17 @@ def building(data_set: Path, output: Path) -> Round:
     return do_round
 
 
+def unpacking_and_building(archive: Path, scratch: Path) -> Round:
+    """Unpack a zip, and build from the folder."""
+
+    def do_round() -> int:
+        folder = Path(tempfile.mkdtemp(dir=scratch))
+        shutil.unpack_archive(archive, folder)
+        return building(folder, scratch / "from-unpacked")()
+
+    return do_round
+
+
 def decoding(images: Sequence[tuple[str, int]]) -> Round:
     """Decode files that lie in memory, on all cores, and do nothing with them."""
     from pipeline.images import decode_image
@@ -50,6 +62,24 @@ def decoding(images: Sequence[tuple[str, int]]) -> Round:
         with ThreadPoolExecutor(cores) as pool:
             list(pool.map(decode, chunks))
         return len(files)
+
+    return do_round
+
+
+def decoding_for_a_build(data_set: Path, threads: int) -> Round:
+    """Decode in order, as a build does, and write nothing."""
+    from pipeline import decoding
+    from pipeline.image_source import open_source
+    from pipeline.tiny_imagenet import read_labelled_images
+
+    os.cpu_count = lambda: threads
+    decoding.MOST_THREADS = threads
+    source = open_source(data_set)
+    images = read_labelled_images(source).train
+
+    def do_round() -> int:
+        chunks = decoding.decode_in_order(source, images, config.IMAGE_SIZE)
+        return sum(len(chunk.labels) for chunk in chunks)
 
     return do_round
 
