@@ -61,7 +61,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         choices=config.RECIPES,
         metavar="NAME",
         help="whose augmentation --preview shows (default: "
-        f"{config.DEFAULT_RECIPE}; with --sample: {SAMPLE_RECIPE})",
+        f"{config.FIRST_RECIPE}; with --sample: {SAMPLE_RECIPE})",
     )
     args = parser.parse_args(argv)
     if args.recipe and not args.preview:
@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_figure_format(args.preview)
     data_set = prepare_data_set(args)
     output = args.output or default_hdf5_folder(data_set)
-    recipe = args.recipe or (SAMPLE_RECIPE if args.sample else config.DEFAULT_RECIPE)
+    recipe = args.recipe or (SAMPLE_RECIPE if args.sample else config.FIRST_RECIPE)
     if args.preview and is_built(output) and not args.overwrite:
         print(f"{output} is built already, and stays as it is")
     else:

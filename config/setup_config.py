@@ -112,3 +112,5 @@ RECIPES = {
     ),
 }
 DEFAULT_RECIPE = "seed"
+FIRST_RECIPE = "quick"
+"""What ``build_dataset.py`` proposes to train with: it needs no GPU."""

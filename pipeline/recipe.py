@@ -96,6 +96,8 @@ class Recipe:
             raise ValueError("muon needs a momentum above 0")
         if not all(SMALLEST_IMAGE <= size <= LARGEST_IMAGE for _, size in self.image_sizes):
             raise ValueError(f"image_sizes must be {SMALLEST_IMAGE} to {LARGEST_IMAGE} pixels")
+        if self.warmup_epochs and not 0 < self.warmup_epochs < self.epochs:
+            raise ValueError("warmup_epochs must leave some of the epochs for the fall of the rate")
 
     def image_size(self, epoch: int) -> int:
         """Return the pixels a side that the images of ``epoch`` have."""

@@ -44,7 +44,7 @@ class TrainingMonitor:
 
 def plot_history(history: History, title: str) -> Figure:
     """Draw loss and accuracy over the epochs, in two panels."""
-    figure = new_figure(title, 11, 4.6)
+    figure = new_figure(title, 11, 5)
     loss, accuracy = figure.subplots(1, 2)
     epochs = range(1, len(history["loss"]) + 1)
     loss.plot(epochs, history["loss"], "o-", color=TRAINING, label="training")
@@ -82,4 +82,5 @@ def _finish(axes: Axes, rates: list[float]) -> None:
             axes.axvline(epoch + 0.5, color=GREY, linestyle=":", linewidth=1)
             axes.annotate(f" rate {after:.0e}", (epoch + 0.5, 0.98), rotation=90, fontsize=7,
                           xycoords=("data", "axes fraction"), va="top", color="0.3")  # fmt: skip
-    axes.legend(fontsize=8)
+    # Below the panel, for inside some curve would sooner or later run beneath it.
+    axes.legend(fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.14), frameon=False)

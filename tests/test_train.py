@@ -26,6 +26,7 @@ from pipeline.checkpoint import (
     latest_checkpoint,
     read_state,
 )
+from pipeline.recipe import Recipe
 
 METRICS = {
     "loss", "accuracy", "top5_accuracy", "val_loss", "val_accuracy", "val_top5_accuracy",
@@ -62,6 +63,11 @@ def test_learning_rate_follows_the_recipe(trained: Path) -> None:
     """A cosine over 9 steps, no warm-up: the last steps of the epochs are 2, 5 and 8."""
     expected = [0.1 * (1 + np.cos(np.pi * step / 9)) / 2 for step in (2, 5, 8)]
     assert np.allclose(numbers(trained)["learning_rate"], expected, rtol=1e-5)
+
+
+def test_recipe_whose_warm_up_leaves_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="warmup_epochs must leave"):
+        Recipe(epochs=3, batch_size=8, warmup_epochs=3)
 
 
 def test_plain_keras_opens_a_checkpoint(trained: Path, made_hdf5: Path) -> None:
