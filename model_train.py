@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pipeline.devices import Spread, Team
     from pipeline.hdf5_dataset import HDF5Dataset
     from pipeline.run_state import RunState
+    from pipeline.training_monitor import Monitor
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -237,7 +238,7 @@ def train_run(
     """Assemble the parts, say what runs, train, and say what came of it."""
     team.join()
     keras = import_keras()
-    from pipeline.checkpoint import EpochCheckpoint, begin_branch, latest_checkpoint, read_state
+    from pipeline.checkpoint import EpochCheckpoint
     from pipeline.devices import Spread
     from pipeline.hdf5_generator import HDF5Generator
     from pipeline.progress_report import ProgressReport
@@ -246,7 +247,7 @@ def train_run(
     from pipeline.training_monitor import Monitor, TrainingMonitor
 
     spread = Spread(team, state.batch_size)
-    backend, devices = keras.backend.backend(), spread.devices
+    backend = keras.backend.backend()
     with (
         training_batches(train_set, state, spread.share) as batches,
         HDF5Generator(val_set, state.batch_size) as val,
@@ -255,36 +256,25 @@ def train_run(
         model = model_over_devices(spread, state, start, len(batches))
         if spread.share:
             spread.keep_replica(build_model(state, len(batches)))
+        on_cpu = all(device.startswith("cpu") for device in spread.devices)
         print(
-            f"{backend} on {', '.join(devices)}: {len(train_set):,} train and {len(val_set):,} val "
-            f"images of {len(state.class_ids)} classes; GoogLeNet with {model.count_params():,} "
-            f"parameters; recipe {state.recipe_name} ({state.recipe.dtype}), "
-            f"batches of {state.batch_size}, seed {state.seed}"
+            f"{backend} on {', '.join(spread.devices)}: {len(train_set):,} train and "
+            f"{len(val_set):,} val images of {len(state.class_ids)} classes; "
+            f"GoogLeNet with {model.count_params():,} parameters; recipe {state.recipe_name} "
+            f"({state.recipe.dtype}), batches of {state.batch_size}, seed {state.seed}"
         )
-        if backend == "tensorflow" and len(devices) > 1:
-            print("note: TensorFlow trains on the first of them; KERAS_BACKEND=jax on all")
+        print_notes(state, backend, on_cpu, len(spread.devices))
         monitors: list[Monitor] = [TrainingMonitor(args.output)]
         if args.tensorboard:
             from pipeline.tensorboard import TensorBoardCurves
 
             monitors.append(opened.enter_context(TensorBoardCurves(args.output)))
         log = RunLog(args.output)
-        if start:
-            if state.backend != backend:
-                print(f"note: begun on {state.backend}; on {backend} the numbers will differ")
-            start, *aside = begin_branch(start, replace(state, backend=backend), args.output)
-            state = read_state(start)
-            for monitor in monitors:
-                monitor.update(state)
-            for path in aside:
-                print(f"kept an earlier checkpoint as {path}")
-            print(f"going on after epoch {state.epoch} from {start}", flush=True)
         state = replace(state, backend=backend)
+        if start:
+            state = take_up(start, state, args.output, monitors)
         log.write("start", epoch=state.epoch, epochs=state.epochs, backend=backend,
-                  devices=devices, learning_rate=state.learning_rate)  # fmt: skip
-        on_cpu = all(device.startswith("cpu") for device in devices)
-        if on_cpu and state.recipe.dtype == "mixed_bfloat16" and not has_bfloat16():
-            print("note: this CPU has no instructions for 16 bits that are used; it will be slow")
+                  devices=spread.devices, learning_rate=state.learning_rate)  # fmt: skip
         report = ProgressReport(
             len(train_set),
             hint_for_cpu(state) if on_cpu else "",
@@ -292,6 +282,36 @@ def train_run(
         )
         checkpoint = EpochCheckpoint(args.output, args.keep)
         state = train(model, state, batches, val, checkpoint, monitors, log, report, spread)
+    print_results(args, state)
+
+
+def print_notes(state: "RunState", backend: str, on_cpu: bool, devices: int) -> None:
+    """Say what a user might not expect of this run on this machine."""
+    if backend == "tensorflow" and devices > 1:
+        print("note: TensorFlow trains on the first of them; KERAS_BACKEND=jax on all")
+    if state.epoch and state.backend != backend:
+        print(f"note: begun on {state.backend}; on {backend} the numbers will differ")
+    if on_cpu and state.recipe.dtype == "mixed_bfloat16" and not has_bfloat16():
+        print("note: this CPU has no instructions for 16 bits that are used; it will be slow")
+
+
+def take_up(start: Path, state: "RunState", output: Path, monitors: "list[Monitor]") -> "RunState":
+    """Make ``output`` end with the checkpoint that is gone on from; return that one's state."""
+    from pipeline.checkpoint import begin_branch, read_state
+
+    start, *aside = begin_branch(start, state, output)
+    state = read_state(start)
+    for monitor in monitors:
+        monitor.update(state)
+    for path in aside:
+        print(f"kept an earlier checkpoint as {path}")
+    print(f"going on after epoch {state.epoch} from {start}", flush=True)
+    return state
+
+
+def print_results(args: argparse.Namespace, state: "RunState") -> None:
+    """Say which epoch was best, what was written, and what to run next."""
+    from pipeline.checkpoint import latest_checkpoint
 
     best = state.best_epoch
     # An early best epoch may lie in the folder that the run was begun in.

@@ -113,8 +113,8 @@ def compare_batches(inputs: Inputs) -> Rows:
     """Make training batches with the original augmentation."""
     original = inputs.scratch / "original.hdf5"
     contestants = [
-        Contestant("ours", "ours:batching", (inputs.hdf5, 400, True)),
-        Contestant("one core", "ours:batching", (inputs.hdf5, 200, True, 1)),
+        Contestant("ours", "ours:batching", (inputs.hdf5, 2000, True)),
+        Contestant("one core", "ours:batching", (inputs.hdf5, 1000, True, 1)),
         Contestant("original", "peers.seed_way:batching", (original, 20, True)),
         Contestant("tf.data", "peers.tf_data_way:loading", (inputs.images,)),
     ]

@@ -1,15 +1,17 @@
 """tf.data as its documentation shows it: files, decoding in parallel, one affine map a batch."""
 
 from collections.abc import Callable, Sequence
-from itertools import islice
 from math import pi
 from typing import Any
 
 from pipeline.backend import import_keras
 
+EPOCHS = 3
+"""So many, for the first steps of each run are slower."""
+
 
 def loading(images: Sequence[tuple[str, int]]) -> Callable[[], int]:
-    """Return a round that goes through all images once."""
+    """Return a round that goes through all images ``EPOCHS`` times, and leaves nothing running."""
     import_keras()
     import tensorflow as tf
 
@@ -46,16 +48,14 @@ def loading(images: Sequence[tuple[str, int]]) -> Callable[[], int]:
     batches = (
         tf.data.Dataset.from_tensor_slices((list(names), list(labels)))
         .shuffle(len(images))
-        .repeat()
+        .repeat(EPOCHS)
         .map(decode, num_parallel_calls=tf.data.AUTOTUNE)
         .batch(64)
         .map(move, num_parallel_calls=tf.data.AUTOTUNE)
         .prefetch(tf.data.AUTOTUNE)
     )
 
-    made = iter(batches)
-
     def do_round() -> int:
-        return sum(len(pixels) for pixels, _ in islice(made, len(images) // 64))
+        return sum(len(pixels) for pixels, _ in batches)
 
     return do_round
