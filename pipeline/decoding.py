@@ -1,7 +1,6 @@
 """Decode many images on several cores, in order, in bounded memory."""
 
 import os
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -62,7 +61,7 @@ def find_undecodable(
 
     def reason(image: LabelledImage) -> str | None:
         try:
-            decode_image(source.read(image.name))
+            decode_image(source.read(image.name)[0])
         except (ValueError, UserError) as error:
             return str(error)
         return None
@@ -78,12 +77,12 @@ def _decode_chunk(
     pixels = np.empty((len(chunk), size, size, 3), np.uint8)
     sources = []
     for image, room in zip(chunk, pixels, strict=True):
-        data = source.read(image.name)
+        data, crc = source.read(image.name)
         try:
             room[:] = resize_image(decode_image(data, room), size)
         except ValueError as error:
             raise UserError(f"cannot decode {image.name}: {error}; {advice}") from error
-        sources.append(f"{image.name} {image.label} {len(data)} {zlib.crc32(data)}\n")
+        sources.append(f"{image.name} {image.label} {len(data)} {crc}\n")
     return DecodedChunk(
         images=pixels,
         labels=np.array([image.label for image in chunk], np.int64),

@@ -42,8 +42,8 @@ class ImageSource(Protocol):
     def exists(self, name: str) -> bool:
         """Tell whether ``name`` is a file."""
 
-    def read(self, name: str) -> bytes | bytearray:
-        """Return the whole file. Safe from several threads.
+    def read(self, name: str) -> tuple[bytes | bytearray, int]:
+        """Return the whole file and its CRC-32. Safe from several threads.
 
         Raises:
             UserError: It cannot be read, or is damaged.
@@ -84,13 +84,14 @@ class FolderSource:
         """See ImageSource."""
         return (self._root / name).is_file()
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str) -> tuple[bytes, int]:
         """See ImageSource."""
         path = f"{self._root}/{name}"
         try:
-            return _read_file(path)
+            data = _read_file(path)
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror}") from error
+        return data, zlib.crc32(data)
 
 
 def _read_file(path: str) -> bytes:
@@ -139,20 +140,20 @@ class ZipSource:
         """See ImageSource."""
         return name in self._rows
 
-    def read(self, name: str) -> bytes | bytearray:
+    def read(self, name: str) -> tuple[bytes | bytearray, int]:
         """See ImageSource."""
         row = self._rows.get(name)
         if row is None:
             raise UserError(f"{self._path} holds no {name}")
         _, raw_name, _, method, crc, packed_bytes, content_bytes, _, header_offset = row
         try:
-            packed = read_packed(self._bytes, raw_name, packed_bytes, header_offset)
+            packed = read_packed(self._bytes, header_offset, raw_name, packed_bytes)
             data = packed if method == STORED else _inflate(packed, content_bytes)
         except (DeflateError, ValueError) as error:
             raise self._damaged(name) from error
         if len(data) != content_bytes or zlib.crc32(data) != crc:
             raise self._damaged(name)
-        return data
+        return data, crc
 
     def _damaged(self, name: str) -> UserError:
         return UserError(f"{name} in {self._path} is damaged; fetch the archive again")
@@ -178,7 +179,7 @@ def _inflate(packed: bytes, content_bytes: int) -> bytearray:
     if content_bytes > MOST_PACKED * len(packed):
         raise ValueError("more would be made room for than can come")
     # With room for nothing, nothing would be looked at.
-    return deflate_decompress(packed, max(content_bytes, 1))
+    return deflate_decompress(packed, content_bytes or 1)
 
 
 def _common_folder(names: Iterable[str]) -> str:

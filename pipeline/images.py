@@ -1,7 +1,5 @@
 """Decode and resize: from a file's bytes to the pixels every other part works on."""
 
-from contextlib import suppress
-
 import cv2
 import numpy as np
 import simplejpeg
@@ -28,8 +26,10 @@ def decode_image(data: bytes, room: np.ndarray | None = None) -> np.ndarray:
     if data.startswith(JPEG_START) and not data.endswith(JPEG_END):
         raise ValueError("it is cut short")  # OpenCV would fill the missing rows with grey
     if room is not None and data.startswith(JPEG_START) and EXIF not in data:
-        with suppress(ValueError):  # too large or damaged: OpenCV has the last word
+        try:
             return simplejpeg.decode_jpeg(data, "RGB", buffer=room)
+        except ValueError:
+            pass  # too large or damaged: OpenCV has the last word
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
     except cv2.error as error:

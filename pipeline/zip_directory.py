@@ -139,18 +139,20 @@ def _find_end(archive: mmap) -> int:
     return end
 
 
-def read_packed(archive: mmap, raw_name: bytes, packed_bytes: int, header_offset: int) -> bytes:
+def read_packed(archive: mmap, header_offset: int, raw_name: bytes, packed_bytes: int) -> bytes:
     """Return a member's bytes as they lie in the archive, behind its own header.
 
     Raises:
-        ValueError: That header is outside the archive or names another file.
+        ValueError: That header is outside the archive or names another file, and so the directory
+            is damaged: by a wrong name an image would get a wrong label.
     """
     try:
         name_bytes, extra_bytes = OWN_HEADER.unpack_from(archive, header_offset)
     except (struct.error, OverflowError) as error:
         raise ValueError("the directory points outside the archive") from error
     name = header_offset + OWN_HEADER.size
-    if archive[name : name + name_bytes] != raw_name:
+    extra = name + name_bytes
+    if archive[name:extra] != raw_name:
         raise ValueError("the directory gives another name than the member's own header")
-    start = name + name_bytes + extra_bytes
+    start = extra + extra_bytes
     return archive[start : start + packed_bytes]

@@ -188,6 +188,15 @@ def test_header_outside_the_archive(archive: Path) -> None:
         source.read("empty")
 
 
+def test_name_that_only_the_directory_gives(archive: Path) -> None:
+    """An image's class is part of its name: one flipped bit would make it another's."""
+    data = archive.read_bytes()
+    place = data.rindex(b"folder/plain.txt")
+    archive.write_bytes(data[:place] + b"folder/plaim.txt" + data[place + 16 :])
+    with pytest.raises(UserError, match=r"folder/plaim.txt .* is damaged"):
+        open_source(archive).read("folder/plaim.txt")
+
+
 def with_wide_offset(path: Path, length: int, value: int) -> Path:
     """Have the last member's offset in a wide field, which gives its length as said."""
     with zipfile.ZipFile(path, "a") as file:
