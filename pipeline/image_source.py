@@ -16,7 +16,6 @@ from pipeline.zip_directory import (
     ENCRYPTED,
     STORED,
     Member,
-    Row,
     read_members,
     read_packed,
 )
@@ -25,7 +24,6 @@ LARGEST_ZIP_CONTENT = 2 * 2**30
 """Bytes that a zip may unpack to: the official one holds 0.25 GB."""
 LINK = 0o12
 """The kind of file in the uppermost four bits of its mode, and so of its attributes."""
-PACKED_BYTES, CONTENT_BYTES = map(Member._fields.index, ("packed_bytes", "content_bytes"))
 MOST_PACKED = 1032
 """Bytes that deflate can make of one."""
 READ_ONLY = os.O_RDONLY | getattr(os, "O_BINARY", 0)
@@ -118,34 +116,33 @@ class ZipSource:
         try:
             with path.open("rb") as file:
                 self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            rows = read_members(self._bytes)
+            members = read_members(self._bytes)
         except ValueError as error:
             raise UserError(f"{path} is not a whole zip file ({error}); fetch it again") from error
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror}") from error
-        self._check_safe(rows)
-        names = [row[0] for row in rows]
-        top = _common_folder(names)
-        self._rows = {name.removeprefix(top): row for name, row in zip(names, rows, strict=True)}
-        if len(self._rows) < len(rows):
+        self._check_safe(members)
+        top = _common_folder(name for name, *_ in members)
+        self._members = {member[0].removeprefix(top): member for member in members}
+        if len(self._members) < len(members):
             raise UserError(f"{path} holds two members of one name; fetch the archive again")
-        self._folders = _contents_of_folders(self._rows)
+        self._folders = _contents_of_folders(self._members)
 
     def names(self, folder: str) -> list[str]:
         """See ImageSource."""
-        contents = set(self._folders.get(folder, ()))
+        contents = self._folders.get(folder, ())
         return sorted(name for name in contents if name and not name.startswith("."))
 
     def exists(self, name: str) -> bool:
         """See ImageSource."""
-        return name in self._rows
+        return name in self._members
 
     def read(self, name: str) -> tuple[bytes | bytearray, int]:
         """See ImageSource."""
-        row = self._rows.get(name)
-        if row is None:
+        if name not in self._members:
             raise UserError(f"{self._path} holds no {name}")
-        _, raw_name, _, method, crc, packed_bytes, content_bytes, _, header_offset = row
+        (_, raw_name, _, method, crc, packed_bytes, content_bytes, _,
+         header_offset) = self._members[name]  # fmt: skip
         try:
             packed = read_packed(self._bytes, header_offset, raw_name, packed_bytes)
             data = packed if method == STORED else _inflate(packed, content_bytes)
@@ -158,20 +155,23 @@ class ZipSource:
     def _damaged(self, name: str) -> UserError:
         return UserError(f"{name} in {self._path} is damaged; fetch the archive again")
 
-    def _check_safe(self, rows: list[Row]) -> None:
-        for name, _, flags, method, _, _, _, attributes, _ in rows:
-            if (".." in name and ".." in name.split("/")) or name[:1] == "/":
+    def _check_safe(self, members: list[Member]) -> None:
+        all_packed = all_content = 0
+        for name, _, flags, method, _, packed_bytes, content_bytes, attributes, _ in members:
+            if name.startswith("/") or ".." in name.split("/"):
                 raise UserError(f"{self._path} is unsafe: {name!r} points outside it")
             if attributes >> 28 == LINK:
                 raise UserError(f"{self._path} is unsafe: {name!r} is a link")
-            if flags & ENCRYPTED or (method != DEFLATED and method != STORED):
+            if flags & ENCRYPTED or method not in (STORED, DEFLATED):
                 raise UserError(
                     f"{name} in {self._path} is encrypted or packed in an unusual way; "
                     "use the official archive"
                 )
-        if sum(row[CONTENT_BYTES] for row in rows) > LARGEST_ZIP_CONTENT:
+            all_packed += packed_bytes
+            all_content += content_bytes
+        if all_content > LARGEST_ZIP_CONTENT:
             raise UserError(f"{self._path} unpacks to more than Tiny ImageNet can be; not read")
-        if sum(row[PACKED_BYTES] for row in rows) > len(self._bytes):
+        if all_packed > len(self._bytes):
             raise UserError(f"{self._path} is unsafe: members lie over one another")
 
 
@@ -188,16 +188,16 @@ def _common_folder(names: Iterable[str]) -> str:
     return min((p for p in places if p == "" or p.count("/") == 1), key=len, default="")
 
 
-def _contents_of_folders(names: Iterable[str]) -> dict[str, list[str]]:
-    """Return what lies directly in each folder, "" the outermost; names may come twice."""
-    contents = defaultdict(list)
+def _contents_of_folders(names: Iterable[str]) -> dict[str, set[str]]:
+    """Return what lies directly in each folder, "" the outermost; a folder's own entry adds ""."""
+    contents = defaultdict(set)
     for name in names:
         folder, _, own_name = name.rpartition("/")
-        contents[folder].append(own_name)
+        contents[folder].add(own_name)
     for folder in list(contents):
         is_listed = False
         while folder and not is_listed:
             folder, _, own_name = folder.rpartition("/")
             is_listed = folder in contents
-            contents[folder].append(own_name)
+            contents[folder].add(own_name)
     return contents

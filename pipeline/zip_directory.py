@@ -8,7 +8,6 @@ into that record, between the two stand a wider one ("zip64") and a locator of t
 
 import struct
 from mmap import mmap
-from typing import NamedTuple
 
 ENTRY = struct.Struct("<4s4x2H4x3I3H4x2I")
 ENTRY_SIGNATURE = b"PK\1\2"
@@ -32,49 +31,34 @@ ENCRYPTED, UTF_8_NAME = 1, 0x800
 """Flags."""
 
 
-class Member(NamedTuple):
-    """What the directory says of a member."""
+Member = tuple[str, bytes, int, int, int, int, int, int, int]
+"""What the directory says of a member: its name; that name's bytes; flags; method; CRC-32 of the
+contents; bytes packed; bytes of the contents; external attributes, on Unix the file's mode in the
+upper half; and where the member's own header begins, in bytes from the start of the file.
 
-    name: str
-    raw_name: bytes
-    flags: int
-    method: int
-    crc: int
-    """CRC-32 of the contents."""
-    packed_bytes: int
-    content_bytes: int
-    attributes: int
-    """External: on Unix, the file's mode in the upper half."""
-    header_offset: int
-    """Where the member's own header begins, in bytes from the start of the file."""
+Python's garbage collector leaves plain tuples alone; a hundred thousand named ones would keep it as
+busy as all else here.
+"""
 
 
-Row = tuple[str, bytes, int, int, int, int, int, int, int]
-"""A member's fields without their names."""
-
-
-def read_members(archive: mmap) -> list[Row]:
-    """List the members in the directory's order, each a plain tuple of ``Member``'s fields.
-
-    Python's garbage collector leaves plain tuples alone; a hundred thousand named ones would keep
-    it as busy as all else here.
+def read_members(archive: mmap) -> list[Member]:
+    """List the members in the directory's order.
 
     Raises:
         ValueError: There is no directory, or it is cut short or damaged.
     """
     start, size, bytes_in_front = _find_directory(archive)
     directory = archive[start : start + size]
-    unpack_entry, entry_bytes = ENTRY.unpack_from, ENTRY.size
-    rows = []
+    members = []
     place = 0
     while place < size:
-        if size - place < entry_bytes:
+        if size - place < ENTRY.size:
             raise ValueError("its list of members is cut short")
         (signature, flags, method, crc, packed_bytes, content_bytes, name_bytes, extra_bytes,
-         comment_bytes, attributes, offset) = unpack_entry(directory, place)  # fmt: skip
+         comment_bytes, attributes, offset) = ENTRY.unpack_from(directory, place)  # fmt: skip
         if signature != ENTRY_SIGNATURE:
             raise ValueError("its list of members is damaged")
-        name = place + entry_bytes
+        name = place + ENTRY.size
         extra = name + name_bytes
         if IN_EXTRA_FIELD in (packed_bytes, content_bytes, offset):
             content_bytes, packed_bytes, offset = _wide_numbers(
@@ -82,14 +66,14 @@ def read_members(archive: mmap) -> list[Row]:
             )
         raw_name = directory[name:extra]
         encoding = "utf-8" if flags & UTF_8_NAME or raw_name.isascii() else "cp437"
-        rows.append(
+        members.append(
             (raw_name.decode(encoding), raw_name, flags, method, crc, packed_bytes, content_bytes,
              attributes, bytes_in_front + offset)
         )  # fmt: skip
         place = extra + extra_bytes + comment_bytes
     if place > size:
         raise ValueError("its list of members is cut short")
-    return rows
+    return members
 
 
 def _wide_numbers(extra: bytes, *numbers: int) -> list[int]:
