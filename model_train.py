@@ -244,7 +244,7 @@ def train_run(
     from pipeline.progress_report import ProgressReport
     from pipeline.run_log import RunLog
     from pipeline.training import build_model, train, training_batches
-    from pipeline.training_monitor import Monitor, TrainingMonitor
+    from pipeline.training_monitor import TrainingMonitor
 
     spread = Spread(team, state.batch_size)
     backend = keras.backend.backend()
@@ -328,9 +328,9 @@ def print_results(args: argparse.Namespace, state: "RunState") -> None:
 
 def hint_for_cpu(state: "RunState") -> str:
     """Return what to say where a run would take very long on a CPU."""
-    if state.recipe_name in ("quick", "demo"):
+    if state.recipe_name in (config.FIRST_RECIPE, "demo"):
         return ""
-    return "that is long: -r quick is the recipe made for two CPU cores"
+    return f"that is long: -r {config.FIRST_RECIPE} is the recipe made for two CPU cores"
 
 
 def resume_command(args: argparse.Namespace, before: "RunState | None") -> str:

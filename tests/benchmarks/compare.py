@@ -4,7 +4,7 @@
     python tests/benchmarks/compare.py -d tiny-imagenet-200
 
 Wants the unpacked data set, which is built whole, and of which 20 classes serve for all else; and
-a quiet machine with Linux and 15 GB of room for temporary files. PyTorch serves as a peer alone,
+a quiet machine with Linux and 20 GB of room for temporary files. PyTorch serves as a peer alone,
 and without it its rows are left out.
 """
 
