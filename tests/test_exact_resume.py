@@ -7,7 +7,7 @@ from conftest import Run
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
-@pytest.mark.parametrize("recipe", ["thin-seed", "thin-best", "thin-quick"])
+@pytest.mark.parametrize("recipe", ["thin-published", "thin-best", "thin-quick"])
 def test_resumed_run_writes_the_same_checkpoints(
     recipe: str, backend: str, made_hdf5: Path, tmp_path: Path, run: Run
 ) -> None:

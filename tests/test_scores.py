@@ -61,7 +61,7 @@ def rates(recipe: Recipe, steps: int, epochs: int, constant: float | None = None
 
 def test_seed_lowers_its_rate_after_the_published_epochs() -> None:
     steps = 7
-    by_epoch = np.reshape(rates(RECIPES["seed"], steps, 60), (60, steps))
+    by_epoch = np.reshape(rates(RECIPES["published"], steps, 60), (60, steps))
     expected = [1e-3] * 26 + [1e-4] * 14 + [1e-5] * 12 + [1e-6] * 8
     assert np.allclose(by_epoch, np.array(expected)[:, None])
 

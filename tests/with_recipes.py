@@ -1,6 +1,6 @@
 """Run a script as a user who added recipes to the config: thin forms of the real ones.
 
-    python tests/with_recipes.py model_train.py -r thin-seed ...
+    python tests/with_recipes.py model_train.py -r thin-published ...
 
 All but "thin" have every feature of their model (dropout, augmentation, schedule, averaging, weight
 decay, Muon, mixed precision, image sizes). Images are small, epochs few, and the network is thin
@@ -22,8 +22,8 @@ from pipeline import backend, command_line
 
 THIN = {"width": 0.07, "batch_size": 16}
 config.RECIPES |= {
-    "thin-seed": replace(
-        config.RECIPES["seed"],
+    "thin-published": replace(
+        config.RECIPES["published"],
         **THIN,
         epochs=3,
         stem="paper",
