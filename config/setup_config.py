@@ -43,7 +43,7 @@ RECIPES = {
     "published": Recipe(
         epochs=60,
         batch_size=64,
-        stem="fine",
+        stem="paper",
         relu_before_norm=True,
         l2=5e-4,
         stage_dropout=0.25,
