@@ -28,10 +28,11 @@ from pipeline.errors import UserError
 if TYPE_CHECKING:
     import keras
 
+    from pipeline.callbacks.training_monitor import TrainingMonitor
     from pipeline.devices import Spread, Team
     from pipeline.hdf5_dataset import HDF5Dataset
+    from pipeline.hdf5_generator import HDF5Generator
     from pipeline.run_state import RunState
-    from pipeline.training_monitor import Monitor
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -111,10 +112,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         before = latest_state(args.output)
         try:
             with team.ends_together():
-                if team.leads:
-                    train_run(args, team, state, start, train_set, val_set)
-                else:
-                    train_along(team, state, start, train_set)
+                train_run(args, team, state, start, train_set, val_set)
         except (KeyboardInterrupt, Terminated):
             if team.leads:
                 print(f"to go on: {resume_command(args, before)}", flush=True)
@@ -123,18 +121,20 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def checkpoint_to_start_from(args: argparse.Namespace) -> Path | None:
     """Return the checkpoint that -m names; None for a fresh run, into a folder that holds none."""
-    from pipeline.checkpoint import PATTERN, SUPERSEDED, latest_checkpoint
-    from pipeline.training_monitor import NUMBERS
+    from pipeline.checkpoint import SUPERSEDED, latest_checkpoint, list_checkpoints
+    from pipeline.run_state import HISTORY_FILE
 
-    holds_run = any(args.output.glob(PATTERN))
+    holds_run = bool(list_checkpoints(args.output))
     if not args.model:
         if holds_run:
             raise UserError(
                 f"{args.output} holds a run already; go on with it by -m {args.output}, "
                 "or name another folder with -o"
             )
-        if (args.output / NUMBERS).exists():
-            raise UserError(f"{args.output} holds another run's {NUMBERS}; name another folder")
+        if (args.output / HISTORY_FILE).exists():
+            raise UserError(
+                f"{args.output} holds another run's {HISTORY_FILE}; name another folder"
+            )
         return None
     start = latest_checkpoint(args.model) if args.model.is_dir() else args.model
     own = (args.output.resolve(), args.output.resolve() / SUPERSEDED)
@@ -146,11 +146,11 @@ def checkpoint_to_start_from(args: argparse.Namespace) -> Path | None:
 def heal_curves(output: Path, start: Path) -> None:
     """Renew the curves where a kill came between the last checkpoint and them."""
     from pipeline.checkpoint import latest_state, read_state
-    from pipeline.training_monitor import TrainingMonitor
 
     state = read_state(start)
     if latest_state(output) == state:
-        TrainingMonitor(output).update(state)
+        import_keras()
+        training_monitor(output, state).write()
 
 
 def fresh_run(
@@ -212,21 +212,6 @@ def model_over_devices(
     return model
 
 
-def train_along(
-    team: "Team", state: "RunState", start: Path | None, train_set: "HDF5Dataset"
-) -> None:
-    """Take part in the run that the first process leads."""
-    team.join()
-    import_keras()
-    from pipeline import training
-    from pipeline.devices import Spread
-
-    spread = Spread(team, state.batch_size)
-    with training.training_batches(train_set, state, spread.share) as batches:
-        model = model_over_devices(spread, state, start, len(batches))
-        training.train_along(model, state, batches, spread)
-
-
 def train_run(
     args: argparse.Namespace,
     team: "Team",
@@ -235,87 +220,144 @@ def train_run(
     train_set: "HDF5Dataset",
     val_set: "HDF5Dataset",
 ) -> None:
-    """Assemble the parts, say what runs, train, and say what came of it."""
+    """Assemble the parts and train; the process that leads evaluates, writes and says so."""
     team.join()
     keras = import_keras()
-    from pipeline.checkpoint import EpochCheckpoint
+    from pipeline.callbacks.epoch_start import EpochStart
+    from pipeline.callbacks.tensorboard import check_tensorboard
     from pipeline.devices import Spread
     from pipeline.hdf5_generator import HDF5Generator
-    from pipeline.progress_report import ProgressReport
-    from pipeline.run_log import RunLog
-    from pipeline.training import build_model, train, training_batches
-    from pipeline.training_monitor import TrainingMonitor
+    from pipeline.training import build_model, fit_phases, training_batches
 
-    spread = Spread(team, state.batch_size)
     backend = keras.backend.backend()
+    if args.tensorboard:
+        check_tensorboard(backend)
+    spread = Spread(team, state.batch_size)
     with (
         training_batches(train_set, state, spread.share) as batches,
         HDF5Generator(val_set, state.batch_size) as val,
         ExitStack() as opened,
     ):
         model = model_over_devices(spread, state, start, len(batches))
-        if spread.share:
-            spread.keep_replica(build_model(state, len(batches)))
-        on_cpu = all(device.startswith("cpu") for device in spread.devices)
-        print(
-            f"{backend} on {', '.join(spread.devices)}: {len(train_set):,} train and "
-            f"{len(val_set):,} val images of {len(state.class_ids)} classes; "
-            f"GoogLeNet with {model.count_params():,} parameters; recipe {state.recipe_name} "
-            f"({state.recipe.dtype}), batches of {state.batch_size}, seed {state.seed}"
-        )
-        print_notes(state, backend, on_cpu, len(spread.devices))
-        monitors: list[Monitor] = [TrainingMonitor(args.output)]
-        if args.tensorboard:
-            from pipeline.tensorboard import TensorBoardCurves
-
-            monitors.append(opened.enter_context(TensorBoardCurves(args.output)))
-        log = RunLog(args.output)
-        state = replace(state, backend=backend)
-        if start:
-            state = take_up(start, state, args.output, monitors)
-        log.write("start", epoch=state.epoch, epochs=state.epochs, backend=backend,
-                  devices=spread.devices, learning_rate=state.learning_rate)  # fmt: skip
-        report = ProgressReport(
-            len(train_set),
-            hint_for_cpu(state) if on_cpu else "",
-            lambda state: advice_on_rate(args, state),
-        )
-        checkpoint = EpochCheckpoint(args.output, args.keep)
-        state = train(model, state, batches, val, checkpoint, monitors, log, report, spread)
-    print_results(args, state)
+        callbacks = [EpochStart(batches, state.seed, state.recipe.image_size)]
+        if team.leads:
+            if spread.share:
+                spread.keep_replica(build_model(state, len(batches)))
+            print_header(state, backend, spread.devices, model, batches, val)
+            state = replace(state, backend=backend)
+            if start:
+                state = take_up(start, state, args.output)
+            callbacks += reporting_callbacks(args, state, spread, batches, val, opened)
+        with spread.over_devices():
+            fit_phases(model, batches, state, callbacks)
+    if team.leads:
+        print_results(args)
 
 
-def print_notes(state: "RunState", backend: str, on_cpu: bool, devices: int) -> None:
+def reporting_callbacks(
+    args: argparse.Namespace,
+    state: "RunState",
+    spread: "Spread",
+    batches: "HDF5Generator",
+    val: "HDF5Generator",
+    opened: ExitStack,
+) -> "list[keras.callbacks.Callback]":
+    """Return what evaluates, writes and prints, in order; ``opened`` closes it."""
+    from pipeline.callbacks.epoch_checkpoint import EpochCheckpoint
+    from pipeline.callbacks.epoch_summary import EpochSummary
+    from pipeline.callbacks.evaluation_model import EvaluationModel
+    from pipeline.callbacks.progress_bar import ProgressBar
+    from pipeline.callbacks.run_history import RunHistory
+    from pipeline.callbacks.run_log import RunLog
+    from pipeline.callbacks.tensorboard import TensorBoardCurves
+    from pipeline.callbacks.validation import Validation
+    from pipeline.optimization import learning_rate_schedule
+
+    steps = len(batches)
+    schedule = learning_rate_schedule(state.recipe, steps, state.learning_rate)
+    history = RunHistory(state, schedule, steps)
+    hint = hint_for_cpu(state) if on_cpu(spread.devices) else ""
+    bar = opened.enter_context(ProgressBar(state, len(batches.dataset), hint))
+    log = RunLog(args.output, batches, bar)
+    log.write("start", epoch=state.epoch, epochs=state.epochs, backend=state.backend,
+              devices=spread.devices, learning_rate=state.learning_rate)  # fmt: skip
+    curves = (
+        [opened.enter_context(TensorBoardCurves(args.output, state))] if args.tensorboard else []
+    )
+    after_epoch = [
+        Validation(val, state.recipe.image_size),
+        history,
+        EpochCheckpoint(args.output, args.keep, history),
+        training_monitor(args.output, state),
+        *curves,
+        log,
+        EpochSummary(history, bar, lambda state: advice_on_rate(args, state)),
+    ]
+    return [bar, EvaluationModel(after_epoch, spread)]
+
+
+def training_monitor(output: Path, state: "RunState") -> "TrainingMonitor":
+    """Return the monitor that carries a run's curves on."""
+    from pipeline.callbacks.training_monitor import TrainingMonitor
+
+    return TrainingMonitor(output, state.history, f"GoogLeNet, recipe {state.recipe_name}")
+
+
+def print_header(
+    state: "RunState",
+    backend: str,
+    devices: Sequence[str],
+    model: "keras.Model",
+    batches: "HDF5Generator",
+    val: "HDF5Generator",
+) -> None:
+    """Say what runs where."""
+    print(
+        f"{backend} on {', '.join(devices)}: {len(batches.dataset):,} train and "
+        f"{len(val.dataset):,} val images of {len(state.class_ids)} classes; "
+        f"GoogLeNet with {model.count_params():,} parameters; recipe {state.recipe_name} "
+        f"({state.recipe.dtype}), batches of {state.batch_size}, seed {state.seed}"
+    )
+    print_notes(state, backend, devices)
+
+
+def on_cpu(devices: Sequence[str]) -> bool:
+    """Tell whether no device is an accelerator."""
+    return all(device.startswith("cpu") for device in devices)
+
+
+def print_notes(state: "RunState", backend: str, devices: Sequence[str]) -> None:
     """Say what a user might not expect of this run on this machine."""
-    if backend == "tensorflow" and devices > 1:
+    if backend == "tensorflow" and len(devices) > 1:
         print("note: TensorFlow trains on the first of them; KERAS_BACKEND=jax on all")
     if state.epoch and state.backend != backend:
         print(f"note: begun on {state.backend}; on {backend} the numbers will differ")
-    if on_cpu and state.recipe.dtype == "mixed_bfloat16" and not has_bfloat16():
+    if on_cpu(devices) and state.recipe.dtype == "mixed_bfloat16" and not has_bfloat16():
         print("note: this CPU has no instructions for 16 bits that are used; it will be slow")
 
 
-def take_up(start: Path, state: "RunState", output: Path, monitors: "list[Monitor]") -> "RunState":
+def take_up(start: Path, state: "RunState", output: Path) -> "RunState":
     """Make ``output`` end with the checkpoint that is gone on from; return that one's state."""
     from pipeline.checkpoint import begin_branch, read_state
 
     start, *aside = begin_branch(start, state, output)
     state = read_state(start)
-    for monitor in monitors:
-        monitor.update(state)
+    training_monitor(output, state).write()
     for path in aside:
         print(f"kept an earlier checkpoint as {path}")
     print(f"going on after epoch {state.epoch} from {start}", flush=True)
     return state
 
 
-def print_results(args: argparse.Namespace, state: "RunState") -> None:
+def print_results(args: argparse.Namespace) -> None:
     """Say which epoch was best, what was written, and what to run next."""
-    from pipeline.checkpoint import latest_checkpoint
+    from pipeline.checkpoint import latest_checkpoint, read_state
 
+    latest = latest_checkpoint(args.output)
+    state = read_state(latest)
     best = state.best_epoch
     # An early best epoch may lie in the folder that the run was begun in.
-    file, *_ = [*args.output.glob(f"epoch-{best:03d}-*"), latest_checkpoint(args.output)]
+    file, *_ = [*args.output.glob(f"epoch-{best:03d}-*"), latest]
     rank1 = state.history["val_accuracy"][best - 1]
     print(f"best epoch by val: {best}, rank-1 {rank1:.2%}, in {file}")
     print(

@@ -24,7 +24,7 @@ from pipeline.run_state import RunState
 if TYPE_CHECKING:
     import keras
 
-PATTERN = "epoch-[0-9]*-val_loss-*.keras"
+PATTERN = "epoch-[0-9]*.keras"
 CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 LARGEST_CONTENT = 2**30
 """Bytes that a checkpoint's members may unpack to; the real ones take 75 MB."""
@@ -33,37 +33,31 @@ SUPERSEDED = "superseded"
 UNDATED = (1980, 1, 1, 0, 0, 0)
 
 
-class EpochCheckpoint:
-    """Writes a checkpoint after each epoch.
+def save_checkpoint(model: "keras.Model", path: Path, state: RunState | None = None) -> None:
+    """Write ``model`` with its optimizer, and with the ``state`` of its run, atomically.
 
-    Args:
-        folder: Where to.
-        keep: Leave only the newest so many, and the best by val accuracy; None leaves all.
+    Raises:
+        UserError: It cannot be written; an earlier file of that name is as it was.
     """
+    with written_whole(path) as unfinished:
+        model.save(unfinished)
+        _write_with_state(_read_members(unfinished), unfinished, state)
 
-    def __init__(self, folder: Path, keep: int | None = None) -> None:
-        self._folder = folder
-        self._keep = keep
 
-    def save(self, model: "keras.Model", state: RunState) -> Path:
-        """Write ``epoch-026-val_loss-2.345.keras`` with the model, its optimizer and ``state``.
+def checkpoint_name(epoch: int, val_loss: float | None) -> str:
+    """Return the file name of an epoch's checkpoint."""
+    loss = "" if val_loss is None else f"-val_loss-{val_loss:.3f}"
+    return f"epoch-{epoch:03d}{loss}.keras"
 
-        Raises:
-            UserError: It cannot be written; the earlier checkpoints are as they were.
-        """
-        path = self._folder / _file_name(state)
-        with written_whole(path) as unfinished:
-            model.save(unfinished)
-            _write_with_state(_read_members(unfinished), unfinished, state)
-        if self._keep:
-            self._thin(state, self._keep)
-        return path
 
-    def _thin(self, state: RunState, keep: int) -> None:
-        for path in self._folder.glob(PATTERN):
-            epoch = read_state(path).epoch
-            if epoch <= state.epoch - keep and epoch != state.best_epoch:
-                path.unlink()
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Return the checkpoints in ``folder``, in order of their names."""
+    return sorted(folder.glob(PATTERN))
+
+
+def epoch_of(path: Path) -> int:
+    """Return the epoch in a checkpoint's name."""
+    return int(path.name.split("-")[1].removesuffix(".keras"))
 
 
 def read_state(path: Path) -> RunState:
@@ -108,7 +102,7 @@ def latest_state(folder: Path) -> RunState | None:
     Raises:
         UserError: A checkpoint cannot be read.
     """
-    return read_state(latest_checkpoint(folder)) if any(folder.glob(PATTERN)) else None
+    return read_state(latest_checkpoint(folder)) if list_checkpoints(folder) else None
 
 
 def load_model(path: Path) -> "keras.Model":
@@ -203,7 +197,7 @@ def begin_branch(start: Path, state: RunState, folder: Path) -> list[Path]:
     Raises:
         UserError: A file cannot be read or written.
     """
-    begun = folder / _file_name(state)
+    begun = folder / checkpoint_name(state.epoch, state.history["val_loss"][-1])
     states = _states(folder)
     others = {path: other for path, other in states.items() if path != begun}
     if any((o.branch, o.epoch) >= (state.branch, state.epoch) for o in others.values()):
@@ -222,14 +216,10 @@ def begin_branch(start: Path, state: RunState, folder: Path) -> list[Path]:
     return [begun, *aside]
 
 
-def _file_name(state: RunState) -> str:
-    return f"epoch-{state.epoch:03d}-val_loss-{state.history['val_loss'][-1]:.3f}.keras"
-
-
 def _states(folder: Path) -> dict[Path, RunState]:
     """Return the state of every checkpoint in ``folder``."""
     states = {}
-    for path in sorted(folder.glob(PATTERN)):
+    for path in list_checkpoints(folder):
         try:
             states[path] = read_state(path)
         except UserError as error:
@@ -271,11 +261,12 @@ def _check_members(archive: ZipFile) -> None:
         raise ValueError("it unpacks to more than a checkpoint can be")
 
 
-def _write_with_state(members: dict[str, bytes], path: Path, state: RunState) -> None:
+def _write_with_state(members: dict[str, bytes], path: Path, state: RunState | None) -> None:
     """Write a Keras file with ``state`` in its metadata, and without dates."""
     metadata = json.loads(members[METADATA])
     metadata.pop("date_saved", None)
-    metadata[KEY] = {"format": FORMAT, "state": state.to_json()}
+    if state is not None:
+        metadata[KEY] = {"format": FORMAT, "state": state.to_json()}
     members = {**members, METADATA: json.dumps(metadata).encode()}
     with ZipFile(path, "w") as archive:
         for name, contents in members.items():

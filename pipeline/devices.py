@@ -227,13 +227,21 @@ class Spread:
         """Evaluate and save by ``replica``, a compiled model of the same make, from now on."""
         self._replica = replica
 
-    def on_one_device(self, model: "keras.Model") -> "keras.Model":
-        """Return the model to evaluate and save by: the replica, brought up to date."""
+    @contextmanager
+    def on_one_device(self, model: "keras.Model") -> Iterator["keras.Model"]:
+        """Yield the model to evaluate and save: the replica, brought up to date."""
+        import keras
+
         if self._replica is None:
-            return model
+            yield model
+            return
         for ours, theirs in zip(_state(self._replica), _state(model), strict=True):
             ours.assign(np.asarray(theirs.value))
-        return self._replica
+        keras.distribution.set_distribution(None)
+        try:
+            yield self._replica
+        finally:
+            keras.distribution.set_distribution(self._distribution)
 
 
 def _state(model: "keras.Model") -> list["keras.Variable"]:

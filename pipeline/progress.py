@@ -37,3 +37,12 @@ def clear_line() -> None:
     """Remove a bar from the terminal's line, so that text can take its place."""
     if sys.stderr.isatty():
         print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
+def duration(seconds: float) -> str:
+    """Return "2 h 05 min", "3 min 20 s" or "12 s"."""
+    whole = round(seconds)
+    minutes, hours = whole // 60, whole // 3600
+    if hours:
+        return f"{hours} h {minutes % 60:02} min"
+    return f"{minutes} min {whole % 60:02} s" if minutes else f"{whole} s"

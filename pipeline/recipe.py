@@ -4,7 +4,8 @@ A recipe is data. It is stored in every checkpoint, so a run can be gone on with
 the recipe as it is today, and understood years later. The values live in ``config/``.
 """
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -102,6 +103,12 @@ class Recipe:
     def image_size(self, epoch: int) -> int:
         """Return the pixels a side that the images of ``epoch`` have."""
         return [size for first, size in self.image_sizes if first <= epoch][-1]
+
+    def phases(self, first: int, last: int) -> Iterator[tuple[int, int]]:
+        """Yield the runs of epochs with one image size, from ``first`` to ``last``."""
+        starts = [start for start, _ in self.image_sizes if first < start <= last]
+        for begin, following in itertools.pairwise([first, *starts, last + 1]):
+            yield begin, following - 1
 
     def for_this_machine(self) -> "Recipe":
         """Return the recipe with what is left to the machine decided."""

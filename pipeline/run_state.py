@@ -8,6 +8,7 @@ from pipeline.errors import UserError
 from pipeline.hdf5_dataset import HDF5Dataset
 from pipeline.recipe import Recipe, check_types
 
+HISTORY_FILE = "metric_values.json"
 History = Mapping[str, Sequence[float]]
 METRICS = ("loss", "accuracy", "top5_accuracy", "val_loss", "val_accuracy", "val_top5_accuracy",
            "learning_rate")  # fmt: skip

@@ -20,12 +20,12 @@ from pipeline.backend import import_keras
 
 keras = import_keras()
 
+from pipeline.callbacks.progress_bar import ProgressBar  # noqa: E402
+from pipeline.callbacks.tensorboard import TensorBoardCurves, check_tensorboard  # noqa: E402
+from pipeline.callbacks.training_monitor import plot_history  # noqa: E402
 from pipeline.checkpoint import read_state  # noqa: E402
 from pipeline.errors import UserError  # noqa: E402
-from pipeline.progress_report import ProgressReport  # noqa: E402
 from pipeline.run_state import RunState  # noqa: E402
-from pipeline.tensorboard import TensorBoardCurves  # noqa: E402
-from pipeline.training_monitor import plot_history  # noqa: E402
 
 
 @pytest.fixture
@@ -44,20 +44,21 @@ def test_bar_tells_epoch_speed_and_time_left(
     monkeypatch.setattr(progressbar.streams, "original_stderr", terminal)
     monkeypatch.setenv("COLUMNS", "100")
     recipe = replace(state.recipe, image_sizes=((1, 32), (6, 64)))
-    report = ProgressReport(6400)
-    report.begin_epoch(replace(state, epochs=6, recipe=recipe), steps=100)
-    report.on_train_begin()
-    for step in range(50):
-        now[0] += 2
-        report.on_train_batch_end(step)
-    report._bar.update(50, force=True)
-    report.end_epoch()
+    bar = ProgressBar(replace(state, epochs=6, recipe=recipe), images=6400)
+    bar.set_params({"steps": 100})
+    with bar:
+        bar.on_epoch_begin(3)
+        now[0] = 30  # the first three steps compile
+        for step in range(51):
+            bar.on_train_batch_begin(step)
+            now[0] += 2 if step >= 3 else 0
+        bar._bar.update(50, force=True)
     lines = re.split(r"[\r\n]", terminal.getvalue())
-    bar = next(line for line in reversed(lines) if "epoch" in line)
-    assert "epoch 4/6" in bar
-    assert "50%" in bar
+    shown = next(line for line in reversed(lines) if "epoch" in line)
+    assert "epoch 4/6" in shown
+    assert "50%" in shown
     # 100 s are left of this epoch, then 200 s and 800 s
-    assert "32 images/s, 18 min 20 s left of the run" in bar
+    assert "32 images/s, 18 min 20 s left of the run" in shown
     assert "about 20 min" in capsys.readouterr().out
 
 
@@ -145,8 +146,9 @@ def event_values(folder: Path) -> dict[str, dict[int, float]]:
 def test_tensorboard_shows_the_whole_run(own_run: Path, made_hdf5: Path, run: Run) -> None:
     """Going back to epoch 2 with it: two epochs from the history, one trained, none of before."""
     before = read_state(checkpoint(own_run, 3))
-    with TensorBoardCurves(own_run) as earlier:
-        earlier.update(replace(before, epoch=7, history={k: [9.0] * 7 for k in before.history}))
+    longer = replace(before, epoch=7, history={k: [9.0] * 7 for k in before.history})
+    with TensorBoardCurves(own_run, longer):
+        pass
     with ZipFile(checkpoint(own_run, 3)) as archive:
         weights = archive.read("model.weights.h5")
     done = run("model_train.py", "-m", checkpoint(own_run, 2), "-o", own_run, "--hdf5", made_hdf5,
@@ -163,10 +165,9 @@ def test_tensorboard_shows_the_whole_run(own_run: Path, made_hdf5: Path, run: Ru
         assert points == pytest.approx(dict(enumerate(values, start=1)))
 
 
-def test_tensorboard_where_it_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tensorboard_where_it_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="leave --tensorboard out on jax"):
+        check_tensorboard("jax")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match="pip install tensorboard"):
-        TensorBoardCurves(tmp_path)
-    monkeypatch.setattr("keras.backend.backend", lambda: "jax")
-    with pytest.raises(UserError, match="leave --tensorboard out on jax"):
-        TensorBoardCurves(tmp_path)
+        check_tensorboard("tensorflow")

@@ -11,6 +11,7 @@ from pipeline.backend import import_keras
 
 keras = import_keras()
 
+from pipeline.callbacks.training_monitor import plot_history  # noqa: E402
 from pipeline.evaluation import cross_entropies, predict, rank_of_truth  # noqa: E402
 from pipeline.optimization import (  # noqa: E402
     averaged_weights,
@@ -18,7 +19,6 @@ from pipeline.optimization import (  # noqa: E402
     learning_rate_schedule,
 )
 from pipeline.recipe import Recipe  # noqa: E402
-from pipeline.training_monitor import plot_history  # noqa: E402
 
 
 def random_probabilities(images: int, classes: int) -> tuple[np.ndarray, np.ndarray]:

@@ -85,7 +85,7 @@ def decoding_for_a_build(data_set: Path, threads: int) -> Round:
 
 
 def batching(hdf5: Path, count: int, augment: bool, cores: int | None = None) -> Round:
-    """Make ``count`` shuffled batches of 64, moved as recipe "published" moves them, or as they are."""
+    """Make ``count`` shuffled batches of 64, moved as "published" moves them, or as they are."""
     if cores:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
         os.cpu_count = lambda: cores

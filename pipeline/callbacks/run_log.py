@@ -5,19 +5,31 @@ import time
 from pathlib import Path
 from typing import Any
 
+import keras
+
+from pipeline.callbacks.progress_bar import ProgressBar
 from pipeline.files import reported_as_user_errors, written_whole
+from pipeline.hdf5_generator import HDF5Generator
 
 LOG = "run.jsonl"
 
 
-class RunLog:
+class RunLog(keras.callbacks.Callback):
     """Appends one JSON object a line to ``folder/run.jsonl``.
 
     A line that a killed run left unfinished is dropped.
+
+    Args:
+        folder: Where the log lies.
+        batches: What ``fit`` trains on: they know how long it waited for them.
+        speed: Knows how many images a second an epoch trained.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, batches: HDF5Generator, speed: ProgressBar) -> None:
+        super().__init__()
         self._path = folder / LOG
+        self._batches = batches
+        self._speed = speed
         if self._path.exists():
             text = self._path.read_text()
             if not text.endswith("\n"):
@@ -28,3 +40,12 @@ class RunLog:
         """Add an event with the time in seconds since 1970."""
         with reported_as_user_errors(self._path), self._path.open("a") as file:
             file.write(json.dumps({"event": event, "time": round(time.time(), 3), **values}) + "\n")
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Add the epoch's speed, and the share of its wall time spent waiting for batches."""
+        self.write(
+            "epoch",
+            epoch=epoch + 1,
+            images_per_second=round(self._speed.images_per_second, 1),
+            waiting=round(self._batches.seconds_waited / self._speed.epoch_seconds, 5),
+        )

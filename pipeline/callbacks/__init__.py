@@ -1,0 +1,1 @@
+"""What happens around an epoch: Keras callbacks, each useful alone in a ``fit`` of your own."""

@@ -1,0 +1,48 @@
+"""Save a checkpoint after each epoch."""
+
+from pathlib import Path
+
+import keras
+
+from pipeline.callbacks.run_history import RunHistory
+from pipeline.checkpoint import checkpoint_name, epoch_of, list_checkpoints, save_checkpoint
+
+
+class EpochCheckpoint(keras.callbacks.Callback):
+    """Writes ``epoch-026-val_loss-2.345.keras`` after each epoch.
+
+    Args:
+        folder: Where to, made as needed.
+        keep: Leave only the newest so many, and the best by val accuracy; None leaves all.
+        history: Of the run, whose state each checkpoint then stores, to resume from; None saves
+            the model and its optimizer alone.
+    """
+
+    def __init__(
+        self, folder: Path, keep: int | None = None, history: RunHistory | None = None
+    ) -> None:
+        super().__init__()
+        self._folder = Path(folder)
+        self._keep = keep
+        self._history = history
+        self._accuracies: dict[int, float] = {}
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Write the checkpoint, atomically.
+
+        Raises:
+            UserError: It cannot be written; the earlier checkpoints are as they were.
+        """
+        logs = logs or {}
+        state = self._history.state if self._history else None
+        path = self._folder / checkpoint_name(epoch + 1, logs.get("val_loss"))
+        save_checkpoint(self.model, path, state)
+        self._accuracies[epoch + 1] = logs.get("val_accuracy", 0.0)
+        if self._keep:
+            best = state.best_epoch if state else max(self._accuracies, key=self._accuracies.get)
+            self._delete_old(epoch + 1 - self._keep, best)
+
+    def _delete_old(self, last: int, best: int) -> None:
+        for path in list_checkpoints(self._folder):
+            if epoch_of(path) <= last and epoch_of(path) != best:
+                path.unlink()

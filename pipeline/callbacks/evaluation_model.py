@@ -1,0 +1,38 @@
+"""Evaluate and save another model than the one that trains: on one device, of averaged weights."""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+
+import keras
+
+from pipeline.devices import Spread
+from pipeline.optimization import averaged_weights
+
+
+class EvaluationModel(keras.callbacks.Callback):
+    """Runs callbacks at an epoch's end on the model to evaluate and save.
+
+    It lies on one device, so that its file is what a run on one device would write, and has the
+    averaged weights where there are any. All callbacks see one ``logs``, in their order: what
+    ``Validation`` adds, the later ones read, as do those that come after this one in ``fit``.
+
+    Args:
+        callbacks: In order.
+        spread: The devices that the network trains on; None: one.
+    """
+
+    def __init__(
+        self, callbacks: Sequence[keras.callbacks.Callback], spread: Spread | None = None
+    ) -> None:
+        super().__init__()
+        self._callbacks = callbacks
+        self._spread = spread
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Run the callbacks."""
+        spread = self._spread
+        on_one_device = spread.on_one_device(self.model) if spread else nullcontext(self.model)
+        with on_one_device as model, averaged_weights(model):
+            for callback in self._callbacks:
+                callback.set_model(model)
+                callback.on_epoch_end(epoch, logs)

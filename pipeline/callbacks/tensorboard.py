@@ -1,0 +1,67 @@
+"""The training curves for TensorBoard, written by Keras's own callback."""
+
+import importlib.util
+import shutil
+from pathlib import Path
+
+import keras
+
+from pipeline.errors import UserError
+from pipeline.files import reported_as_user_errors
+from pipeline.run_state import RunState
+
+FOLDER = "tensorboard"
+
+
+class TensorBoardCurves(keras.callbacks.Callback):
+    """Keeps the curves of a run in ``folder/tensorboard``; use as a context manager.
+
+    Each session writes them anew from the run's history, so that they go on after a stop and are
+    cut where a run went back, like the other curves.
+
+    Args:
+        folder: The run's.
+        state: After the epochs before.
+    """
+
+    def __init__(self, folder: Path, state: RunState) -> None:
+        super().__init__()
+        self._folder = folder / FOLDER
+        with reported_as_user_errors(self._folder):
+            if self._folder.exists():
+                shutil.rmtree(self._folder)
+        self._callback = keras.callbacks.TensorBoard(self._folder, write_graph=False)
+        # the callback asks its model for the rate, and each epoch of the history had its own
+        self._rates = keras.Sequential()
+        self._rates.compile(keras.optimizers.SGD())
+        self._callback.set_model(self._rates)
+        for epoch in range(state.epoch):
+            self.on_epoch_end(epoch, {k: values[epoch] for k, values in state.history.items()})
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Write the epoch's metrics."""
+        self._rates.optimizer.learning_rate = logs["learning_rate"]
+        self._callback.on_epoch_end(epoch + 1, dict(logs))
+
+    def __enter__(self) -> "TensorBoardCurves":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._callback.on_train_end()
+
+
+def check_tensorboard(backend: str) -> None:
+    """Check that the curves can be written; before anything is built.
+
+    Raises:
+        UserError: TensorBoard is not installed, or Keras runs on another backend than TensorFlow,
+            which writes the files.
+    """
+    if backend != "tensorflow":
+        raise UserError(
+            f"TensorBoard's files are written by TensorFlow; leave --tensorboard out on {backend}"
+        )
+    if importlib.util.find_spec("tensorboard") is None:
+        raise UserError(
+            "tensorboard is not installed; pip install tensorboard, or leave --tensorboard out"
+        )

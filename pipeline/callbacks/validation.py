@@ -1,0 +1,32 @@
+"""Score the model on the val split after each epoch, every image of it."""
+
+from collections.abc import Callable
+
+import keras
+
+from pipeline.evaluation import evaluate
+from pipeline.hdf5_generator import HDF5Generator
+
+
+class Validation(keras.callbacks.Callback):
+    """Adds ``val_loss``, ``val_accuracy`` and ``val_top5_accuracy`` to an epoch's logs.
+
+    Args:
+        batches: Of the val split.
+        image_size: From an epoch, counted from 1, to the pixels a side of its images.
+    """
+
+    def __init__(self, batches: HDF5Generator, image_size: Callable[[int], int]) -> None:
+        super().__init__()
+        self._batches = batches
+        self._image_size = image_size
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Evaluate."""
+        self._batches.begin_epoch(epoch + 1, self._image_size(epoch + 1))
+        scores = evaluate(self.model, self._batches)
+        logs |= {
+            "val_loss": scores.loss,
+            "val_accuracy": scores.rank1,
+            "val_top5_accuracy": scores.rank5,
+        }

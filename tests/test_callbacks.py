@@ -1,0 +1,143 @@
+"""The callbacks as a Keras user meets them: ours in a ``fit`` of his own, and his beside ours."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import checkpoint
+
+from pipeline.backend import import_keras
+
+keras = import_keras()
+
+from with_recipes import config  # noqa: E402
+
+from pipeline.callbacks.epoch_checkpoint import EpochCheckpoint  # noqa: E402
+from pipeline.callbacks.epoch_start import EpochStart  # noqa: E402
+from pipeline.callbacks.evaluation_model import EvaluationModel  # noqa: E402
+from pipeline.callbacks.progress_bar import ProgressBar  # noqa: E402
+from pipeline.callbacks.run_history import RunHistory  # noqa: E402
+from pipeline.callbacks.run_log import RunLog  # noqa: E402
+from pipeline.callbacks.training_monitor import TrainingMonitor  # noqa: E402
+from pipeline.callbacks.validation import Validation  # noqa: E402
+from pipeline.hdf5_dataset import open_split  # noqa: E402
+from pipeline.hdf5_generator import HDF5Generator  # noqa: E402
+
+
+@pytest.fixture
+def batches(made_hdf5: Path) -> Iterator[HDF5Generator]:
+    with HDF5Generator(open_split(made_hdf5, "train"), 16, shuffle=True) as train:
+        yield train
+
+
+@pytest.fixture
+def val(made_hdf5: Path) -> Iterator[HDF5Generator]:
+    with HDF5Generator(open_split(made_hdf5, "val"), 16) as val:
+        yield val
+
+
+@pytest.fixture
+def model() -> keras.Model:
+    """A model of somebody else's, of a few layers."""
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((64, 64, 3)),
+            layers.Rescaling(1 / 255),
+            layers.AveragePooling2D(16),
+            layers.Flatten(),
+            layers.Dropout(0.2),
+            layers.Dense(4, activation="softmax"),
+        ]
+    )
+    model.compile(keras.optimizers.Adam(0.01), "categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def test_ours_in_a_fit_of_his_own(
+    model: keras.Model, batches: HDF5Generator, val: HDF5Generator, tmp_path: Path
+) -> None:
+    history = model.fit(
+        batches,
+        epochs=3,
+        shuffle=False,
+        verbose=0,
+        validation_data=val,
+        callbacks=[EpochCheckpoint(tmp_path, keep=1), TrainingMonitor(tmp_path)],
+    ).history
+    assert json.loads((tmp_path / "metric_values.json").read_text()) == history
+    assert (tmp_path / "training_plot.jpg").stat().st_size > 10_000
+    best = 1 + int(np.argmax(history["val_accuracy"]))
+    assert {int(path.name[6:9]) for path in tmp_path.glob("*.keras")} == {best, 3}
+    saved = keras.saving.load_model(checkpoint(tmp_path, 3))
+    for ours, theirs in zip(saved.weights, model.weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_ours_without_validation(
+    model: keras.Model, batches: HDF5Generator, tmp_path: Path
+) -> None:
+    callbacks = [EpochCheckpoint(tmp_path), TrainingMonitor(tmp_path)]
+    model.fit(batches, shuffle=False, verbose=0, callbacks=callbacks)
+    assert (tmp_path / "epoch-001.keras").is_file()
+    assert (tmp_path / "training_plot.jpg").is_file()
+
+
+def test_metrics_that_are_no_number_or_missing_leave_gaps(tmp_path: Path) -> None:
+    monitor = TrainingMonitor(tmp_path)
+    monitor.on_epoch_end(0, {"loss": float("nan")})
+    monitor.on_epoch_end(1, {"loss": 1.0, "val_loss": 2.0, "val_accuracy": 0.5})
+    monitor.on_epoch_end(2, {"loss": 0.5})
+    assert json.loads((tmp_path / "metric_values.json").read_text()) == {
+        "loss": [None, 1.0, 0.5],
+        "val_loss": [None, 2.0, None],
+        "val_accuracy": [None, 0.5, None],
+    }
+
+
+def test_his_after_ours_sees_our_validation(
+    model: keras.Model, batches: HDF5Generator, val: HDF5Generator
+) -> None:
+    """A rate that makes the val loss rise: ReduceLROnPlateau, which watches it, lowers the rate."""
+    seen = []
+    model.optimizer.learning_rate = 1.0
+
+    def size(epoch: int) -> int:
+        return 64
+
+    model.fit(
+        batches,
+        epochs=4,
+        shuffle=False,
+        verbose=0,
+        callbacks=[
+            EpochStart(batches, 0, size),
+            EvaluationModel([Validation(val, size)]),
+            keras.callbacks.ReduceLROnPlateau("val_loss", patience=1, min_delta=100),
+            keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(logs)),
+        ],
+    )
+    scores = model.evaluate(val, verbose=0, return_dict=True)
+    assert seen[-1]["val_loss"] == pytest.approx(scores["loss"], rel=1e-4)
+    assert seen[-1]["val_accuracy"] == pytest.approx(scores["accuracy"])
+    assert [logs["learning_rate"] for logs in seen] == pytest.approx([1.0, 1.0, 0.1, 0.01])
+
+
+@pytest.mark.parametrize(
+    "callback",
+    [EpochStart, EvaluationModel, Validation, RunHistory, EpochCheckpoint, TrainingMonitor,
+     ProgressBar, RunLog],
+)  # fmt: skip
+def test_none_makes_fit_wait_for_a_step(callback: type) -> None:
+    """``fit`` reads the device after each step where a callback has one of these."""
+    for name in ("on_train_batch_end", "on_batch_end"):
+        assert getattr(callback, name) is getattr(keras.callbacks.Callback, name)
+
+
+def test_a_phase_for_each_image_size() -> None:
+    recipe = config.RECIPES["quick"]
+    assert list(recipe.phases(1, 11)) == [(1, 6), (7, 9), (10, 11)]
+    assert list(recipe.phases(7, 8)) == [(7, 8)]
+    assert list(recipe.phases(6, 7)) == [(6, 6), (7, 7)]
