@@ -202,12 +202,13 @@ def model_over_devices(
     spread: "Spread", state: "RunState", start: Path | None, steps: int
 ) -> "keras.Model":
     """Build the network over all devices, restore it, and wait until all processes agree."""
-    from pipeline.training import build_model, go_on_from
+    from pipeline.checkpoint import restore
+    from pipeline.training import build_model
 
     with spread.over_devices():
         model = build_model(state, steps)
         if start:
-            go_on_from(model, start)
+            restore(model, start)
         spread.team.wait(json.dumps(state.to_json(), sort_keys=True))
     return model
 
@@ -234,14 +235,14 @@ def train_run(
         check_tensorboard(backend)
     spread = Spread(team, state.batch_size)
     with (
-        training_batches(train_set, state, spread.share) as batches,
+        training_batches(train_set, state, spread.shard) as batches,
         HDF5Generator(val_set, state.batch_size) as val,
         ExitStack() as opened,
     ):
         model = model_over_devices(spread, state, start, len(batches))
         callbacks = [EpochStart(batches, state.seed, state.recipe.image_size)]
         if team.leads:
-            if spread.share:
+            if spread.shard:
                 spread.keep_replica(build_model(state, len(batches)))
             print_header(state, backend, spread.devices, model, batches, val)
             state = replace(state, backend=backend)

@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     import_keras()
     from pipeline.checkpoint import load_model
     from pipeline.diagram import known_input_shape, network_graph
-    from pipeline.training import build_network
+    from pipeline.models import build_network
 
     if args.model:
         model = load_model(args.model)

@@ -119,11 +119,13 @@ def load_model(path: Path) -> "keras.Model":
 
 
 def restore(model: "keras.Model", path: Path) -> None:
-    """Load weights and optimizer state into a compiled model of the same make.
+    """Load the raw weights and the optimizer state into a compiled model of the same make.
 
     Raises:
         UserError: The state is incomplete or does not fit: a run cannot go on exactly from it.
     """
+    from pipeline.optimization import swap_averages
+
     with _explained(path):
         weights = io.BytesIO(_read_members(path)[WEIGHTS])
         with h5py.File(weights, "r") as file:
@@ -136,6 +138,7 @@ def restore(model: "keras.Model", path: Path) -> None:
                 f"{len(needed)} are needed); go on from another checkpoint"
             )
         model.load_weights(path)
+    swap_averages(model)
 
 
 def export(path: Path, target: Path) -> None:

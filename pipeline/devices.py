@@ -18,6 +18,7 @@ import numpy as np
 
 from pipeline.backend import silence
 from pipeline.errors import UserError
+from pipeline.hdf5_generator import Shard
 
 if TYPE_CHECKING:
     import keras
@@ -160,26 +161,6 @@ def find_team(
     return Team(processes, number, coordinator)
 
 
-@dataclass(frozen=True)
-class Share:
-    """The piece of each batch that one of several processes makes: unbroken, all pieces equal.
-
-    A batch that cannot be shared out is filled up with images of its own. They count nothing in
-    the loss, and a little in batch norm's statistics.
-    """
-
-    number: int
-    """Of the process, from 0."""
-    of: int
-    multiple: int
-    """What batches are filled up to a multiple of."""
-
-    def places(self, count: int) -> np.ndarray:
-        """Return which places of a batch of ``count`` are in the piece; some lie beyond its end."""
-        size = -(-count // self.multiple) * self.multiple // self.of
-        return np.arange(self.number * size, (self.number + 1) * size)
-
-
 class Spread:
     """How a network lies on the devices of a team; after Keras is imported.
 
@@ -213,11 +194,11 @@ class Spread:
         self._replica: keras.Model | None = None
 
     @property
-    def share(self) -> Share | None:
+    def shard(self) -> Shard | None:
         """The piece of each batch that this process makes; None on one device."""
         if self._distribution is None:
             return None
-        return Share(self.team.number, self.team.processes, self._multiple)
+        return Shard(self.team.number, self.team.processes, self._multiple)
 
     def over_devices(self) -> AbstractContextManager[None]:
         """Return the context to build, restore and train the network in, in all processes alike."""

@@ -16,7 +16,6 @@ import keras
 import numpy as np
 
 from pipeline.augmentation import Augmentation
-from pipeline.devices import Share
 from pipeline.hdf5_dataset import HDF5Dataset
 from pipeline.images import resize_images
 from pipeline.randomness import ImageStream, random_stream
@@ -25,6 +24,26 @@ Batch = tuple[np.ndarray, ...]
 THREADS = min(os.cpu_count() or 1, 16)
 """How many work at once, each on one of the next batches."""
 FLIPS = ("none", "random", "alternating")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The piece of each batch that one of several processes makes: contiguous, all of one size.
+
+    A batch that cannot be divided is padded with images of its own. The padding counts nothing in
+    the loss, and a little in batch norm's statistics.
+    """
+
+    number: int
+    """Of the process, from 0."""
+    of: int
+    multiple: int
+    """What batches are padded to a multiple of."""
+
+    def places(self, count: int) -> np.ndarray:
+        """Return the places of a batch of ``count`` in the shard; some may lie beyond its end."""
+        size = -(-count // self.multiple) * self.multiple // self.of
+        return np.arange(self.number * size, (self.number + 1) * size)
 
 
 @dataclass
@@ -51,7 +70,7 @@ class HDF5Generator(keras.utils.PyDataset):
         shuffle: Draw a new order each epoch.
         augmentation: How images are changed; None leaves them as they are.
         flip: "none", "random" or "alternating"; see ``Recipe.flip``.
-        share: Make only this piece of each batch, with the weight of each image, float32 (n,), in
+        shard: Make only this piece of each batch, with the weight of each image, float32 (n,), in
             third place; None makes it whole.
     """
 
@@ -64,7 +83,7 @@ class HDF5Generator(keras.utils.PyDataset):
         shuffle: bool = False,
         augmentation: Augmentation | None = None,
         flip: str = "none",
-        share: Share | None = None,
+        shard: Shard | None = None,
     ) -> None:
         super().__init__()
         if flip not in FLIPS:
@@ -75,7 +94,7 @@ class HDF5Generator(keras.utils.PyDataset):
         self._shuffle = shuffle
         self._augmentation = augmentation or Augmentation()
         self._flip = flip
-        self._share = share
+        self._shard = shard
         self._first_flip = random_stream(seed, "first flip").integers(2, size=len(dataset))
         self._threads = ThreadPoolExecutor(THREADS, "batches")
         self.begin_epoch(1, dataset.images.shape[1])
@@ -144,7 +163,7 @@ class HDF5Generator(keras.utils.PyDataset):
     def _make_batch(self, epoch: _Epoch, step: int) -> Batch:
         rows = epoch.order[step * self.batch_size : (step + 1) * self.batch_size]
         count = len(rows)
-        places = self._share.places(count) if self._share else np.arange(count)
+        places = self._shard.places(count) if self._shard else np.arange(count)
         rows = rows[places % count]
         images = self.dataset.images[rows]
         labels = np.eye(len(self.dataset.class_ids), dtype=np.float32)[self.dataset.labels[rows]]
@@ -153,7 +172,7 @@ class HDF5Generator(keras.utils.PyDataset):
         mirror = self._mirrored(epoch.number, rows, stream)
         images, labels = self._augmentation.apply(images, labels, mirror, stream)
         images = resize_images(images, epoch.image_size)
-        if self._share:
+        if self._shard:
             return images, labels, (places < count).astype(np.float32)
         return images, labels
 

@@ -1,4 +1,4 @@
-"""Turn a recipe into a compiled network and its batches, and fit it.
+"""The network and the batches of a run, and ``fit`` over its epochs.
 
 All that is random in an epoch is set from (seed, epoch) before it begins (see EpochStart); the rest
 of the state lies in the model and its optimizer, and the checkpoint holds both. So the end of any
@@ -6,41 +6,16 @@ epoch is a point to resume from exactly.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import keras
 
 from pipeline.affine import AffineRanges
 from pipeline.augmentation import Augmentation
-from pipeline.checkpoint import restore
-from pipeline.devices import Share
-from pipeline.fused_norm import fuse_batch_norms
-from pipeline.googlenet import googlenet
 from pipeline.hdf5_dataset import HDF5Dataset
-from pipeline.hdf5_generator import HDF5Generator
-from pipeline.optimization import compile_model, swap_averages
+from pipeline.hdf5_generator import HDF5Generator, Shard
+from pipeline.models import compiled_network
 from pipeline.recipe import Recipe
 from pipeline.run_state import RunState
-
-
-def build_network(
-    recipe: Recipe, classes: int, means: Sequence[float], seed: int = 0
-) -> keras.Model:
-    """Build the network of a recipe; ``means`` are of the R, G and B channels, 0 to 255."""
-    return googlenet(
-        classes,
-        means=tuple(means),
-        stem=recipe.stem,
-        width=recipe.width,
-        relu_before_norm=recipe.relu_before_norm,
-        l2=recipe.l2,
-        stage_dropout=recipe.stage_dropout,
-        dropout=recipe.dropout,
-        squeeze_excite=recipe.squeeze_excite,
-        norm_momentum=recipe.norm_momentum,
-        dtype=recipe.dtype,
-        seed=seed,
-    )
 
 
 def build_model(state: RunState, steps: int) -> keras.Model:
@@ -50,26 +25,20 @@ def build_model(state: RunState, steps: int) -> keras.Model:
         state: The run.
         steps: Batches an epoch.
     """
-    model = build_network(state.recipe, len(state.class_ids), state.means, state.seed)
-    fuse_batch_norms(model)
-    compile_model(model, state.recipe, steps, state.learning_rate)
-    return model
-
-
-def go_on_from(model: keras.Model, path: Path) -> None:
-    """Load a checkpoint's weights, raw where it has averages too, and its optimizer state.
-
-    Raises:
-        UserError: It is damaged, incomplete, or of another network.
-    """
-    restore(model, path)
-    swap_averages(model)
+    return compiled_network(
+        state.recipe,
+        len(state.class_ids),
+        state.means,
+        state.seed,
+        steps=steps,
+        constant_rate=state.learning_rate,
+    )
 
 
 def training_batches(
-    train: HDF5Dataset, state: RunState, share: Share | None = None
+    train: HDF5Dataset, state: RunState, shard: Shard | None = None
 ) -> HDF5Generator:
-    """Return the shuffled and augmented batches that a run trains on, or a share of each."""
+    """Return the shuffled and augmented batches that a run trains on, or a shard of each."""
     recipe = state.recipe
     return HDF5Generator(
         train,
@@ -78,7 +47,7 @@ def training_batches(
         shuffle=True,
         augmentation=augmentation(recipe),
         flip=recipe.flip,
-        share=share,
+        shard=shard,
     )
 
 

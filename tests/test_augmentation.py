@@ -21,9 +21,8 @@ from pipeline.affine import (  # noqa: E402
     move_pixels,
 )
 from pipeline.augmentation import Augmentation  # noqa: E402
-from pipeline.devices import Share  # noqa: E402
 from pipeline.hdf5_dataset import open_split  # noqa: E402
-from pipeline.hdf5_generator import HDF5Generator  # noqa: E402
+from pipeline.hdf5_generator import HDF5Generator, Shard  # noqa: E402
 from pipeline.images import resize_image, resize_images  # noqa: E402
 from pipeline.randomness import ImageStream  # noqa: E402
 
@@ -193,19 +192,19 @@ def test_smaller_images_are_averages(made_hdf5: Path) -> None:
 
 
 @pytest.mark.parametrize("processes", [1, 2, 5])
-def test_shares_make_up_the_batch(processes: int, made_hdf5: Path) -> None:
-    """Also the last batch, of 8 images, which is filled up where it cannot be shared out."""
+def test_shards_make_up_the_batch(processes: int, made_hdf5: Path) -> None:
+    """Also the last batch, of 8 images, padded where it cannot be divided."""
     train = open_split(made_hdf5, "train")
     multiple = 2 * processes
-    shares = [Share(number, processes, multiple) for number in range(processes)]
+    shards = [Shard(number, processes, multiple) for number in range(processes)]
     with ExitStack() as stack:
 
-        def made(share: Share | None) -> list[tuple[np.ndarray, ...]]:
-            data = HDF5Generator(train, 20, seed=3, share=share, **EVERYTHING)
+        def made(shard: Shard | None) -> list[tuple[np.ndarray, ...]]:
+            data = HDF5Generator(train, 20, seed=3, shard=shard, **EVERYTHING)
             stack.enter_context(data).begin_epoch(2, 48)
             return [data[step] for step in range(len(data))]
 
-        for whole, *pieces in zip(made(None), *map(made, shares), strict=True):
+        for whole, *pieces in zip(made(None), *map(made, shards), strict=True):
             images, labels, weights = (np.concatenate(part) for part in zip(*pieces, strict=True))
             count = len(whole[0])
             full = -(-count // multiple) * multiple

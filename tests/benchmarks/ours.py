@@ -138,8 +138,9 @@ def training(hdf5: Path, size: int, batch: int, steps: int, *, fused: bool = Tru
     from pipeline.fused_norm import fuse_batch_norms
     from pipeline.hdf5_dataset import open_split
     from pipeline.hdf5_generator import HDF5Generator
+    from pipeline.models import build_network
     from pipeline.optimization import compile_model
-    from pipeline.training import augmentation, build_network
+    from pipeline.training import augmentation
 
     recipe = replace(config.RECIPES["quick"], dtype="float32", stem="paper", optimizer="sgd")
     split = open_split(hdf5, "train")
@@ -167,7 +168,7 @@ def predicting(stem: str, size: int, batch: int, steps: int) -> Round:
 
     import_keras()
     from pipeline.evaluation import predict
-    from pipeline.training import build_network
+    from pipeline.models import build_network
 
     network: Any = build_network(
         replace(config.RECIPES["quick"], dtype="float32", stem=stem), 200, (120.0,) * 3

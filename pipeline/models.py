@@ -1,0 +1,46 @@
+"""From a recipe to a network, and to one that is compiled to train."""
+
+from collections.abc import Sequence
+
+import keras
+
+from pipeline.fused_norm import fuse_batch_norms
+from pipeline.googlenet import googlenet
+from pipeline.optimization import compile_model
+from pipeline.recipe import Recipe
+
+
+def build_network(
+    recipe: Recipe, classes: int, means: Sequence[float], seed: int = 0
+) -> keras.Model:
+    """Build the network of a recipe; ``means`` are of the R, G and B channels, 0 to 255."""
+    return googlenet(
+        classes,
+        means=tuple(means),
+        stem=recipe.stem,
+        width=recipe.width,
+        relu_before_norm=recipe.relu_before_norm,
+        l2=recipe.l2,
+        stage_dropout=recipe.stage_dropout,
+        dropout=recipe.dropout,
+        squeeze_excite=recipe.squeeze_excite,
+        norm_momentum=recipe.norm_momentum,
+        dtype=recipe.dtype,
+        seed=seed,
+    )
+
+
+def compiled_network(
+    recipe: Recipe,
+    classes: int,
+    means: Sequence[float],
+    seed: int,
+    *,
+    steps: int,
+    constant_rate: float | None = None,
+) -> keras.Model:
+    """Build the network of a recipe and compile it; see ``compile_model``."""
+    model = build_network(recipe, classes, means, seed)
+    fuse_batch_norms(model)
+    compile_model(model, recipe, steps, constant_rate)
+    return model
