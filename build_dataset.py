@@ -72,11 +72,11 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Build the data set that the command line names, and draw the preview if asked for."""
     args = parse_arguments(argv)
-    from pipeline.dataset_build import is_built
-    from pipeline.tiny_imagenet import default_hdf5_folder
+    from pipeline.dataset.builder import is_built
+    from pipeline.dataset.tiny_imagenet import default_hdf5_folder
 
     if args.preview:
-        from pipeline.figure_style import check_figure_format
+        from pipeline.plotting.style import check_figure_format
 
         check_figure_format(args.preview)
     data_set = prepare_data_set(args)
@@ -93,8 +93,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def build(args: argparse.Namespace, data_set: Path, output: Path) -> None:
     """Write the HDF5 files, and say what was written."""
-    from pipeline.dataset_build import OUTPUTS, build_data_set
-    from pipeline.image_source import open_source
+    from pipeline.dataset.builder import OUTPUTS, build_data_set
+    from pipeline.dataset.image_source import open_source
 
     started = time.perf_counter()
     report = build_data_set(
@@ -119,10 +119,10 @@ def build(args: argparse.Namespace, data_set: Path, output: Path) -> None:
 def draw_preview(args: argparse.Namespace, hdf5: Path, recipe: str) -> None:
     """Draw some images as stored and as a recipe shows them to the network."""
     import_keras()
-    from pipeline.dataset_build import read_means
-    from pipeline.hdf5_dataset import open_training_splits
-    from pipeline.preview import write_preview
-    from pipeline.run_state import new_run
+    from pipeline.dataset.builder import read_means
+    from pipeline.io.hdf5_dataset import open_training_splits
+    from pipeline.plotting.preview import write_preview
+    from pipeline.run.state import new_run
 
     train, val = open_training_splits(hdf5)
     values, means = config.RECIPES[recipe], read_means(hdf5)
@@ -132,16 +132,16 @@ def draw_preview(args: argparse.Namespace, hdf5: Path, recipe: str) -> None:
 
 def prepare_data_set(args: argparse.Namespace) -> Path:
     """Return where the data set lies, after fetching or writing it where that was asked for."""
-    from pipeline.tiny_imagenet import find_data_set
+    from pipeline.dataset.tiny_imagenet import find_data_set
 
     if args.sample:
-        from pipeline.sample_data import write_sample
+        from pipeline.dataset.digits_sample import write_sample
 
         data_set = args.dataset or config.SAMPLE
         write_sample(data_set, config.IMAGE_SIZE, config.SEED)
         return data_set
     if args.download:
-        from pipeline.download import download
+        from pipeline.dataset.download import download
 
         data_set = args.dataset or config.DATASET
         if not data_set.name:
@@ -154,7 +154,7 @@ def prepare_data_set(args: argparse.Namespace) -> Path:
 
 def training_command(hdf5: Path, recipe: str) -> str:
     """Return the command that trains on what was built."""
-    from pipeline.tiny_imagenet import default_hdf5_folder, find_data_set
+    from pipeline.dataset.tiny_imagenet import default_hdf5_folder, find_data_set
 
     usual = hdf5 == default_hdf5_folder(find_data_set(config.DATASET))
     folder = "" if usual else f" --hdf5 {quote(str(hdf5))}"

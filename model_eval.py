@@ -14,9 +14,9 @@ from pipeline.backend import import_keras
 from pipeline.command_line import new_parser, positive_integer, run_script
 
 if TYPE_CHECKING:
-    from pipeline.evaluation import Scores
-    from pipeline.hdf5_dataset import HDF5Dataset
-    from pipeline.run_state import RunState
+    from pipeline.evaluation.metrics import Scores
+    from pipeline.io.hdf5_dataset import HDF5Dataset
+    from pipeline.run.state import RunState
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -68,7 +68,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Do as the command line says."""
     args = parse_arguments(argv)
-    from pipeline.checkpoint import read_state
+    from pipeline.run.checkpoint import read_state
 
     state = read_state(args.model)
     if args.images:
@@ -81,10 +81,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def measure(args: argparse.Namespace, state: "RunState") -> None:
     """Print rank-1 and rank-5 over every image of a split; write the report if asked for."""
-    from pipeline.files import write_json
-    from pipeline.hdf5_dataset import open_split
-    from pipeline.run_state import check_classes
-    from pipeline.tiny_imagenet import default_hdf5_folder, find_data_set
+    from pipeline.dataset.tiny_imagenet import default_hdf5_folder, find_data_set
+    from pipeline.io.files import write_json
+    from pipeline.io.hdf5_dataset import open_split
+    from pipeline.run.state import check_classes
 
     hdf5 = args.hdf5 or default_hdf5_folder(find_data_set(config.DATASET))
     dataset = open_split(hdf5, args.split)
@@ -94,9 +94,9 @@ def measure(args: argparse.Namespace, state: "RunState") -> None:
     import_keras()
     import numpy as np
 
-    from pipeline.checkpoint import export, load_model
-    from pipeline.evaluation import predict_batches, score
-    from pipeline.hdf5_generator import HDF5Generator
+    from pipeline.evaluation.metrics import predict_batches, score
+    from pipeline.io.hdf5_generator import HDF5Generator
+    from pipeline.run.checkpoint import export, load_model
 
     model = load_model(args.model)
     with HDF5Generator(dataset, args.batch_size) as data:
@@ -114,7 +114,7 @@ def measure(args: argparse.Namespace, state: "RunState") -> None:
         export(args.model, args.export)
         print(f"wrote {args.export}")
     if args.report:
-        from pipeline.report import OUTPUTS, PAGE, Report
+        from pipeline.evaluation.report import OUTPUTS, PAGE, Report
 
         probabilities = np.concatenate([batch for batch, _ in predicted])
         Report(dataset, probabilities).write(args.report, facts(args, state))
@@ -151,9 +151,9 @@ def facts(args: argparse.Namespace, state: "RunState") -> dict[str, str]:
 def name_images(args: argparse.Namespace, state: "RunState") -> None:
     """Print the five most probable classes of each of a person's own images."""
     import_keras()
-    from pipeline.checkpoint import load_model
-    from pipeline.files import write_json
-    from pipeline.photographs import find_photographs, name_photographs
+    from pipeline.evaluation.photos import find_photographs, name_photographs
+    from pipeline.io.files import write_json
+    from pipeline.run.checkpoint import load_model
 
     paths = find_photographs(args.images)
     named = name_photographs(
@@ -179,13 +179,13 @@ def name_images(args: argparse.Namespace, state: "RunState") -> None:
 
 def answer_challenge(args: argparse.Namespace, state: "RunState") -> None:
     """Write the challenge's file: a class for each of the unlabelled test images."""
-    from pipeline.image_source import open_source
-    from pipeline.tiny_imagenet import find_data_set
+    from pipeline.dataset.image_source import open_source
+    from pipeline.dataset.tiny_imagenet import find_data_set
 
     source = open_source(args.dataset or find_data_set(config.DATASET))
     import_keras()
-    from pipeline.checkpoint import load_model
-    from pipeline.submission import write_submission
+    from pipeline.evaluation.submission import write_submission
+    from pipeline.run.checkpoint import load_model
 
     write_submission(
         args.submission,

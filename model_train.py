@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     import keras
 
     from pipeline.callbacks.training_monitor import TrainingMonitor
-    from pipeline.devices import Spread, Team
-    from pipeline.hdf5_dataset import HDF5Dataset
-    from pipeline.hdf5_generator import HDF5Generator
-    from pipeline.run_state import RunState
+    from pipeline.io.hdf5_dataset import HDF5Dataset
+    from pipeline.io.hdf5_generator import HDF5Generator
+    from pipeline.run.distributed import Spread, Team
+    from pipeline.run.state import RunState
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -86,12 +86,12 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Train as the command line says."""
     args = parse_arguments(argv)
-    from pipeline.checkpoint import latest_state
-    from pipeline.devices import find_team
-    from pipeline.files import only_writer, remove_unfinished
-    from pipeline.hdf5_dataset import open_training_splits
-    from pipeline.run_state import check_trainable
-    from pipeline.tiny_imagenet import default_hdf5_folder, find_data_set
+    from pipeline.dataset.tiny_imagenet import default_hdf5_folder, find_data_set
+    from pipeline.io.files import only_writer, remove_unfinished
+    from pipeline.io.hdf5_dataset import open_training_splits
+    from pipeline.run.checkpoint import latest_state
+    from pipeline.run.distributed import find_team
+    from pipeline.run.state import check_trainable
 
     team = find_team(args.processes, args.process_id, args.coordinator, os.environ)
     hdf5 = args.hdf5 or default_hdf5_folder(find_data_set(config.DATASET))
@@ -121,8 +121,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def checkpoint_to_start_from(args: argparse.Namespace) -> Path | None:
     """Return the checkpoint that -m names; None for a fresh run, into a folder that holds none."""
-    from pipeline.checkpoint import SUPERSEDED, latest_checkpoint, list_checkpoints
-    from pipeline.run_state import HISTORY_FILE
+    from pipeline.run.checkpoint import SUPERSEDED, latest_checkpoint, list_checkpoints
+    from pipeline.run.state import HISTORY_FILE
 
     holds_run = bool(list_checkpoints(args.output))
     if not args.model:
@@ -145,7 +145,7 @@ def checkpoint_to_start_from(args: argparse.Namespace) -> Path | None:
 
 def heal_curves(output: Path, start: Path) -> None:
     """Renew the curves where a kill came between the last checkpoint and them."""
-    from pipeline.checkpoint import latest_state, read_state
+    from pipeline.run.checkpoint import latest_state, read_state
 
     state = read_state(start)
     if latest_state(output) == state:
@@ -157,8 +157,8 @@ def fresh_run(
     args: argparse.Namespace, hdf5: Path, train_set: "HDF5Dataset", val_set: "HDF5Dataset"
 ) -> "RunState":
     """Return the state before the first epoch."""
-    from pipeline.dataset_build import read_means
-    from pipeline.run_state import new_run
+    from pipeline.dataset.builder import read_means
+    from pipeline.run.state import new_run
 
     name = args.recipe or config.DEFAULT_RECIPE
     return new_run(
@@ -178,8 +178,8 @@ def stored_run(
     args: argparse.Namespace, start: Path, train_set: "HDF5Dataset", val_set: "HDF5Dataset"
 ) -> "RunState":
     """Return the state that a checkpoint holds, where it agrees with the flags and the data."""
-    from pipeline.checkpoint import read_state
-    from pipeline.run_state import resumed_run
+    from pipeline.run.checkpoint import read_state
+    from pipeline.run.state import resumed_run
 
     asked = {
         "epoch": args.epoch,
@@ -202,8 +202,8 @@ def model_over_devices(
     spread: "Spread", state: "RunState", start: Path | None, steps: int
 ) -> "keras.Model":
     """Build the network over all devices, restore it, and wait until all processes agree."""
-    from pipeline.checkpoint import restore
-    from pipeline.training import build_model
+    from pipeline.run.checkpoint import restore
+    from pipeline.run.training import build_model
 
     with spread.over_devices():
         model = build_model(state, steps)
@@ -226,9 +226,9 @@ def train_run(
     keras = import_keras()
     from pipeline.callbacks.epoch_start import EpochStart
     from pipeline.callbacks.tensorboard import check_tensorboard
-    from pipeline.devices import Spread
-    from pipeline.hdf5_generator import HDF5Generator
-    from pipeline.training import build_model, fit_phases, training_batches
+    from pipeline.io.hdf5_generator import HDF5Generator
+    from pipeline.run.distributed import Spread
+    from pipeline.run.training import build_model, fit_phases, training_batches
 
     backend = keras.backend.backend()
     if args.tensorboard:
@@ -272,7 +272,7 @@ def reporting_callbacks(
     from pipeline.callbacks.run_log import RunLog
     from pipeline.callbacks.tensorboard import TensorBoardCurves
     from pipeline.callbacks.validation import Validation
-    from pipeline.optimization import learning_rate_schedule
+    from pipeline.nn.optimizers import learning_rate_schedule
 
     steps = len(batches)
     schedule = learning_rate_schedule(state.recipe, steps, state.learning_rate)
@@ -339,7 +339,7 @@ def print_notes(state: "RunState", backend: str, devices: Sequence[str]) -> None
 
 def take_up(start: Path, state: "RunState", output: Path) -> "RunState":
     """Make ``output`` end with the checkpoint that is gone on from; return that one's state."""
-    from pipeline.checkpoint import begin_branch, read_state
+    from pipeline.run.checkpoint import begin_branch, read_state
 
     start, *aside = begin_branch(start, state, output)
     state = read_state(start)
@@ -352,7 +352,7 @@ def take_up(start: Path, state: "RunState", output: Path) -> "RunState":
 
 def print_results(args: argparse.Namespace) -> None:
     """Say which epoch was best, what was written, and what to run next."""
-    from pipeline.checkpoint import latest_checkpoint, read_state
+    from pipeline.run.checkpoint import latest_checkpoint, read_state
 
     latest = latest_checkpoint(args.output)
     state = read_state(latest)
@@ -378,7 +378,7 @@ def hint_for_cpu(state: "RunState") -> str:
 
 def resume_command(args: argparse.Namespace, before: "RunState | None") -> str:
     """Return the command that goes on; ``before`` is what the folder held when this one began."""
-    from pipeline.checkpoint import latest_state
+    from pipeline.run.checkpoint import latest_state
 
     last = latest_state(args.output)
     if last is None or last == before:

@@ -45,16 +45,16 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Draw as the command line says."""
     args = parse_arguments(argv)
-    from pipeline.graphviz import draw_graph, picture_format
+    from pipeline.plotting.graphviz import draw_graph, picture_format
 
     picture_format(args.output)
     if args.model:
         existing_file(args.model, "name a checkpoint that model_train.py wrote")
 
     import_keras()
-    from pipeline.checkpoint import load_model
-    from pipeline.diagram import known_input_shape, network_graph
-    from pipeline.models import build_network
+    from pipeline.nn.models import build_network
+    from pipeline.plotting.diagram import known_input_shape, network_graph
+    from pipeline.run.checkpoint import load_model
 
     if args.model:
         model = load_model(args.model)

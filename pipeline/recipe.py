@@ -25,7 +25,7 @@ class Recipe:
     epochs: int
     batch_size: int
 
-    # The network (see pipeline/googlenet.py)
+    # The network (see pipeline/nn/googlenet.py)
     stem: str = "paper"
     """``"paper"``: 7x7 stride 2; ``"fine"``: 5x5 stride 1, which keeps a grid twice as fine."""
     width: float = 1.0
@@ -46,7 +46,7 @@ class Recipe:
     """``"mixed_bfloat16"`` computes in 16 bits and keeps the weights in 32; ``"auto"`` does so
     where TensorFlow finds instructions for it in the CPU: ``for_this_machine`` decides."""
 
-    # The optimizer (see pipeline/optimization.py)
+    # The optimizer (see pipeline/nn/optimizers.py)
     optimizer: str = "sgd"
     """``"sgd"``, with Nesterov momentum; ``"muon"``, its steps made orthogonal (see muon.py);
     ``"adam"``, with Keras's defaults."""
@@ -65,7 +65,7 @@ class Recipe:
     averaging: float = 0.0
     """Momentum of the averaged weights, which are evaluated and saved; 0: none."""
 
-    # The images (see pipeline/augmentation.py)
+    # The images (see pipeline/preprocessing/augmentation.py)
     image_sizes: tuple[tuple[int, int], ...] = ((1, 64),)
     """(first epoch, pixels a side), rising: small images first cost less."""
     rotation: float = 0.0

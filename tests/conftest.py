@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from pipeline.images import encode_jpeg  # noqa: E402
+from pipeline.preprocessing.images import encode_jpeg  # noqa: E402
 
 CLASS_IDS = ("n01443537", "n01629819", "n02124075", "n07749582")
 WORDS = ("goldfish, Carassius auratus", "European fire salamander", "Egyptian cat", "lemon")

@@ -18,12 +18,12 @@ RECIPE = replace(config.RECIPES["thin"], dropout=0.0, learning_rate=0.01)
 def main(weights: Path, hdf5: Path) -> None:
     """Print the training and the validation loss after an epoch."""
     import_keras_and_shorten_network()
-    from pipeline.dataset_build import read_means
-    from pipeline.evaluation import evaluate
-    from pipeline.hdf5_dataset import open_training_splits
-    from pipeline.hdf5_generator import HDF5Generator
-    from pipeline.run_state import new_run
-    from pipeline.training import build_model, training_batches
+    from pipeline.dataset.builder import read_means
+    from pipeline.evaluation.metrics import evaluate
+    from pipeline.io.hdf5_dataset import open_training_splits
+    from pipeline.io.hdf5_generator import HDF5Generator
+    from pipeline.run.state import new_run
+    from pipeline.run.training import build_model, training_batches
 
     train_set, val_set = open_training_splits(hdf5)
     state = new_run("", RECIPE, train_set, val_set, read_means(hdf5), seed=1)

@@ -14,16 +14,16 @@ keras = import_keras()
 
 from keras.src.legacy.preprocessing.image import ImageDataGenerator  # noqa: E402
 
-from pipeline.affine import (  # noqa: E402
+from pipeline.io.hdf5_dataset import open_split  # noqa: E402
+from pipeline.io.hdf5_generator import HDF5Generator, Shard  # noqa: E402
+from pipeline.preprocessing.affine import (  # noqa: E402
     AffineParameters,
     AffineRanges,
     affine_matrices,
     move_pixels,
 )
-from pipeline.augmentation import Augmentation  # noqa: E402
-from pipeline.hdf5_dataset import open_split  # noqa: E402
-from pipeline.hdf5_generator import HDF5Generator, Shard  # noqa: E402
-from pipeline.images import resize_image, resize_images  # noqa: E402
+from pipeline.preprocessing.augmentation import Augmentation  # noqa: E402
+from pipeline.preprocessing.images import resize_image, resize_images  # noqa: E402
 from pipeline.randomness import ImageStream  # noqa: E402
 
 SEED_RANGES = AffineRanges(rotation=30, shift=0.2, shear=0.2, zoom=0.2)
@@ -139,7 +139,7 @@ def test_thread_count_changes_no_batch(
     train = open_split(made_hdf5, "train")
     with HDF5Generator(train, 5, seed=1, **EVERYTHING) as usual:
         expected = batches(usual, 2, size=48)
-    monkeypatch.setattr("pipeline.hdf5_generator.THREADS", threads)
+    monkeypatch.setattr("pipeline.io.hdf5_generator.THREADS", threads)
     with HDF5Generator(train, 5, seed=1, **EVERYTHING) as data:
         assert batches(data, 2, size=48) == expected
 

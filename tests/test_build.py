@@ -15,8 +15,8 @@ import pytest
 from conftest import CLASS_IDS, ROOT, TRAIN_IMAGES, VAL_IMAGES, WORDS, Run, zip_folder
 
 import build_dataset
-from pipeline.image_source import open_source
-from pipeline.images import encode_jpeg
+from pipeline.dataset.image_source import open_source
+from pipeline.preprocessing.images import encode_jpeg
 
 OUTPUTS = ("train.hdf5", "val.hdf5", "test.hdf5", "tiny_imagenet_mean.json")
 TEST_PER_CLASS = 30
@@ -85,8 +85,8 @@ def test_thread_count_changes_no_byte(
     threads: int, made_data: Path, made_hdf5: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: threads)
-    monkeypatch.setattr("pipeline.decoding.MOST_THREADS", threads)
-    monkeypatch.setattr("pipeline.decoding.CHUNK", 5)  # so that each thread has work
+    monkeypatch.setattr("pipeline.dataset.decoding.MOST_THREADS", threads)
+    monkeypatch.setattr("pipeline.dataset.decoding.CHUNK", 5)  # so that each thread has work
     build_dataset.main(["-d", str(made_data), "-o", str(tmp_path)])
     assert contents(tmp_path) == contents(made_hdf5)
 

@@ -22,8 +22,8 @@ from pipeline.callbacks.run_history import RunHistory  # noqa: E402
 from pipeline.callbacks.run_log import RunLog  # noqa: E402
 from pipeline.callbacks.training_monitor import TrainingMonitor  # noqa: E402
 from pipeline.callbacks.validation import Validation  # noqa: E402
-from pipeline.hdf5_dataset import open_split  # noqa: E402
-from pipeline.hdf5_generator import HDF5Generator  # noqa: E402
+from pipeline.io.hdf5_dataset import open_split  # noqa: E402
+from pipeline.io.hdf5_generator import HDF5Generator  # noqa: E402
 
 
 @pytest.fixture

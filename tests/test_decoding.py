@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.images import decode_image
+from pipeline.preprocessing.images import decode_image
 
 UPRIGHT, QUARTER_TURN = 1, 6
 ORIENTATION = 0x112

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from conftest import Run, checkpoint, train_command
 
-from pipeline.devices import Team, find_team
 from pipeline.errors import UserError
+from pipeline.run.distributed import Team, find_team
 
 StartTwo = Callable[..., list[subprocess.Popen]]
 THIN = ("-r", "thin", "-b", 20)

@@ -17,9 +17,9 @@ from conftest import ROOT, zip_folder
 
 import build_dataset
 from config import setup_config
-from pipeline.download import TRIES, download
+from pipeline.dataset.download import TRIES, download
 from pipeline.errors import UserError
-from pipeline.files import only_holder
+from pipeline.io.files import only_holder
 
 
 def reset(connection: socket.socket) -> None:
@@ -158,7 +158,7 @@ def test_interrupted_download_keeps_what_came(
         "import sys\n"
         "from pathlib import Path\n"
         "from pipeline.command_line import run_script\n"
-        "from pipeline.download import download\n"
+        "from pipeline.dataset.download import download\n"
         "run_script(lambda _: download(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), ''))\n"
     )
     command = [sys.executable, "-c", code, server.url, target, str(len(server.contents))]

@@ -16,10 +16,10 @@ import pytest
 from conftest import ROOT, Run, checkpoint, train_command
 from kill_many import RECIPE, check_equal, train_with_kills
 
-from pipeline.checkpoint import read_state
 from pipeline.errors import UserError
-from pipeline.files import only_writer, written_whole
-from pipeline.hdf5_dataset import open_split
+from pipeline.io.files import only_writer, written_whole
+from pipeline.io.hdf5_dataset import open_split
+from pipeline.run.checkpoint import read_state
 
 
 def test_killed_run_ends_as_one_never_killed(made_hdf5: Path, tmp_path: Path, run: Run) -> None:

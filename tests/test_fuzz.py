@@ -18,13 +18,13 @@ from conftest import CLASS_IDS, checkpoint, zip_folder
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.checkpoint import load_model, read_state
-from pipeline.decoding import decode_in_order
+from pipeline.dataset.decoding import decode_in_order
+from pipeline.dataset.image_source import open_source
+from pipeline.dataset.tiny_imagenet import read_labelled_images
 from pipeline.errors import UserError
-from pipeline.hdf5_dataset import open_split
-from pipeline.image_source import open_source
-from pipeline.images import decode_image
-from pipeline.tiny_imagenet import read_labelled_images
+from pipeline.io.hdf5_dataset import open_split
+from pipeline.preprocessing.images import decode_image
+from pipeline.run.checkpoint import load_model, read_state
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "100"))
 fuzz = settings(

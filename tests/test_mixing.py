@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pipeline.mixing import cut_and_paste, erase, mix_up
+from pipeline.preprocessing.mixing import cut_and_paste, erase, mix_up
 from pipeline.randomness import ImageStream
 
 COUNT, SIDE = 200, 32

@@ -7,7 +7,7 @@ from pipeline.backend import import_keras
 
 keras = import_keras()
 
-from pipeline.muon import orthogonalise_steps  # noqa: E402
+from pipeline.nn.muon import orthogonalise_steps  # noqa: E402
 
 RATE, MOMENTUM = 0.1, 0.9
 SHAPES = {

@@ -7,9 +7,9 @@ from pipeline.backend import import_keras
 
 keras = import_keras()
 
-from pipeline.diagram import multiply_adds  # noqa: E402
-from pipeline.fused_norm import fuse_batch_norms  # noqa: E402
-from pipeline.googlenet import googlenet  # noqa: E402
+from pipeline.nn.fused_norm import fuse_batch_norms  # noqa: E402
+from pipeline.nn.googlenet import googlenet  # noqa: E402
+from pipeline.plotting.diagram import multiply_adds  # noqa: E402
 
 # Copied from the paper: input channels, #1x1, #3x3 reduce, #3x3, #5x5 reduce, #5x5, pool proj.
 TABLE_1 = {

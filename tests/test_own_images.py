@@ -13,10 +13,10 @@ from pipeline.backend import import_keras
 
 keras = import_keras()
 
+from pipeline.dataset.image_source import FolderSource  # noqa: E402
 from pipeline.errors import UserError  # noqa: E402
-from pipeline.image_source import FolderSource  # noqa: E402
-from pipeline.photographs import central_square, find_photographs, read_photograph  # noqa: E402
-from pipeline.submission import write_submission  # noqa: E402
+from pipeline.evaluation.photos import central_square, find_photographs, read_photograph  # noqa: E402
+from pipeline.evaluation.submission import write_submission  # noqa: E402
 
 CHALLENGE_IMAGES = 10_000
 UPSIDE_DOWN = bytes.fromhex(

@@ -12,8 +12,8 @@ from pipeline.backend import import_keras
 
 import_keras()
 
-from pipeline.hdf5_dataset import HDF5Dataset, open_split  # noqa: E402
-from pipeline.preview import (  # noqa: E402
+from pipeline.io.hdf5_dataset import HDF5Dataset, open_split  # noqa: E402
+from pipeline.plotting.preview import (  # noqa: E402
     augmented,
     name_mixture,
     one_image_of_each,
@@ -21,8 +21,8 @@ from pipeline.preview import (  # noqa: E402
     spread,
 )
 from pipeline.recipe import Recipe  # noqa: E402
-from pipeline.run_state import RunState, new_run  # noqa: E402
-from pipeline.training import training_batches  # noqa: E402
+from pipeline.run.state import RunState, new_run  # noqa: E402
+from pipeline.run.training import training_batches  # noqa: E402
 
 
 @pytest.fixture(scope="module")

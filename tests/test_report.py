@@ -18,8 +18,8 @@ from pipeline.backend import import_keras
 import_keras()
 
 from pipeline.errors import UserError  # noqa: E402
-from pipeline.hdf5_dataset import HDF5Dataset  # noqa: E402
-from pipeline.report import BINS, OUTPUTS, Report, Share  # noqa: E402
+from pipeline.evaluation.report import BINS, OUTPUTS, Report, Share  # noqa: E402
+from pipeline.io.hdf5_dataset import HDF5Dataset  # noqa: E402
 
 WORDS = ("fish, a", '<script>alert("x")</script> & cat', "toad, it's", "lemon", "never shown")
 IMAGES = 400

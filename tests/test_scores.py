@@ -12,8 +12,8 @@ from pipeline.backend import import_keras
 keras = import_keras()
 
 from pipeline.callbacks.training_monitor import plot_history  # noqa: E402
-from pipeline.evaluation import cross_entropies, predict, rank_of_truth  # noqa: E402
-from pipeline.optimization import (  # noqa: E402
+from pipeline.evaluation.metrics import cross_entropies, predict, rank_of_truth  # noqa: E402
+from pipeline.nn.optimizers import (  # noqa: E402
     averaged_weights,
     compile_model,
     learning_rate_schedule,

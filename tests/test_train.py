@@ -19,14 +19,14 @@ import pytest
 from conftest import CLASS_IDS, ROOT, Run, checkpoint, train_command
 
 from pipeline.backend import import_keras
-from pipeline.checkpoint import (
+from pipeline.recipe import Recipe
+from pipeline.run.checkpoint import (
     begin_branch,
     export,
     latest_checkpoint,
     read_state,
     save_checkpoint,
 )
-from pipeline.recipe import Recipe
 
 METRICS = {
     "loss", "accuracy", "top5_accuracy", "val_loss", "val_accuracy", "val_top5_accuracy",
@@ -130,7 +130,7 @@ def test_exported_model_is_small_and_predicts_the_same(
 
 def test_export_of_a_16_bit_model_computes_in_32(trained: Path, tmp_path: Path) -> None:
     keras = import_keras()
-    from pipeline.training import build_model
+    from pipeline.run.training import build_model
 
     state = read_state(checkpoint(trained, 3))
     state = replace(state, recipe=replace(state.recipe, dtype="mixed_bfloat16"))

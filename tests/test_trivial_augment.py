@@ -9,7 +9,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from test_augmentation import photographs
 
 from pipeline import trivial_augment as ours
-from pipeline.affine import move_pixels
+from pipeline.preprocessing.affine import move_pixels
 from pipeline.randomness import ImageStream
 
 STRENGTHS = (-1.0, -0.4, 0.0, 0.3, 1.0)

@@ -12,8 +12,8 @@ from pipeline.backend import import_keras
 
 keras = import_keras()
 
-from pipeline.googlenet import googlenet  # noqa: E402
-from pipeline.graphviz import draw_graph  # noqa: E402
+from pipeline.nn.googlenet import googlenet  # noqa: E402
+from pipeline.plotting.graphviz import draw_graph  # noqa: E402
 
 
 @pytest.fixture(scope="module")

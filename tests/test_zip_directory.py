@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import UserError
-from pipeline.image_source import open_source
-from pipeline.zip_directory import (
+from pipeline.dataset.image_source import open_source
+from pipeline.dataset.zip_directory import (
     END_SIGNATURE,
     ENTRY,
     ENTRY_SIGNATURE,
@@ -19,6 +18,7 @@ from pipeline.zip_directory import (
     Member,
     read_members,
 )
+from pipeline.errors import UserError
 
 
 def read(path: Path) -> list[Member]:

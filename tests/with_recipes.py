@@ -66,7 +66,7 @@ if edited := os.environ.get("EDITED"):
 
 def import_keras_and_shorten_network() -> ModuleType:
     keras = backend.import_keras()
-    googlenet = importlib.import_module("pipeline.googlenet")
+    googlenet = importlib.import_module("pipeline.nn.googlenet")
     googlenet.STAGES = {
         stage: dict([next(iter(modules.items()))]) for stage, modules in googlenet.STAGES.items()
     }

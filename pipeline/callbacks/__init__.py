@@ -1,1 +1,3 @@
-"""What happens around an epoch: Keras callbacks, each useful alone in a ``fit`` of your own."""
+"""What happens around an epoch: Keras callbacks, each useful alone in a ``fit`` of your own.
+
+May import everything but the scripts and their config."""

@@ -5,7 +5,7 @@ from pathlib import Path
 import keras
 
 from pipeline.callbacks.run_history import RunHistory
-from pipeline.checkpoint import checkpoint_name, epoch_of, list_checkpoints, save_checkpoint
+from pipeline.run.checkpoint import checkpoint_name, epoch_of, list_checkpoints, save_checkpoint
 
 
 class EpochCheckpoint(keras.callbacks.Callback):

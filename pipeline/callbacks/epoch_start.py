@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import keras
 
-from pipeline.hdf5_generator import HDF5Generator
+from pipeline.io.hdf5_generator import HDF5Generator
 from pipeline.randomness import random_stream
 
 

@@ -6,9 +6,9 @@ import keras
 
 from pipeline.callbacks.progress_bar import ProgressBar
 from pipeline.callbacks.run_history import RunHistory
-from pipeline.checkpoint import checkpoint_name
 from pipeline.progress import duration
-from pipeline.run_state import RunState
+from pipeline.run.checkpoint import checkpoint_name
+from pipeline.run.state import RunState
 
 
 class EpochSummary(keras.callbacks.Callback):

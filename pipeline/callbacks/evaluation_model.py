@@ -5,8 +5,8 @@ from contextlib import nullcontext
 
 import keras
 
-from pipeline.devices import Spread
-from pipeline.optimization import averaged_weights
+from pipeline.nn.optimizers import averaged_weights
+from pipeline.run.distributed import Spread
 
 
 class EvaluationModel(keras.callbacks.Callback):

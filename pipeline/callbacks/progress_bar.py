@@ -6,7 +6,7 @@ import keras
 import progressbar
 
 from pipeline.progress import clear_line, duration, progress_bar, remove_bar
-from pipeline.run_state import RunState
+from pipeline.run.state import RunState
 
 WARM_UP_STEPS, MEASURED_STEPS = 3, 20
 """The first steps compile; the next so many are timed for the first estimate."""

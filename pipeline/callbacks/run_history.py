@@ -6,7 +6,7 @@ import keras
 from keras.optimizers.schedules import LearningRateSchedule
 
 from pipeline.errors import UserError
-from pipeline.run_state import RunState
+from pipeline.run.state import RunState
 
 
 class RunHistory(keras.callbacks.Callback):

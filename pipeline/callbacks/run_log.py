@@ -8,8 +8,8 @@ from typing import Any
 import keras
 
 from pipeline.callbacks.progress_bar import ProgressBar
-from pipeline.files import reported_as_user_errors, written_whole
-from pipeline.hdf5_generator import HDF5Generator
+from pipeline.io.files import reported_as_user_errors, written_whole
+from pipeline.io.hdf5_generator import HDF5Generator
 
 LOG = "run.jsonl"
 

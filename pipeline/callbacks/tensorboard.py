@@ -7,8 +7,8 @@ from pathlib import Path
 import keras
 
 from pipeline.errors import UserError
-from pipeline.files import reported_as_user_errors
-from pipeline.run_state import RunState
+from pipeline.io.files import reported_as_user_errors
+from pipeline.run.state import RunState
 
 FOLDER = "tensorboard"
 

@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from pipeline.figure_style import BLUE, GREY, ORANGE, YELLOW, add_grid, new_figure, save_figure
-from pipeline.files import write_json, written_whole
-from pipeline.run_state import HISTORY_FILE
+from pipeline.io.files import write_json, written_whole
+from pipeline.plotting.style import BLUE, GREY, ORANGE, YELLOW, add_grid, new_figure, save_figure
+from pipeline.run.state import HISTORY_FILE
 
 PLOT = "training_plot.jpg"
 CURVES = {

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import keras
 
-from pipeline.evaluation import evaluate
-from pipeline.hdf5_generator import HDF5Generator
+from pipeline.evaluation.metrics import evaluate
+from pipeline.io.hdf5_generator import HDF5Generator
 
 
 class Validation(keras.callbacks.Callback):

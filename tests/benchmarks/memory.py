@@ -22,8 +22,8 @@ sys.path.insert(0, str(TESTS))
 
 from conftest import ROOT, train_command  # noqa: E402
 
-from pipeline.files import write_json  # noqa: E402
-from pipeline.hdf5_writer import HDF5Writer  # noqa: E402
+from pipeline.io.files import write_json  # noqa: E402
+from pipeline.io.hdf5_writer import HDF5Writer  # noqa: E402
 
 IMAGE_BYTES, CHUNK, CLASSES = 64 * 64 * 3, 5000, 20
 

@@ -17,8 +17,8 @@ from config import setup_config as config
 
 def building(data_set: Path, output: Path) -> Round:
     """Build from a folder or a zip."""
-    from pipeline.dataset_build import build_data_set
-    from pipeline.image_source import open_source
+    from pipeline.dataset.builder import build_data_set
+    from pipeline.dataset.image_source import open_source
 
     def do_round() -> int:
         shutil.rmtree(output, ignore_errors=True)
@@ -47,7 +47,7 @@ def unpacking_and_building(archive: Path, scratch: Path) -> Round:
 
 def decoding(images: Sequence[tuple[str, int]]) -> Round:
     """Decode files that lie in memory, on all cores, and do nothing with them."""
-    from pipeline.images import decode_image
+    from pipeline.preprocessing.images import decode_image
 
     files = [Path(name).read_bytes() for name, _ in images]
     cores = os.cpu_count() or 1
@@ -69,8 +69,8 @@ def decoding(images: Sequence[tuple[str, int]]) -> Round:
 def decoding_for_a_build(data_set: Path, threads: int) -> Round:
     """Decode in order, as a build does, and write nothing."""
     from pipeline import decoding
-    from pipeline.image_source import open_source
-    from pipeline.tiny_imagenet import read_labelled_images
+    from pipeline.dataset.image_source import open_source
+    from pipeline.dataset.tiny_imagenet import read_labelled_images
 
     os.cpu_count = lambda: threads
     decoding.MOST_THREADS = threads
@@ -92,9 +92,9 @@ def batching(hdf5: Path, count: int, augment: bool, cores: int | None = None) ->
     from pipeline.backend import import_keras
 
     import_keras()
-    from pipeline.hdf5_dataset import open_split
-    from pipeline.hdf5_generator import HDF5Generator
-    from pipeline.training import augmentation
+    from pipeline.io.hdf5_dataset import open_split
+    from pipeline.io.hdf5_generator import HDF5Generator
+    from pipeline.run.training import augmentation
 
     recipe = config.RECIPES["published"]
     data = HDF5Generator(
@@ -117,7 +117,7 @@ def training_on_ready_batch(hdf5: Path, size: int, batch: int, steps: int) -> Ro
     from pipeline.backend import import_keras
 
     import_keras()
-    from pipeline.hdf5_generator import HDF5Generator
+    from pipeline.io.hdf5_generator import HDF5Generator
 
     make = HDF5Generator.__getitem__
     made = {}
@@ -135,12 +135,12 @@ def training(hdf5: Path, size: int, batch: int, steps: int, *, fused: bool = Tru
     from pipeline.backend import import_keras
 
     import_keras()
-    from pipeline.fused_norm import fuse_batch_norms
-    from pipeline.hdf5_dataset import open_split
-    from pipeline.hdf5_generator import HDF5Generator
-    from pipeline.models import build_network
-    from pipeline.optimization import compile_model
-    from pipeline.training import augmentation
+    from pipeline.io.hdf5_dataset import open_split
+    from pipeline.io.hdf5_generator import HDF5Generator
+    from pipeline.nn.fused_norm import fuse_batch_norms
+    from pipeline.nn.models import build_network
+    from pipeline.nn.optimizers import compile_model
+    from pipeline.run.training import augmentation
 
     recipe = replace(config.RECIPES["quick"], dtype="float32", stem="paper", optimizer="sgd")
     split = open_split(hdf5, "train")
@@ -167,8 +167,8 @@ def predicting(stem: str, size: int, batch: int, steps: int) -> Round:
     from pipeline.backend import import_keras
 
     import_keras()
-    from pipeline.evaluation import predict
-    from pipeline.models import build_network
+    from pipeline.evaluation.metrics import predict
+    from pipeline.nn.models import build_network
 
     network: Any = build_network(
         replace(config.RECIPES["quick"], dtype="float32", stem=stem), 200, (120.0,) * 3

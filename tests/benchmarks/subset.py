@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from pipeline.image_source import open_source
-from pipeline.tiny_imagenet import read_labelled_images
+from pipeline.dataset.image_source import open_source
+from pipeline.dataset.tiny_imagenet import read_labelled_images
 
 
 def some_classes(data_set: Path, target: Path, classes: int) -> None:

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from pipeline.googlenet import STAGES, STEM_FILTERS, STEMS, InceptionFilters
+from pipeline.nn.googlenet import STAGES, STEM_FILTERS, STEMS, InceptionFilters
 
 
 class Convolution(nn.Sequential):

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import keras
 
-from pipeline.fused_norm import fuse_batch_norms
-from pipeline.googlenet import googlenet
-from pipeline.optimization import compile_model
+from pipeline.nn.fused_norm import fuse_batch_norms
+from pipeline.nn.googlenet import googlenet
+from pipeline.nn.optimizers import compile_model
 from pipeline.recipe import Recipe
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from progressbar import ProgressBar
 
 from pipeline.errors import UserError
-from pipeline.files import only_holder, reported_as_user_errors
+from pipeline.io.files import only_holder, reported_as_user_errors
 from pipeline.progress import progress_bar
 
 PIECE = 2**18

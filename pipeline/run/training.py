@@ -9,13 +9,13 @@ from collections.abc import Sequence
 
 import keras
 
-from pipeline.affine import AffineRanges
-from pipeline.augmentation import Augmentation
-from pipeline.hdf5_dataset import HDF5Dataset
-from pipeline.hdf5_generator import HDF5Generator, Shard
-from pipeline.models import compiled_network
+from pipeline.io.hdf5_dataset import HDF5Dataset
+from pipeline.io.hdf5_generator import HDF5Generator, Shard
+from pipeline.nn.models import compiled_network
+from pipeline.preprocessing.affine import AffineRanges
+from pipeline.preprocessing.augmentation import Augmentation
 from pipeline.recipe import Recipe
-from pipeline.run_state import RunState
+from pipeline.run.state import RunState
 
 
 def build_model(state: RunState, steps: int) -> keras.Model:

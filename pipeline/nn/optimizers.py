@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import keras
 from keras.optimizers import schedules
 
-from pipeline.muon import orthogonalise_steps
+from pipeline.nn.muon import orthogonalise_steps
 from pipeline.recipe import Recipe
 
 

@@ -11,13 +11,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipeline.figure_style import new_figure, save_figure
-from pipeline.files import written_whole
-from pipeline.hdf5_dataset import HDF5Dataset
-from pipeline.hdf5_generator import HDF5Generator
-from pipeline.run_state import RunState
-from pipeline.tiny_imagenet import short_name
-from pipeline.training import training_batches
+from pipeline.dataset.tiny_imagenet import short_name
+from pipeline.io.files import written_whole
+from pipeline.io.hdf5_dataset import HDF5Dataset
+from pipeline.io.hdf5_generator import HDF5Generator
+from pipeline.plotting.style import new_figure, save_figure
+from pipeline.run.state import RunState
+from pipeline.run.training import training_batches
 
 CLASSES, EPOCHS = 8, 6
 """Rows and augmented columns of the sheet, where there are as many."""

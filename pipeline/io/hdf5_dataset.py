@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 
 from pipeline.errors import UserError
-from pipeline.hdf5_writer import FORMAT
+from pipeline.io.hdf5_writer import FORMAT
 
 CONTENTS = ("Images", "Labels", "Label_Names", "Class_Names")
 MOST_CLASSES = 100_000

@@ -9,7 +9,7 @@ from pathlib import Path
 import pydot
 
 from pipeline.errors import UserError
-from pipeline.files import written_whole
+from pipeline.io.files import written_whole
 
 FORMATS = ("png", "svg", "pdf", "jpg", "dot")
 PROGRAMS = {"dot": ("png", "svg", "pdf", "jpg"), "graphviz-pure": ("png", "svg", "jpg")}

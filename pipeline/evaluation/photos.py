@@ -9,8 +9,8 @@ import keras
 import numpy as np
 
 from pipeline.errors import UserError
-from pipeline.evaluation import best_labels, predict
-from pipeline.images import JPEG_END, JPEG_START, decode_image, resize_image
+from pipeline.evaluation.metrics import best_labels, predict
+from pipeline.preprocessing.images import JPEG_END, JPEG_START, decode_image, resize_image
 
 
 @dataclass(frozen=True)

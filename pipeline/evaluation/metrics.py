@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from pipeline.hdf5_generator import HDF5Generator
+from pipeline.io.hdf5_generator import HDF5Generator
 from pipeline.progress import progress_bar, remove_bar
 
 Predicted = tuple[np.ndarray, np.ndarray]

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pipeline.affine import AffineRanges, affine_matrices, move_pixels
-from pipeline.mixing import cut_and_paste, erase, mix_up
+from pipeline.preprocessing.affine import AffineRanges, affine_matrices, move_pixels
+from pipeline.preprocessing.mixing import cut_and_paste, erase, mix_up
+from pipeline.preprocessing.trivial_augment import trivial_augment
 from pipeline.randomness import ImageStream
-from pipeline.trivial_augment import trivial_augment
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from pipeline.affine import move_pixels
+from pipeline.preprocessing.affine import move_pixels
 from pipeline.randomness import ImageStream
 
 STRONGEST_BLEND = 0.99

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 
 from pipeline.errors import UserError
-from pipeline.files import reported_as_user_errors
-from pipeline.images import encode_jpeg
+from pipeline.io.files import reported_as_user_errors
+from pipeline.preprocessing.images import encode_jpeg
 from pipeline.randomness import random_stream
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")

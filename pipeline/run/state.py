@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.hdf5_dataset import HDF5Dataset
+from pipeline.io.hdf5_dataset import HDF5Dataset
 from pipeline.recipe import Recipe, check_types
 
 HISTORY_FILE = "metric_values.json"

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from pipeline.dataset.image_source import ImageSource
 from pipeline.errors import UserError
-from pipeline.image_source import ImageSource
 from pipeline.randomness import random_stream
 
 IMAGE_SUFFIXES = (".jpeg", ".jpg")

@@ -10,10 +10,10 @@ from typing import TypeVar
 import cv2
 import numpy as np
 
+from pipeline.dataset.image_source import ImageSource
+from pipeline.dataset.tiny_imagenet import LabelledImage
 from pipeline.errors import UserError
-from pipeline.image_source import ImageSource
-from pipeline.images import decode_image, resize_image
-from pipeline.tiny_imagenet import LabelledImage
+from pipeline.preprocessing.images import decode_image, resize_image
 
 CHUNK = 256
 """Images a thread decodes, and a write takes, at once: 3 MB at 64x64."""

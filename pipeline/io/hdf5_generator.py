@@ -15,9 +15,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from pipeline.augmentation import Augmentation
-from pipeline.hdf5_dataset import HDF5Dataset
-from pipeline.images import resize_images
+from pipeline.io.hdf5_dataset import HDF5Dataset
+from pipeline.preprocessing.augmentation import Augmentation
+from pipeline.preprocessing.images import resize_images
 from pipeline.randomness import ImageStream, random_stream
 
 Batch = tuple[np.ndarray, ...]

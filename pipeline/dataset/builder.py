@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.decoding import decode_in_order, find_undecodable
+from pipeline.dataset.decoding import decode_in_order, find_undecodable
+from pipeline.dataset.image_source import ImageSource
+from pipeline.dataset.tiny_imagenet import LabelledImage, draw_test_split, read_labelled_images
 from pipeline.errors import UserError
-from pipeline.files import only_writer, remove_unfinished, written_together
-from pipeline.hdf5_writer import HDF5Writer
-from pipeline.image_source import ImageSource
+from pipeline.io.files import only_writer, remove_unfinished, written_together
+from pipeline.io.hdf5_writer import HDF5Writer
 from pipeline.progress import progress_bar
-from pipeline.tiny_imagenet import LabelledImage, draw_test_split, read_labelled_images
 
 MEANS = "tiny_imagenet_mean.json"
 OUTPUTS = ("train.hdf5", "val.hdf5", "test.hdf5", MEANS)

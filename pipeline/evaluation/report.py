@@ -21,13 +21,13 @@ from scipy.stats import binomtest
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import confusion_matrix
 
+from pipeline.dataset.tiny_imagenet import short_name
 from pipeline.errors import UserError
-from pipeline.evaluation import RANK, best_labels, rank_of_truth
-from pipeline.figure_style import BLUE, GREY, SHADES, add_grid, new_figure, save_figure
-from pipeline.files import written_together
-from pipeline.hdf5_dataset import HDF5Dataset
-from pipeline.images import encode_jpeg
-from pipeline.tiny_imagenet import short_name
+from pipeline.evaluation.metrics import RANK, best_labels, rank_of_truth
+from pipeline.io.files import written_together
+from pipeline.io.hdf5_dataset import HDF5Dataset
+from pipeline.plotting.style import BLUE, GREY, SHADES, add_grid, new_figure, save_figure
+from pipeline.preprocessing.images import encode_jpeg
 
 PAGE, CLASSES, PREDICTIONS = "report.html", "per_class.csv", "predictions.csv"
 MATRIX, CALIBRATION = "confusion_matrix.png", "calibration.png"

@@ -18,8 +18,8 @@ import h5py
 import numpy as np
 
 from pipeline.errors import UserError
-from pipeline.files import reported_as_user_errors, written_whole
-from pipeline.run_state import RunState
+from pipeline.io.files import reported_as_user_errors, written_whole
+from pipeline.run.state import RunState
 
 if TYPE_CHECKING:
     import keras
@@ -124,7 +124,7 @@ def restore(model: "keras.Model", path: Path) -> None:
     Raises:
         UserError: The state is incomplete or does not fit: a run cannot go on exactly from it.
     """
-    from pipeline.optimization import swap_averages
+    from pipeline.nn.optimizers import swap_averages
 
     with _explained(path):
         weights = io.BytesIO(_read_members(path)[WEIGHTS])

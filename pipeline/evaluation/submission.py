@@ -9,14 +9,14 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from pipeline.decoding import decode_in_order
+from pipeline.dataset.decoding import decode_in_order
+from pipeline.dataset.image_source import ImageSource
+from pipeline.dataset.tiny_imagenet import LabelledImage, read_class_ids
 from pipeline.errors import UserError
-from pipeline.evaluation import predict
-from pipeline.files import written_whole
-from pipeline.image_source import ImageSource
-from pipeline.images import resize_images
+from pipeline.evaluation.metrics import predict
+from pipeline.io.files import written_whole
+from pipeline.preprocessing.images import resize_images
 from pipeline.progress import progress_bar, remove_bar
-from pipeline.tiny_imagenet import LabelledImage, read_class_ids
 
 FOLDER = "test/images"
 

@@ -10,8 +10,7 @@ from typing import Protocol
 
 from deflate import DeflateError, deflate_decompress
 
-from pipeline.errors import UserError
-from pipeline.zip_directory import (
+from pipeline.dataset.zip_directory import (
     DEFLATED,
     ENCRYPTED,
     STORED,
@@ -19,6 +18,7 @@ from pipeline.zip_directory import (
     read_members,
     read_packed,
 )
+from pipeline.errors import UserError
 
 LARGEST_ZIP_CONTENT = 2 * 2**30
 """Bytes that a zip may unpack to: the official one holds 0.25 GB."""

@@ -1,0 +1,3 @@
+"""GoogLeNet and its optimizers: from a recipe to a compiled network.
+
+May import dataset and what that may."""
