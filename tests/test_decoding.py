@@ -49,17 +49,17 @@ def by_opencv(data: bytes) -> np.ndarray:
 )
 def test_pixels_are_opencvs(settings: dict, picture: np.ndarray) -> None:
     data = packed(picture, **settings)
-    room = np.empty((64, 64, 3), np.uint8)
-    assert np.array_equal(decode_image(data, room), by_opencv(data))
+    out = np.empty((64, 64, 3), np.uint8)
+    assert np.array_equal(decode_image(data, out), by_opencv(data))
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (32, 48), (7, 5), (64, 65), (200, 300)])
 def test_images_that_fit_and_that_do_not(height: int, width: int, picture: np.ndarray) -> None:
     data = packed(cv2.resize(picture, (width, height)))
-    room = np.empty((64, 64, 3), np.uint8)
-    image = decode_image(data, room)
+    out = np.empty((64, 64, 3), np.uint8)
+    image = decode_image(data, out)
     assert np.array_equal(image, by_opencv(data))
-    assert np.shares_memory(image, room) == (height * width <= 64 * 64)
+    assert np.shares_memory(image, out) == (height * width <= 64 * 64)
 
 
 def test_other_formats_are_opencvs(picture: np.ndarray) -> None:
@@ -75,9 +75,9 @@ def test_damage_is_judged_alike(picture: np.ndarray) -> None:
         for place in stream.integers(2, len(data) - 2, size=3):
             data[place] = stream.integers(256)
         outcomes = []
-        for room in (None, np.zeros((64, 64, 3), np.uint8)):
+        for out in (None, np.zeros((64, 64, 3), np.uint8)):
             try:
-                outcomes.append(decode_image(bytes(data), room))
+                outcomes.append(decode_image(bytes(data), out))
             except ValueError as error:
                 outcomes.append(str(error))
         slow, fast = outcomes

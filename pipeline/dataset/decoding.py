@@ -76,10 +76,10 @@ def _decode_chunk(
 ) -> DecodedChunk:
     pixels = np.empty((len(chunk), size, size, 3), np.uint8)
     sources = []
-    for image, room in zip(chunk, pixels, strict=True):
+    for image, out in zip(chunk, pixels, strict=True):
         data, crc = source.read(image.name)
         try:
-            room[:] = resize_image(decode_image(data, room), size)
+            out[:] = resize_image(decode_image(data, out), size)
         except ValueError as error:
             raise UserError(f"cannot decode {image.name}: {error}; {advice}") from error
         sources.append(f"{image.name} {image.label} {len(data)} {crc}\n")

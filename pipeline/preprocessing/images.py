@@ -8,14 +8,14 @@ JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 EXIF = b"Exif\0"
 
 
-def decode_image(data: bytes, room: np.ndarray | None = None) -> np.ndarray:
+def decode_image(data: bytes, out: np.ndarray | None = None) -> np.ndarray:
     """Decode a JPEG, or any format OpenCV reads, to uint8 RGB (height, width, 3).
 
     Greyscale images get three equal channels.
 
     Args:
         data: A file's contents.
-        room: uint8, where the pixels of a JPEG may be put if they fit: faster than by OpenCV,
+        out: uint8, where the pixels of a JPEG are put if they fit: faster than by OpenCV,
             and the same pixels.
 
     Raises:
@@ -25,9 +25,9 @@ def decode_image(data: bytes, room: np.ndarray | None = None) -> np.ndarray:
         raise ValueError("it is empty")
     if data.startswith(JPEG_START) and not data.endswith(JPEG_END):
         raise ValueError("it is cut short")  # OpenCV would fill the missing rows with grey
-    if room is not None and data.startswith(JPEG_START) and EXIF not in data:
+    if out is not None and data.startswith(JPEG_START) and EXIF not in data:
         try:
-            return simplejpeg.decode_jpeg(data, "RGB", buffer=room)
+            return simplejpeg.decode_jpeg(data, "RGB", buffer=out)
         except ValueError:
             pass  # too large or damaged: OpenCV has the last word
     try:
