@@ -1,6 +1,7 @@
 """Decode many images on several cores, in order, in bounded memory."""
 
 import os
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -61,7 +62,7 @@ def find_undecodable(
 
     def reason(image: LabelledImage) -> str | None:
         try:
-            decode_image(source.read(image.name)[0])
+            decode_image(source.read(image.name))
         except (ValueError, UserError) as error:
             return str(error)
         return None
@@ -77,12 +78,12 @@ def _decode_chunk(
     pixels = np.empty((len(chunk), size, size, 3), np.uint8)
     sources = []
     for image, out in zip(chunk, pixels, strict=True):
-        data, crc = source.read(image.name)
+        data = source.read(image.name)
         try:
             out[:] = resize_image(decode_image(data, out), size)
         except ValueError as error:
             raise UserError(f"cannot decode {image.name}: {error}; {advice}") from error
-        sources.append(f"{image.name} {image.label} {len(data)} {crc}\n")
+        sources.append(f"{image.name} {image.label} {len(data)} {zlib.crc32(data)}\n")
     return DecodedChunk(
         images=pixels,
         labels=np.array([image.label for image in chunk], np.int64),

@@ -2,30 +2,25 @@
 
 import mmap
 import os
+import struct
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
+from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
-from deflate import DeflateError, deflate_decompress
-
-from pipeline.dataset.zip_directory import (
-    DEFLATED,
-    ENCRYPTED,
-    STORED,
-    Member,
-    read_members,
-    read_packed,
-)
 from pipeline.errors import UserError
 
 LARGEST_ZIP_CONTENT = 2 * 2**30
 """Bytes that a zip may unpack to: the official one holds 0.25 GB."""
 LINK = 0o12
 """The kind of file in the uppermost four bits of its mode, and so of its attributes."""
-MOST_PACKED = 1032
-"""Bytes that deflate can make of one."""
+METHODS = ZIP_STORED, ZIP_DEFLATED
+ENCRYPTED, UTF_8_NAME = 1, 0x800
+"""Flags of a member."""
+LOCAL_HEADER = struct.Struct("<26x2H")
+"""Ends in the lengths of what follows, a name and an extra field (APPNOTE, section 4.3.7)."""
 READ_ONLY = os.O_RDONLY | getattr(os, "O_BINARY", 0)
 AT_ONCE = 2**14
 """Bytes read at once; Tiny ImageNet's files are about 2 kB."""
@@ -40,8 +35,8 @@ class ImageSource(Protocol):
     def exists(self, name: str) -> bool:
         """Tell whether ``name`` is a file."""
 
-    def read(self, name: str) -> tuple[bytes | bytearray, int]:
-        """Return the whole file and its CRC-32. Safe from several threads.
+    def read(self, name: str) -> bytes:
+        """Return the whole file. Safe from several threads.
 
         Raises:
             UserError: It cannot be read, or is damaged.
@@ -82,14 +77,13 @@ class FolderSource:
         """See ImageSource."""
         return (self._root / name).is_file()
 
-    def read(self, name: str) -> tuple[bytes, int]:
+    def read(self, name: str) -> bytes:
         """See ImageSource."""
         path = f"{self._root}/{name}"
         try:
-            data = _read_file(path)
+            return _read_file(path)
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror}") from error
-        return data, zlib.crc32(data)
 
 
 def _read_file(path: str) -> bytes:
@@ -109,21 +103,21 @@ def _read_file(path: str) -> bytes:
 
 
 class ZipSource:
-    """Members of a zip, read through one memory map, so that threads need not take turns."""
+    """Members of a zip, read through a memory map: ``ZipFile.read`` makes threads take turns."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            with path.open("rb") as file:
+            with path.open("rb") as file, ZipFile(file) as archive:
+                members = archive.infolist()
                 self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            members = read_members(self._bytes)
-        except ValueError as error:
+        except (BadZipFile, NotImplementedError, ValueError) as error:
             raise UserError(f"{path} is not a whole zip file ({error}); fetch it again") from error
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror}") from error
         self._check_safe(members)
-        top = _common_folder(name for name, *_ in members)
-        self._members = {member[0].removeprefix(top): member for member in members}
+        top = _common_folder(member.filename for member in members)
+        self._members = {member.filename.removeprefix(top): member for member in members}
         if len(self._members) < len(members):
             raise UserError(f"{path} holds two members of one name; fetch the archive again")
         self._folders = _contents_of_folders(self._members)
@@ -137,49 +131,56 @@ class ZipSource:
         """See ImageSource."""
         return name in self._members
 
-    def read(self, name: str) -> tuple[bytes | bytearray, int]:
+    def read(self, name: str) -> bytes:
         """See ImageSource."""
         if name not in self._members:
             raise UserError(f"{self._path} holds no {name}")
-        (_, raw_name, _, method, crc, packed_bytes, content_bytes, _,
-         header_offset) = self._members[name]  # fmt: skip
         try:
-            packed = read_packed(self._bytes, header_offset, raw_name, packed_bytes)
-            data = packed if method == STORED else _inflate(packed, content_bytes)
-        except (DeflateError, ValueError) as error:
-            raise self._damaged(name) from error
-        if len(data) != content_bytes or zlib.crc32(data) != crc:
-            raise self._damaged(name)
-        return data, crc
+            return _unpack(self._bytes, self._members[name])
+        except (ValueError, struct.error, zlib.error) as error:
+            raise UserError(
+                f"{name} in {self._path} is damaged; fetch the archive again"
+            ) from error
 
-    def _damaged(self, name: str) -> UserError:
-        return UserError(f"{name} in {self._path} is damaged; fetch the archive again")
-
-    def _check_safe(self, members: list[Member]) -> None:
-        all_packed = all_content = 0
-        for name, _, flags, method, _, packed_bytes, content_bytes, attributes, _ in members:
+    def _check_safe(self, members: Sequence[ZipInfo]) -> None:
+        for member in members:
+            name = member.filename
             if name.startswith("/") or ".." in name.split("/"):
                 raise UserError(f"{self._path} is unsafe: {name!r} points outside it")
-            if attributes >> 28 == LINK:
+            if member.external_attr >> 28 == LINK:
                 raise UserError(f"{self._path} is unsafe: {name!r} is a link")
-            if flags & ENCRYPTED or method not in (STORED, DEFLATED):
+            if member.flag_bits & ENCRYPTED or member.compress_type not in METHODS:
                 raise UserError(
                     f"{name} in {self._path} is encrypted or packed in an unusual way; "
                     "use the official archive"
                 )
-            all_packed += packed_bytes
-            all_content += content_bytes
-        if all_content > LARGEST_ZIP_CONTENT:
+        if sum(member.file_size for member in members) > LARGEST_ZIP_CONTENT:
             raise UserError(f"{self._path} unpacks to more than Tiny ImageNet can be; not read")
-        if all_packed > len(self._bytes):
+        if sum(member.compress_size for member in members) > len(self._bytes):
             raise UserError(f"{self._path} is unsafe: members lie over one another")
 
 
-def _inflate(packed: bytes, content_bytes: int) -> bytearray:
-    if content_bytes > MOST_PACKED * len(packed):
-        raise ValueError("more would be made room for than can come")
-    # With room for nothing, nothing would be looked at.
-    return deflate_decompress(packed, content_bytes or 1)
+def _unpack(archive: mmap.mmap, member: ZipInfo) -> bytes:
+    """Return a member's contents, which lie behind its local header.
+
+    Raises:
+        ValueError, struct.error, zlib.error: The header lies outside the archive or names another
+            file, and so an image would get a wrong label; or the contents are damaged.
+    """
+    name = member.header_offset + LOCAL_HEADER.size
+    name_bytes, extra_bytes = LOCAL_HEADER.unpack(archive[member.header_offset : name])
+    extra = name + name_bytes
+    start = extra + extra_bytes
+    encoding = "utf-8" if member.flag_bits & UTF_8_NAME else "cp437"
+    if archive[name:extra] != member.orig_filename.encode(encoding):
+        raise ValueError("the directory gives another name than the local header")
+    data = archive[start : start + member.compress_size]
+    if member.compress_type == ZIP_DEFLATED:
+        # one byte more than there should be, so that a zip bomb unpacks no further
+        data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, member.file_size + 1)
+    if len(data) != member.file_size or zlib.crc32(data) != member.CRC:
+        raise ValueError("its size or CRC-32 is not what the directory says")
+    return data
 
 
 def _common_folder(names: Iterable[str]) -> str:

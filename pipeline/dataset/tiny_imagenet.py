@@ -183,6 +183,6 @@ def _image_names(source: ImageSource, folder: str) -> list[str]:
 
 def _read_text(source: ImageSource, name: str) -> str:
     try:
-        return source.read(name)[0].decode("utf-8")
+        return source.read(name).decode("utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"{name} is not text; fetch the data set again") from error
