@@ -1,10 +1,9 @@
 #!/usr/bin/env python3
-"""Measure a trained model on a split, name photographs by it, or answer the challenge."""
+"""Measure a trained model on a split, or name photographs by it."""
 
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
@@ -25,7 +24,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         __doc__,
         "python model_eval.py -m outs/quick/epoch-011-val_loss-2.345.keras --split val\n"
         "  python model_eval.py -m outs/quick/epoch-011-val_loss-2.345.keras --report outs/report\n"
-        "  python model_eval.py --images holiday.jpg garden.png",
+        "  python model_eval.py --images holiday.jpg album/ --csv outs/predictions.csv",
     )
 
     def add(*flags: str, **options: object) -> None:
@@ -44,24 +43,19 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="write report.html, its figures and tables here")  # fmt: skip
     instead.add_argument("--images", type=Path, nargs="+", metavar="FILE",
         help="name these photographs, or those in a folder, instead of measuring")  # fmt: skip
-    instead.add_argument("--submission", type=Path, metavar="FILE",
-        help="write the challenge's file for the unlabelled test images instead")  # fmt: skip
-    add("-d", "--dataset", type=Path, metavar="PATH",
-        help="with --submission: the unpacked data set or its .zip (default: "
-        f"{config.DATASET}, folder or .zip)")  # fmt: skip
+    add("--csv", type=Path, metavar="FILE",
+        help="with --images: write their five best classes here, a row an image")  # fmt: skip
     add("--hdf5", type=Path, metavar="DIR",
         help="what build_dataset.py wrote (default: where it writes by default)")  # fmt: skip
     add("-b", "--batch-size", type=positive_integer, metavar="N",
         default=config.EVALUATION_BATCH_SIZE, help="images at a time")  # fmt: skip
     args = parser.parse_args(argv)
-    if args.submission and args.json:
-        parser.error("--json goes with a measurement or with --images, not with --submission")
-    if args.export and (args.images or args.submission):
+    if args.csv and not args.images:
+        parser.error("--csv goes with --images; a measurement's table is part of --report")
+    if args.export and args.images:
         parser.error("--export goes with a measurement, which says what is passed on")
     if args.export and (args.export.suffix != ".keras" or args.export == args.model):
         parser.error("--export writes a file of its own, whose name ends in .keras")
-    if args.dataset and not args.submission:
-        parser.error("-d goes with --submission; name what build_dataset.py wrote with --hdf5")
     return args
 
 
@@ -73,8 +67,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     state = read_state(args.model)
     if args.images:
         name_images(args, state)
-    elif args.submission:
-        answer_challenge(args, state)
     else:
         measure(args, state)
 
@@ -151,8 +143,13 @@ def facts(args: argparse.Namespace, state: "RunState") -> dict[str, str]:
 def name_images(args: argparse.Namespace, state: "RunState") -> None:
     """Print the five most probable classes of each of a person's own images."""
     import_keras()
-    from pipeline.evaluation.photos import find_photographs, name_photographs
-    from pipeline.io.files import write_json
+    from pipeline.evaluation.photos import (
+        find_photographs,
+        name_photographs,
+        prediction_records,
+        prediction_table,
+    )
+    from pipeline.io.files import write_csv, write_json
     from pipeline.run.checkpoint import load_model
 
     paths = find_photographs(args.images)
@@ -165,41 +162,19 @@ def name_images(args: argparse.Namespace, state: "RunState") -> None:
         batch_size=args.batch_size,
         flip=args.flip,
     )
-    record = []
-    for path, guesses in named:
+    results = []
+    for path, predictions in named:
         print(path)
-        for guess in guesses:
-            print(f"  {guess.probability:6.1%}  {guess.class_id}  {guess.words}")
-        record.append({"image": str(path), "guesses": [asdict(guess) for guess in guesses]})
+        for predicted in predictions:
+            print(f"  {predicted.probability:6.1%}  {predicted.class_id}  {predicted.words}")
+        results.append((path, predictions))
     if args.json:
-        write_json(args.json, record)
+        write_json(args.json, prediction_records(results))
         print(f"wrote {args.json}")
+    if args.csv:
+        write_csv(args.csv, prediction_table(results))
+        print(f"wrote {args.csv}")
     print(f"next: python model_eval.py -m {quote(str(args.model))} --report {config.REPORT}")
-
-
-def answer_challenge(args: argparse.Namespace, state: "RunState") -> None:
-    """Write the challenge's file: a class for each of the unlabelled test images."""
-    from pipeline.dataset.image_source import open_source
-    from pipeline.dataset.tiny_imagenet import find_data_set
-
-    source = open_source(args.dataset or find_data_set(config.DATASET))
-    import_keras()
-    from pipeline.evaluation.submission import write_submission
-    from pipeline.run.checkpoint import load_model
-
-    write_submission(
-        args.submission,
-        load_model(args.model),
-        source,
-        state.class_ids,
-        count=config.CHALLENGE_IMAGES,
-        stored_size=config.IMAGE_SIZE,
-        image_size=state.image_size,
-        batch_size=args.batch_size,
-        flip=args.flip,
-    )
-    print(f"wrote {args.submission}: a class for each of {config.CHALLENGE_IMAGES:,} test images")
-    print("next: hand it in at the challenge, or name images of your own with --images")
 
 
 def warn_of_seen_images(state: "RunState", dataset: "HDF5Dataset") -> None:

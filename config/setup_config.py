@@ -27,8 +27,6 @@ IMAGE_SIZE = 64
 CLASSES = 200
 TEST_IMAGES_PER_CLASS = 30
 """The official test images bear no labels: these many train images a class take their place."""
-CHALLENGE_IMAGES = 10_000
-"""The unlabelled test images, each of which the challenge wants a class for."""
 SEED = 42
 
 EVALUATION_BATCH_SIZE = 100

@@ -1,5 +1,6 @@
-"""model_eval.py --images and --submission: images that bear no labels."""
+"""model_eval.py --images: images that bear no labels."""
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -7,18 +8,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import CLASS_IDS, TEST_IMAGES, WORDS, Run, checkpoint, random_jpeg, zip_folder
+from conftest import CLASS_IDS, TEST_IMAGES, WORDS, Run, checkpoint, random_jpeg
 
 from pipeline.backend import import_keras
 
 keras = import_keras()
 
-from pipeline.dataset.image_source import FolderSource  # noqa: E402
 from pipeline.errors import UserError  # noqa: E402
 from pipeline.evaluation.photos import central_square, find_photographs, read_photograph  # noqa: E402
-from pipeline.evaluation.submission import write_submission  # noqa: E402
 
-CHALLENGE_IMAGES = 10_000
 UPSIDE_DOWN = bytes.fromhex(
     "ffe1002245786966000049492a00080000000100120103000100000003000000000000000000"
 )
@@ -121,113 +119,45 @@ def test_photographs_are_named(trained: Path, tmp_path: Path, run: Run) -> None:
         image = cv2.resize(image[:, left : left + height], (32, 32), interpolation=cv2.INTER_AREA)
         expected = np.asarray(network(image[None]))[0]
         order = np.argsort(-expected)
-        guesses = entry["guesses"]
-        assert [guess["class_id"] for guess in guesses] == [CLASS_IDS[label] for label in order]
-        assert [guess["words"] for guess in guesses] == [WORDS[label] for label in order]
-        found = [guess["probability"] for guess in guesses]
-        assert np.allclose(found, expected[order], atol=1e-4)
-        assert f"{guesses[0]['probability']:.1%}  {guesses[0]['class_id']}" in done.stdout
+        found = entry["predictions"]
+        assert [predicted["class_id"] for predicted in found] == [
+            CLASS_IDS[label] for label in order
+        ]
+        assert [predicted["words"] for predicted in found] == [WORDS[label] for label in order]
+        probabilities = [predicted["probability"] for predicted in found]
+        assert np.allclose(probabilities, expected[order], atol=1e-4)
+        assert f"{found[0]['probability']:.1%}  {found[0]['class_id']}" in done.stdout
 
 
 def test_flags_that_do_not_go_together(trained: Path, tmp_path: Path, run: Run) -> None:
     for flags in (
         ("--images", "x.jpg", "--report", "r"),
-        ("--submission", "s.txt", "--json", "j.json"),
-        ("-d", "data"),
+        ("--csv", "t.csv"),
+        ("--images", "x.jpg", "--export", "e.keras"),
     ):
         run("model_eval.py", "-m", checkpoint(trained, 3), *flags, status=2, cwd=tmp_path)
 
 
-@pytest.fixture(scope="module")
-def challenge(made_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The small data set with as many test images as the challenge has."""
-    folder = tmp_path_factory.mktemp("challenge") / "tiny-imagenet-200"
-    shutil.copytree(made_data, folder)
-    stream = np.random.default_rng(4)
-    kinds = [random_jpeg(stream, number % 4) for number in range(37)]
-    for number in range(CHALLENGE_IMAGES):
-        image = folder / "test" / "images" / f"test_{number}.JPEG"
-        image.write_bytes(kinds[number % len(kinds)])
-    return folder
-
-
-def guessed_classes(model: Path, images: list[Path]) -> list[str]:
-    """Return what plain Keras and OpenCV take images for."""
-    pixels = [cv2.imread(str(image))[..., ::-1] for image in images]
-    small = [cv2.resize(image, (32, 32), interpolation=cv2.INTER_AREA) for image in pixels]
-    network = keras.saving.load_model(model, compile=False)
-    return [CLASS_IDS[label] for label in np.asarray(network(np.stack(small))).argmax(axis=1)]
-
-
-def test_submission_answers_for_every_image(
-    challenge: Path, trained: Path, tmp_path: Path, run: Run
-) -> None:
-    archive, answers = zip_folder(challenge, tmp_path / "data.zip"), tmp_path / "answers.txt"
-    model = checkpoint(trained, 3)
-    done = run("model_eval.py", "-m", model, "--submission", answers, "-d", archive, "-b", "300")
-    assert "10,000 test images" in done.stdout
-    rows = [line.split(" ") for line in answers.read_text().splitlines()]
-    names = [f"test_{number}.JPEG" for number in range(CHALLENGE_IMAGES)]
-    assert [name for name, _ in rows] == names
-    expected = guessed_classes(model, [challenge / "test" / "images" / name for name in names[:37]])
-    assert len(set(expected)) > 1
-    assert [class_id for _, class_id in rows] == (expected * 271)[:CHALLENGE_IMAGES]
-
-
-def test_submission_from_a_folder(made_data: Path, trained: Path, tmp_path: Path) -> None:
-    model = checkpoint(trained, 3)
-    write_submission(
-        tmp_path / "answers.txt",
-        keras.saving.load_model(model, compile=False),
-        FolderSource(made_data),
-        CLASS_IDS,
-        count=TEST_IMAGES,
-        stored_size=64,
-        image_size=32,
-        batch_size=2,
-    )
-    images = [made_data / "test" / "images" / f"test_{n}.JPEG" for n in range(TEST_IMAGES)]
-    lines = zip(images, guessed_classes(model, images), strict=True)
-    expected = "".join(f"{image.name} {class_id}\n" for image, class_id in lines)
-    assert (tmp_path / "answers.txt").read_text() == expected
-
-
-def test_partial_submission_is_refused(
+def test_table_holds_every_image_or_is_not_written(
     made_data: Path, trained: Path, tmp_path: Path, run: Run
 ) -> None:
-    answers = tmp_path / "answers.txt"
-    command = ("model_eval.py", "-m", checkpoint(trained, 3), "--submission", answers, "-d")
-    error = run(*command, made_data, status=2).stderr
-    assert "lacks 9,997" in error
-    assert "test_3.JPEG" in error
-    assert not answers.exists()
-
-
-def test_submission_with_a_foreign_or_broken_image(own_data: Path, trained: Path) -> None:
-    folder = own_data / "test" / "images"
-    model = keras.saving.load_model(checkpoint(trained, 3), compile=False)
-
-    def write(class_ids: tuple[str, ...] = CLASS_IDS) -> None:
-        write_submission(
-            own_data / "answers.txt",
-            model,
-            FolderSource(own_data),
-            class_ids,
-            count=TEST_IMAGES,
-            stored_size=64,
-            image_size=32,
-            batch_size=4,
-        )
-
-    with pytest.raises(UserError, match=r"wnids\.txt names others"):
-        write(CLASS_IDS[:3])
-    (folder / "test_0.JPEG").rename(folder / "first.JPEG")
-    with pytest.raises(UserError, match=r"lacks 1 .*test_0\.JPEG first"):
-        write()
-    (folder / "test_0.JPEG").write_bytes(b"")
-    with pytest.raises(UserError, match=r"first\.JPEG is none of"):
-        write()
-    (folder / "first.JPEG").unlink()
-    with pytest.raises(UserError, match=r"test_0\.JPEG: it is empty; fetch the data set again$"):
-        write()
-    assert not (own_data / "answers.txt").exists()
+    """The unlabelled test images, as one would hand in predictions for them."""
+    folder, table = shutil.copytree(made_data / "test" / "images", tmp_path / "x"), tmp_path / "t"
+    command = ("model_eval.py", "-m", checkpoint(trained, 3), "--images", folder, "--csv", table)
+    run(*command, "-b", 2, "--json", tmp_path / "named.json")
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    record = json.loads((tmp_path / "named.json").read_text())
+    assert [row["image"] for row in rows] == [entry["image"] for entry in record]
+    assert len(rows) == TEST_IMAGES
+    for row, entry in zip(rows, record, strict=True):
+        for place, predicted in enumerate(entry["predictions"], 1):
+            assert row[f"class_{place}"] == predicted["class_id"]
+            assert float(row[f"probability_{place}"]) == pytest.approx(
+                predicted["probability"], abs=1e-6
+            )
+    table.unlink()
+    last = folder / "test_2.JPEG"
+    last.write_bytes(last.read_bytes()[:-100])
+    assert "test_2.JPEG: it is cut short" in run(*command, status=2).stderr
+    assert not table.exists()

@@ -1,8 +1,9 @@
 """Say what a person's own photographs show, whatever their size and format."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import keras
@@ -14,7 +15,7 @@ from pipeline.preprocessing.images import JPEG_END, JPEG_START, decode_image, re
 
 
 @dataclass(frozen=True)
-class Guess:
+class Prediction:
     """A class that an image may show."""
 
     class_id: str
@@ -31,7 +32,7 @@ def name_photographs(
     image_size: int,
     batch_size: int,
     flip: bool = False,
-) -> Iterator[tuple[Path, list[Guess]]]:
+) -> Iterator[tuple[Path, list[Prediction]]]:
     """Yield each photograph's path and its five most probable classes, the best first.
 
     Args:
@@ -54,8 +55,34 @@ def name_photographs(
         for path, best, row in zip(batch, best_labels(probabilities), probabilities, strict=True):
             yield (
                 path,
-                [Guess(class_ids[label], class_names[label], float(row[label])) for label in best],
+                [
+                    Prediction(class_ids[label], class_names[label], float(row[label]))
+                    for label in best
+                ],
             )
+
+
+def prediction_records(
+    results: Iterable[tuple[Path, Sequence[Prediction]]],
+) -> list[dict[str, Any]]:
+    """Return what ``name_photographs`` found as a JSON file holds it."""
+    return [
+        {"image": str(path), "predictions": [asdict(predicted) for predicted in predictions]}
+        for path, predictions in results
+    ]
+
+
+def prediction_table(
+    results: Sequence[tuple[Path, Sequence[Prediction]]],
+) -> list[list[object]]:
+    """Return what ``name_photographs`` found as a table: a row an image, the best class first."""
+    places = range(1, len(results[0][1]) + 1)
+    heads = [head for place in places for head in (f"class_{place}", f"probability_{place}")]
+    rows: list[list[object]] = [["image", *heads]]
+    for path, predictions in results:
+        cells = [cell for p in predictions for cell in (p.class_id, f"{p.probability:.6f}")]
+        rows.append([path, *cells])
+    return rows
 
 
 def find_photographs(paths: Iterable[Path]) -> list[Path]:

@@ -6,8 +6,6 @@ opens from the disk and can be passed on as one file.
 """
 
 import base64
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +22,7 @@ from sklearn.metrics import confusion_matrix
 from pipeline.dataset.tiny_imagenet import short_name
 from pipeline.errors import UserError
 from pipeline.evaluation.metrics import RANK, best_labels, rank_of_truth
-from pipeline.io.files import written_together
+from pipeline.io.files import write_csv, written_together
 from pipeline.io.hdf5_dataset import HDF5Dataset
 from pipeline.plotting.style import BLUE, GREY, SHADES, add_grid, new_figure, save_figure
 from pipeline.preprocessing.images import encode_jpeg
@@ -152,8 +150,8 @@ class Report:
             page, classes, predictions, matrix, curve = paths
             save_figure(self.plot_confusion(), matrix)
             save_figure(plot_calibration(calibration), curve)
-            _write_csv(classes, self._class_rows())
-            _write_csv(predictions, self._prediction_rows())
+            write_csv(classes, self._class_rows())
+            write_csv(predictions, self._prediction_rows())
             figures = {"matrix": _png_uri(matrix), "calibration_plot": _png_uri(curve)}
             page.write_text(self._page(facts, calibration, figures), encoding="utf-8")
 
@@ -352,12 +350,6 @@ def plot_calibration(calibration: Calibration) -> Figure:
     for axis in (curve.yaxis, counts.xaxis):
         axis.set_major_formatter(lambda value, _: f"{value:.0%}")
     return figure
-
-
-def _write_csv(path: Path, rows: Sequence[Sequence[object]]) -> None:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    path.write_text(text.getvalue(), encoding="utf-8")
 
 
 def _png_uri(path: Path) -> str:

@@ -4,9 +4,11 @@ A crash, a full disk or a second process may come at any moment. Everything that
 goes through these helpers, so none of it can be left half written.
 """
 
+import csv
+import io
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -56,6 +58,15 @@ def write_json(path: Path, values: Any) -> None:
     """Write ``values`` as indented JSON, whole or not at all."""
     with written_whole(path) as unfinished:
         unfinished.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n")
+
+
+def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
+    """Write a table whose first row names its columns, whole or not at all."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    with written_whole(path) as unfinished:
+        # surrogateescape: a file name that is not UTF-8 keeps its bytes
+        unfinished.write_text(text.getvalue(), "utf-8", "surrogateescape", newline="")
 
 
 @contextmanager
