@@ -15,7 +15,8 @@ keras = import_keras()
 from keras.src.legacy.preprocessing.image import ImageDataGenerator  # noqa: E402
 
 from pipeline.io.hdf5_dataset import open_split  # noqa: E402
-from pipeline.io.hdf5_generator import HDF5Generator, Shard  # noqa: E402
+from pipeline.io.hdf5_generator import HDF5Generator  # noqa: E402
+from pipeline.io.shard import Shard  # noqa: E402
 from pipeline.preprocessing.affine import (  # noqa: E402
     AffineParameters,
     AffineRanges,

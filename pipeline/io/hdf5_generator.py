@@ -16,6 +16,7 @@ import keras
 import numpy as np
 
 from pipeline.io.hdf5_dataset import HDF5Dataset
+from pipeline.io.shard import Shard
 from pipeline.preprocessing.augmentation import Augmentation
 from pipeline.preprocessing.images import resize_images
 from pipeline.randomness import ImageStream, random_stream
@@ -24,26 +25,6 @@ Batch = tuple[np.ndarray, ...]
 THREADS = min(os.cpu_count() or 1, 16)
 """How many work at once, each on one of the next batches."""
 FLIPS = ("none", "random", "alternating")
-
-
-@dataclass(frozen=True)
-class Shard:
-    """The piece of each batch that one of several processes makes: contiguous, all of one size.
-
-    A batch that cannot be divided is padded with images of its own. The padding counts nothing in
-    the loss, and a little in batch norm's statistics.
-    """
-
-    number: int
-    """Of the process, from 0."""
-    of: int
-    multiple: int
-    """What batches are padded to a multiple of."""
-
-    def places(self, count: int) -> np.ndarray:
-        """Return the places of a batch of ``count`` in the shard; some may lie beyond its end."""
-        size = -(-count // self.multiple) * self.multiple // self.of
-        return np.arange(self.number * size, (self.number + 1) * size)
 
 
 @dataclass

@@ -18,7 +18,7 @@ import numpy as np
 
 from pipeline.backend import silence
 from pipeline.errors import UserError
-from pipeline.io.hdf5_generator import Shard
+from pipeline.io.shard import Shard
 
 if TYPE_CHECKING:
     import keras

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import keras
 
 from pipeline.io.hdf5_dataset import HDF5Dataset
-from pipeline.io.hdf5_generator import HDF5Generator, Shard
+from pipeline.io.hdf5_generator import HDF5Generator
+from pipeline.io.shard import Shard
 from pipeline.nn.models import compiled_network
 from pipeline.preprocessing.affine import AffineRanges
 from pipeline.preprocessing.augmentation import Augmentation
