@@ -22,8 +22,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = new_parser(
         __doc__,
-        "python model_eval.py -m outs/quick/epoch-011-val_loss-2.345.keras --split val\n"
-        "  python model_eval.py -m outs/quick/epoch-011-val_loss-2.345.keras --report outs/report\n"
+        "python model_eval.py -m outs/quick --split val\n"
+        "  python model_eval.py -m outs/quick --report outs/report\n"
         "  python model_eval.py --images holiday.jpg album/ --csv outs/predictions.csv",
     )
 
@@ -31,7 +31,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.add_argument(*flags, **options)
 
     add("-m", "--model", type=Path, metavar="FILE", default=config.RELEASED_MODEL,
-        help="what model_train.py wrote")  # fmt: skip
+        help="a checkpoint, or a run's folder, whose best epoch by val is taken")  # fmt: skip
     add("--split", choices=("test", "val", "train"), default="test",
         help="choose between models by val, and read test once")  # fmt: skip
     add("--flip", action="store_true", help="average with the predictions for mirrored images")
@@ -62,13 +62,15 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Do as the command line says."""
     args = parse_arguments(argv)
-    from pipeline.run.checkpoint import read_state
+    from pipeline.run.checkpoint import checkpoint_to_evaluate, read_state
 
+    given, args.model = args.model, checkpoint_to_evaluate(args.model)
     state = read_state(args.model)
     if args.images:
         name_images(args, state)
     else:
         measure(args, state)
+    print_next(args, given)
 
 
 def measure(args: argparse.Namespace, state: "RunState") -> None:
@@ -106,14 +108,23 @@ def measure(args: argparse.Namespace, state: "RunState") -> None:
         export(args.model, args.export)
         print(f"wrote {args.export}")
     if args.report:
-        from pipeline.evaluation.report import OUTPUTS, PAGE, Report
+        from pipeline.evaluation.report import OUTPUTS, Report
 
         probabilities = np.concatenate([batch for batch, _ in predicted])
         Report(dataset, probabilities).write(args.report, facts(args, state))
         print(f"wrote {', '.join(OUTPUTS)} to {args.report}")
+
+
+def print_next(args: argparse.Namespace, model: Path) -> None:
+    """Say what to do next with ``model``, as it was given."""
+    if args.report:
+        from pipeline.evaluation.report import PAGE
+
         print(f"next: open {quote(str(args.report / PAGE))} in a browser")
+    elif args.images:
+        print(f"next: python model_eval.py -m {quote(str(model))} --report {config.REPORT}")
     else:
-        print(f"next: python view_model.py -m {quote(str(args.model))}")
+        print(f"next: python view_model.py -m {quote(str(model))}")
 
 
 def numbers(args: argparse.Namespace, state: "RunState", scores: "Scores") -> dict[str, object]:
@@ -174,7 +185,6 @@ def name_images(args: argparse.Namespace, state: "RunState") -> None:
     if args.csv:
         write_csv(args.csv, prediction_table(results))
         print(f"wrote {args.csv}")
-    print(f"next: python model_eval.py -m {quote(str(args.model))} --report {config.REPORT}")
 
 
 def warn_of_seen_images(state: "RunState", dataset: "HDF5Dataset") -> None:

@@ -366,7 +366,7 @@ def print_results(args: argparse.Namespace) -> None:
     )
     if args.tensorboard:
         print(f"curves for TensorBoard: tensorboard --logdir {quote(str(args.output))}")
-    print(f"next: python model_eval.py -m {quote(str(file))}{hdf5_flag(args)}")
+    print(f"next: python model_eval.py -m {quote(str(args.output))}{hdf5_flag(args)}")
 
 
 def hint_for_cpu(state: "RunState") -> str:

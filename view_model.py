@@ -19,7 +19,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--model",
         type=Path,
         metavar="FILE",
-        help="a Keras file (default: the network of the recipe)",
+        help="a Keras file, or a run's folder, whose best epoch by val is taken "
+        "(default: the network of the recipe)",
     )
     parser.add_argument(
         "-r",
@@ -49,7 +50,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     picture_format(args.output)
     if args.model:
-        existing_file(args.model, "name a checkpoint that model_train.py wrote")
+        from pipeline.run.checkpoint import checkpoint_to_evaluate
+
+        file = existing_file(
+            checkpoint_to_evaluate(args.model), "name a checkpoint that model_train.py wrote"
+        )
 
     import_keras()
     from pipeline.nn.models import build_network
@@ -57,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from pipeline.run.checkpoint import load_model
 
     if args.model:
-        model = load_model(args.model)
+        model = load_model(file)
     else:
         recipe = config.RECIPES[args.recipe].for_this_machine()
         model = build_network(recipe, config.CLASSES, means=(0.0, 0.0, 0.0))

@@ -24,7 +24,7 @@ from pipeline.callbacks.progress_bar import ProgressBar  # noqa: E402
 from pipeline.callbacks.tensorboard import TensorBoardCurves, check_tensorboard  # noqa: E402
 from pipeline.callbacks.training_monitor import plot_history  # noqa: E402
 from pipeline.errors import UserError  # noqa: E402
-from pipeline.run.checkpoint import read_state  # noqa: E402
+from pipeline.run.checkpoint import best_checkpoint, read_state  # noqa: E402
 from pipeline.run.state import RunState  # noqa: E402
 
 
@@ -127,8 +127,9 @@ def test_summary_names_the_best_checkpoint(trained: Path) -> None:
     *_, summary, _, next_command = (trained / "stdout.txt").read_text().splitlines()
     accuracies = json.loads((trained / "metric_values.json").read_text())["val_accuracy"]
     best = checkpoint(trained, accuracies.index(max(accuracies)) + 1)
+    assert best_checkpoint(trained) == best
     assert summary.endswith(f"rank-1 {max(accuracies):.2%}, in {best}")
-    assert next_command.startswith(f"next: python model_eval.py -m {best} --hdf5 ")
+    assert next_command.startswith(f"next: python model_eval.py -m {best.parent} --hdf5 ")
 
 
 def event_values(folder: Path) -> dict[str, dict[int, float]]:

@@ -108,6 +108,22 @@ def test_eval_scores_every_image(trained: Path, made_hdf5: Path, tmp_path: Path,
     assert val["loss"] == pytest.approx(numbers(trained)["val_loss"][-1], rel=1e-5)
 
 
+def test_folder_stands_for_its_best_epoch(
+    trained: Path, made_hdf5: Path, tmp_path: Path, run: Run
+) -> None:
+    """The next command names the folder again, so that one can go on as one began."""
+    accuracies = numbers(trained)["val_accuracy"]
+    best = checkpoint(trained, 1 + accuracies.index(max(accuracies)))
+    measured = run("model_eval.py", "-m", trained, "--split", "val", "--hdf5", made_hdf5).stdout
+    assert f"best epoch by val rank-1: {best}\n" in measured
+    assert f"Rank-1: {max(accuracies):.2%}" in measured
+    assert measured.endswith(f"next: python view_model.py -m {trained}\n")
+    drawn = run("view_model.py", "-m", trained, "-o", tmp_path / "network.svg").stdout
+    assert f"best epoch by val rank-1: {best}\n" in drawn
+    for script in ("model_eval.py", "view_model.py"):
+        assert "holds no checkpoint" in run(script, "-m", made_hdf5, status=2).stderr
+
+
 def test_exported_model_is_small_and_predicts_the_same(
     trained: Path, made_hdf5: Path, tmp_path: Path, run: Run
 ) -> None:

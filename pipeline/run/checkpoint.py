@@ -96,6 +96,31 @@ def latest_checkpoint(folder: Path) -> Path:
     return max(states, key=lambda path: (states[path].branch, states[path].epoch))
 
 
+def best_checkpoint(folder: Path) -> Path:
+    """Return the checkpoint in ``folder`` of the highest val accuracy, the earliest of equals.
+
+    Raises:
+        UserError: There is none, or one cannot be read.
+    """
+    states = _states(folder)
+    if not states:
+        raise UserError(f"{folder} holds no checkpoint; name a file or folder that does with -m")
+    return max(states, key=lambda p: (states[p].history["val_accuracy"][-1], -states[p].epoch))
+
+
+def checkpoint_to_evaluate(path: Path) -> Path:
+    """Return ``path``, or of a folder its best checkpoint, and say which that is.
+
+    Raises:
+        UserError: There is none, or one cannot be read.
+    """
+    if not path.is_dir():
+        return path
+    best = best_checkpoint(path)
+    print(f"best epoch by val rank-1: {best}")
+    return best
+
+
 def latest_state(folder: Path) -> RunState | None:
     """Return the state of the latest checkpoint, None where there is none.
 
