@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Train GoogLeNet, with a checkpoint and new curves after each epoch; go on with -m and -e."""
+"""Train GoogLeNet, with a checkpoint and new curves after each epoch; resume with -m and -e."""
 
 import argparse
 import json
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pipeline.callbacks.training_monitor import TrainingMonitor
     from pipeline.io.hdf5_dataset import HDF5Dataset
     from pipeline.io.hdf5_generator import HDF5Generator
-    from pipeline.run.distributed import Spread, Team
+    from pipeline.run.distributed import DataParallelism, ProcessGroup
     from pipeline.run.state import RunState
 
 
@@ -48,7 +48,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
     add("-o", "--output", type=Path, metavar="DIR", required=True, help="where to write")
     add("-m", "--model", type=Path, metavar="FILE",
-        help="a checkpoint to go on from, or a folder, whose latest is taken")  # fmt: skip
+        help="a checkpoint to resume from, or a folder, whose latest is taken")  # fmt: skip
     add("-e", "--epoch", type=positive_integer, metavar="N",
         help="the epoch that -m was written after, as a check")  # fmt: skip
     add("-l", "--learning-rate", type=positive_rate, metavar="X",
@@ -79,7 +79,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
                       help="where process 0 runs, and a port that is free there")  # fmt: skip
     args = parser.parse_args(argv)
     if args.epoch and not args.model:
-        parser.error("-e goes with -m, the checkpoint to go on from")
+        parser.error("-e goes with -m, the checkpoint to resume from")
     return args
 
 
@@ -87,35 +87,35 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Train as the command line says."""
     args = parse_arguments(argv)
     from pipeline.dataset.tiny_imagenet import default_hdf5_folder, find_data_set
-    from pipeline.io.files import only_writer, remove_unfinished
+    from pipeline.io.files import folder_lock, remove_unfinished
     from pipeline.io.hdf5_dataset import open_training_splits
     from pipeline.run.checkpoint import latest_state
-    from pipeline.run.distributed import find_team
+    from pipeline.run.distributed import find_process_group
     from pipeline.run.state import check_trainable
 
-    team = find_team(args.processes, args.process_id, args.coordinator, os.environ)
+    group = find_process_group(args.processes, args.process_id, args.coordinator, os.environ)
     hdf5 = args.hdf5 or default_hdf5_folder(find_data_set(config.DATASET))
     train_set, val_set = open_training_splits(hdf5)
     if args.model and not args.model.exists():
         raise UserError(f"{args.model} does not exist; name a checkpoint or its folder with -m")
-    with only_writer(args.output) if team.leads else nullcontext():
-        if team.leads:
+    with folder_lock(args.output) if group.is_primary else nullcontext():
+        if group.is_primary:
             remove_unfinished(args.output)
         start = checkpoint_to_start_from(args)
         if start:
             state = stored_run(args, start, train_set, val_set)
-            if team.leads and state.epoch >= state.epochs:
-                heal_curves(args.output, start)
+            if group.is_primary and state.epoch >= state.epochs:
+                renew_curves(args.output, start)
         else:
             state = fresh_run(args, hdf5, train_set, val_set)
         check_trainable(state, len(train_set))
         before = latest_state(args.output)
         try:
-            with team.ends_together():
-                train_run(args, team, state, start, train_set, val_set)
+            with group.ends_together():
+                train_run(args, group, state, start, train_set, val_set)
         except (KeyboardInterrupt, Terminated):
-            if team.leads:
-                print(f"to go on: {resume_command(args, before)}", flush=True)
+            if group.is_primary:
+                print(f"to resume: {resume_command(args, before)}", flush=True)
             raise
 
 
@@ -128,7 +128,7 @@ def checkpoint_to_start_from(args: argparse.Namespace) -> Path | None:
     if not args.model:
         if holds_run:
             raise UserError(
-                f"{args.output} holds a run already; go on with it by -m {args.output}, "
+                f"{args.output} holds a run already; resume it by -m {args.output}, "
                 "or name another folder with -o"
             )
         if (args.output / HISTORY_FILE).exists():
@@ -143,7 +143,7 @@ def checkpoint_to_start_from(args: argparse.Namespace) -> Path | None:
     return start
 
 
-def heal_curves(output: Path, start: Path) -> None:
+def renew_curves(output: Path, start: Path) -> None:
     """Renew the curves where a kill came between the last checkpoint and them."""
     from pipeline.run.checkpoint import latest_state, read_state
 
@@ -198,67 +198,67 @@ def stored_run(
     )
 
 
-def model_over_devices(
-    spread: "Spread", state: "RunState", start: Path | None, steps: int
+def distributed_model(
+    parallel: "DataParallelism", state: "RunState", start: Path | None, steps: int
 ) -> "keras.Model":
     """Build the network over all devices, restore it, and wait until all processes agree."""
     from pipeline.run.checkpoint import restore
     from pipeline.run.training import build_model
 
-    with spread.over_devices():
+    with parallel.scope():
         model = build_model(state, steps)
         if start:
             restore(model, start)
-        spread.team.wait(json.dumps(state.to_json(), sort_keys=True))
+        parallel.group.barrier(json.dumps(state.to_json(), sort_keys=True))
     return model
 
 
 def train_run(
     args: argparse.Namespace,
-    team: "Team",
+    group: "ProcessGroup",
     state: "RunState",
     start: Path | None,
     train_set: "HDF5Dataset",
     val_set: "HDF5Dataset",
 ) -> None:
-    """Assemble the parts and train; the process that leads evaluates, writes and says so."""
-    team.join()
+    """Assemble the parts and train; the primary process evaluates, writes and says so."""
+    group.initialize()
     keras = import_keras()
     from pipeline.callbacks.epoch_start import EpochStart
     from pipeline.callbacks.tensorboard import check_tensorboard
     from pipeline.io.hdf5_generator import HDF5Generator
-    from pipeline.run.distributed import Spread
+    from pipeline.run.distributed import DataParallelism
     from pipeline.run.training import build_model, fit_phases, training_batches
 
     backend = keras.backend.backend()
     if args.tensorboard:
         check_tensorboard(backend)
-    spread = Spread(team, state.batch_size)
+    parallel = DataParallelism(group, state.batch_size)
     with (
-        training_batches(train_set, state, spread.shard) as batches,
+        training_batches(train_set, state, parallel.shard) as batches,
         HDF5Generator(val_set, state.batch_size) as val,
         ExitStack() as opened,
     ):
-        model = model_over_devices(spread, state, start, len(batches))
+        model = distributed_model(parallel, state, start, len(batches))
         callbacks = [EpochStart(batches, state.seed, state.recipe.image_size)]
-        if team.leads:
-            if spread.shard:
-                spread.keep_replica(build_model(state, len(batches)))
-            print_header(state, backend, spread.devices, model, batches, val)
+        if group.is_primary:
+            if parallel.shard:
+                parallel.keep_replica(build_model(state, len(batches)))
+            print_header(state, backend, parallel.devices, model, batches, val)
             state = replace(state, backend=backend)
             if start:
-                state = take_up(start, state, args.output)
-            callbacks += reporting_callbacks(args, state, spread, batches, val, opened)
-        with spread.over_devices():
+                state = resume_from(start, state, args.output)
+            callbacks += reporting_callbacks(args, state, parallel, batches, val, opened)
+        with parallel.scope():
             fit_phases(model, batches, state, callbacks)
-    if team.leads:
+    if group.is_primary:
         print_results(args)
 
 
 def reporting_callbacks(
     args: argparse.Namespace,
     state: "RunState",
-    spread: "Spread",
+    parallel: "DataParallelism",
     batches: "HDF5Generator",
     val: "HDF5Generator",
     opened: ExitStack,
@@ -277,11 +277,11 @@ def reporting_callbacks(
     steps = len(batches)
     schedule = learning_rate_schedule(state.recipe, steps, state.learning_rate)
     history = RunHistory(state, schedule, steps)
-    hint = hint_for_cpu(state) if on_cpu(spread.devices) else ""
+    hint = hint_for_cpu(state) if on_cpu(parallel.devices) else ""
     bar = opened.enter_context(ProgressBar(state, len(batches.dataset), hint))
     log = RunLog(args.output, batches, bar)
     log.write("start", epoch=state.epoch, epochs=state.epochs, backend=state.backend,
-              devices=spread.devices, learning_rate=state.learning_rate)  # fmt: skip
+              devices=parallel.devices, learning_rate=state.learning_rate)  # fmt: skip
     curves = (
         [opened.enter_context(TensorBoardCurves(args.output, state))] if args.tensorboard else []
     )
@@ -294,7 +294,7 @@ def reporting_callbacks(
         log,
         EpochSummary(history, bar, lambda state: advice_on_rate(args, state)),
     ]
-    return [bar, EvaluationModel(after_epoch, spread)]
+    return [bar, EvaluationModel(after_epoch, parallel)]
 
 
 def training_monitor(output: Path, state: "RunState") -> "TrainingMonitor":
@@ -337,8 +337,8 @@ def print_notes(state: "RunState", backend: str, devices: Sequence[str]) -> None
         print("note: this CPU has no instructions for 16 bits that are used; it will be slow")
 
 
-def take_up(start: Path, state: "RunState", output: Path) -> "RunState":
-    """Make ``output`` end with the checkpoint that is gone on from; return that one's state."""
+def resume_from(start: Path, state: "RunState", output: Path) -> "RunState":
+    """Make ``output`` end with the checkpoint that is resumed from; return that one's state."""
     from pipeline.run.checkpoint import begin_branch, read_state
 
     start, *aside = begin_branch(start, state, output)
@@ -346,7 +346,7 @@ def take_up(start: Path, state: "RunState", output: Path) -> "RunState":
     training_monitor(output, state).write()
     for path in aside:
         print(f"kept an earlier checkpoint as {path}")
-    print(f"going on after epoch {state.epoch} from {start}", flush=True)
+    print(f"resuming after epoch {state.epoch} from {start}", flush=True)
     return state
 
 
@@ -377,28 +377,28 @@ def hint_for_cpu(state: "RunState") -> str:
 
 
 def resume_command(args: argparse.Namespace, before: "RunState | None") -> str:
-    """Return the command that goes on; ``before`` is what the folder held when this one began."""
+    """Return the command that resumes; ``before`` is what the folder held when this one began."""
     from pipeline.run.checkpoint import latest_state
 
     last = latest_state(args.output)
     if last is None or last == before:
         return backend_setting() + join(["python", *sys.argv])
-    return backend_setting() + go_on_command(args, args.output)
+    return backend_setting() + command_to_resume(args, args.output)
 
 
-def go_on_command(args: argparse.Namespace, start: Path, *settings: str) -> str:
-    """Return the command that goes on from ``start`` with ``settings`` and this one's flags."""
+def command_to_resume(args: argparse.Namespace, start: Path, *settings: str) -> str:
+    """Return the command that resumes from ``start`` with ``settings`` and this one's flags."""
     where = f"-m {quote(str(start))} {' '.join(settings)}".strip()
     keep = f" --keep {args.keep}" if args.keep else ""
     curves = " --tensorboard" if args.tensorboard else ""
-    team = (
+    group = (
         f" --processes {args.processes} --process-id {args.process_id} "
         f"--coordinator {quote(args.coordinator)}"
         if args.processes
         else ""
     )
     output = quote(str(args.output))
-    return f"python model_train.py {where} -o {output}{hdf5_flag(args)}{keep}{curves}{team}"
+    return f"python model_train.py {where} -o {output}{hdf5_flag(args)}{keep}{curves}{group}"
 
 
 def backend_setting() -> str:
@@ -416,7 +416,7 @@ def advice_on_rate(args: argparse.Namespace, state: "RunState") -> str:
     rate = f"-l {state.history['learning_rate'][-1] / 10:.3g}"
     return (
         f"val loss has not improved for {stalled} epochs; to lower the rate, stop with Ctrl-C and "
-        f"run: {backend_setting()}{go_on_command(args, start, f'-e {state.epoch}', rate)}"
+        f"run: {backend_setting()}{command_to_resume(args, start, f'-e {state.epoch}', rate)}"
     )
 
 

@@ -20,10 +20,10 @@ def random_stream(seed: int, purpose: str, *position: int) -> np.random.Generato
     return np.random.default_rng([seed, crc32(purpose.encode()), *position])
 
 
-class ImageStream:
+class BatchDraws:
     """Draws a value for each image of a batch, and gives those of some of them.
 
-    However a batch is shared out, each of its images meets the same chances.
+    However a batch is sharded, each of its images gets the same draws.
 
     Args:
         stream: What the values are drawn from.

@@ -1,6 +1,6 @@
 """A recipe: everything that decides how a network is built and trained, as one table of values.
 
-A recipe is data. It is stored in every checkpoint, so a run can be gone on with, compared with
+A recipe is data. It is stored in every checkpoint, so a run can be resumed, compared with
 the recipe as it is today, and understood years later. The values live in ``config/``.
 """
 
@@ -137,7 +137,7 @@ class Recipe:
     def differences(self, other: "Recipe") -> list[str]:
         """Name each value that ``other`` has otherwise, as ``field ours, now theirs``.
 
-        What ``other`` leaves to the machine agrees with anything: a run goes on as it began.
+        What ``other`` leaves to the machine agrees with anything: a run resumes as it began.
         """
         if other.dtype == AUTO:
             other = replace(other, dtype=self.dtype)

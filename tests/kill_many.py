@@ -2,7 +2,7 @@
 
     python tests/kill_many.py --kills 50
 
-A thin network trains on a small made data set; each time it is killed (SIGKILL) it goes on with
+A thin network trains on a small made data set; each time it is killed (SIGKILL) it resumes with
 ``-m DIR``. In the end its checkpoints must be, byte for byte, those of a run that was never
 killed; on the way every file must be whole, and no finished epoch may be computed again.
 """

@@ -25,7 +25,7 @@ from pipeline.preprocessing.affine import (  # noqa: E402
 )
 from pipeline.preprocessing.augmentation import Augmentation  # noqa: E402
 from pipeline.preprocessing.images import resize_image, resize_images  # noqa: E402
-from pipeline.randomness import ImageStream  # noqa: E402
+from pipeline.randomness import BatchDraws  # noqa: E402
 
 SEED_RANGES = AffineRanges(rotation=30, shift=0.2, shear=0.2, zoom=0.2)
 EVERYTHING = {
@@ -58,7 +58,7 @@ def test_pixels_move_as_keras_moves_them(ranges: AffineRanges) -> None:
     images = photographs(60)
     stream = np.random.default_rng(3)
     mirror = stream.random(len(images)) < 0.5
-    drawn = ranges.draw(ImageStream(stream, len(images)), 64, mirror)
+    drawn = ranges.draw(BatchDraws(stream, len(images)), 64, mirror)
     ours = move_pixels(images, affine_matrices(drawn, 64))
     generator = ImageDataGenerator(fill_mode="nearest", interpolation_order=1)
     distances = []
@@ -83,7 +83,7 @@ def test_pixels_move_as_keras_moves_them(ranges: AffineRanges) -> None:
 
 
 def test_parameters_fill_their_ranges() -> None:
-    stream = ImageStream(np.random.default_rng(0), 20_000)
+    stream = BatchDraws(np.random.default_rng(0), 20_000)
     drawn = SEED_RANGES.draw(stream, 64, np.zeros(20_000, bool))
     for values, low, high in (
         (drawn.rotation, -30, 30),

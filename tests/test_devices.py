@@ -13,7 +13,7 @@ import pytest
 from conftest import Run, checkpoint, train_command
 
 from pipeline.errors import UserError
-from pipeline.run.distributed import Team, find_team
+from pipeline.run.distributed import ProcessGroup, find_process_group
 
 StartTwo = Callable[..., list[subprocess.Popen]]
 THIN = ("-r", "thin", "-b", 20)
@@ -75,7 +75,7 @@ def test_four_devices_train_as_one(on_one: Path, made_hdf5: Path, tmp_path: Path
 def test_two_processes_train_as_one_and_others_go_on(
     on_one: Path, made_hdf5: Path, tmp_path: Path, run: Run, start_two: StartTwo
 ) -> None:
-    """One process goes on after two, and two after one; another backend evaluates."""
+    """One process resumes after two, and two after one; another backend evaluates."""
     folder = tmp_path / "run"
     processes = start_two(*THIN, "-n", 1, "--hdf5", made_hdf5, "-o", folder)
     outputs = [process.communicate(timeout=300) for process in processes]
@@ -106,7 +106,7 @@ def test_a_process_that_dies_ends_the_run(
     _, errors = other.communicate(timeout=60)
     processes[victim].communicate()
     assert other.returncode != 0
-    if victim == 1:  # without the process that leads, JAX may speak first
+    if victim == 1:  # without the primary, JAX may speak first
         assert other.returncode == 1
         assert errors.count("\n") == 1
         assert errors.startswith("error: training stopped, since another process of the run ended")
@@ -134,12 +134,12 @@ def test_devices_that_do_not_divide_the_batch(made_hdf5: Path, tmp_path: Path, r
 
 def test_team_comes_from_the_flags_or_from_slurm() -> None:
     slurm = {"SLURM_STEP_NUM_TASKS": "8", "SLURM_PROCID": "3"}
-    assert find_team(None, None, None, {}) == Team()
-    assert find_team(None, None, None, {"SLURM_STEP_NUM_TASKS": "1"}) == Team()
-    assert find_team(None, None, None, slurm) == Team(8, 3)
-    assert find_team(2, 1, "host:1", slurm) == Team(2, 1, "host:1")
+    assert find_process_group(None, None, None, {}) == ProcessGroup()
+    assert find_process_group(None, None, None, {"SLURM_STEP_NUM_TASKS": "1"}) == ProcessGroup()
+    assert find_process_group(None, None, None, slurm) == ProcessGroup(8, 3)
+    assert find_process_group(2, 1, "host:1", slurm) == ProcessGroup(2, 1, "host:1")
     for incomplete in ((2, None, None), (None, 0, None), (2, 1, None), (None, None, "host:1")):
         with pytest.raises(UserError, match="all three"):
-            find_team(*incomplete, {})
+            find_process_group(*incomplete, {})
     with pytest.raises(UserError, match="below 2"):
-        find_team(2, 2, "host:1", {})
+        find_process_group(2, 2, "host:1", {})

@@ -19,7 +19,7 @@ import build_dataset
 from config import setup_config
 from pipeline.dataset.download import TRIES, download
 from pipeline.errors import UserError
-from pipeline.io.files import only_holder
+from pipeline.io.files import file_lock
 
 
 def reset(connection: socket.socket) -> None:
@@ -184,7 +184,7 @@ def test_refusal_is_not_tried_again(server: Server, target: Path) -> None:
 
 def test_two_downloads_of_one_file(server: Server, target: Path) -> None:
     target.parent.mkdir()
-    lock = only_holder(target.with_name(f"{target.name}.lock"))
+    lock = file_lock(target.with_name(f"{target.name}.lock"))
     with lock, pytest.raises(UserError, match="another process"):
         fetch(server, target)
 

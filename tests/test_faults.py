@@ -17,7 +17,7 @@ from conftest import ROOT, Run, checkpoint, train_command
 from kill_many import RECIPE, check_equal, train_with_kills
 
 from pipeline.errors import UserError
-from pipeline.io.files import only_writer, written_whole
+from pipeline.io.files import atomic_write, folder_lock
 from pipeline.io.hdf5_dataset import open_split
 from pipeline.run.checkpoint import read_state
 
@@ -88,12 +88,12 @@ def test_second_process_is_refused_and_a_dead_one_holds_nothing(
         assert "another process" in error
         first.kill()
         first.wait()
-    with only_writer(tmp_path):
+    with folder_lock(tmp_path):
         pass
 
 
 def test_two_builds_into_one_folder(made_data: Path, tmp_path: Path, run: Run) -> None:
-    with only_writer(tmp_path):
+    with folder_lock(tmp_path):
         error = run("build_dataset.py", "-d", made_data, "-o", tmp_path, status=2).stderr
     assert "another process" in error
     run("build_dataset.py", "-d", made_data, "-o", tmp_path)
@@ -130,11 +130,11 @@ def test_interrupted_build_leaves_the_old_one(made_data: Path, tmp_path: Path, r
 def test_a_file_is_whole_or_absent(tmp_path: Path) -> None:
     path = tmp_path / "file.txt"
     path.write_text("old")
-    with pytest.raises(KeyboardInterrupt), written_whole(path) as unfinished:
+    with pytest.raises(KeyboardInterrupt), atomic_write(path) as unfinished:
         unfinished.write_text("half")
         raise KeyboardInterrupt
     assert path.read_text() == "old"
-    with written_whole(path) as unfinished:
+    with atomic_write(path) as unfinished:
         assert unfinished.suffix == ".txt"
         unfinished.write_text("new")
     assert path.read_text() == "new"

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from pipeline.preprocessing.mixing import cut_and_paste, erase, mix_up
-from pipeline.randomness import ImageStream
+from pipeline.preprocessing.mixing import cutmix, erase, mixup
+from pipeline.randomness import BatchDraws
 
 COUNT, SIDE = 200, 32
 LABELS = np.eye(COUNT, dtype=np.float32)
@@ -13,12 +13,12 @@ IMAGES = np.broadcast_to(
 """Each of one grey, which tells it from all others."""
 
 
-def drawn(seed: int, count: int) -> ImageStream:
-    return ImageStream(np.random.default_rng(seed), count)
+def drawn(seed: int, count: int) -> BatchDraws:
+    return BatchDraws(np.random.default_rng(seed), count)
 
 
 def test_cutmix_labels_are_the_shares_of_the_area() -> None:
-    mixed, labels = cut_and_paste(IMAGES, LABELS, 1.0, drawn(1, COUNT))
+    mixed, labels = cutmix(IMAGES, LABELS, 1.0, drawn(1, COUNT))
     for image, label in zip(mixed, labels, strict=True):
         share = np.bincount(image[:, :, 0].ravel(), minlength=COUNT) / SIDE**2
         assert np.allclose(label, share, atol=1e-6)
@@ -30,7 +30,7 @@ def test_cutmix_labels_are_the_shares_of_the_area() -> None:
 
 def test_cutmix_pastes_one_rectangle_from_where_it_was() -> None:
     images = np.random.default_rng(3).integers(256, size=(20, SIDE, SIDE, 3), dtype=np.uint8)
-    mixed, labels = cut_and_paste(images, np.eye(20), 1.0, drawn(4, 20))
+    mixed, labels = cutmix(images, np.eye(20), 1.0, drawn(4, 20))
     for row, (image, label) in enumerate(zip(mixed, labels, strict=True)):
         other = images[np.argmax(np.where(np.arange(20) == row, 0, label))]
         pasted = (image != images[row]).any(axis=2)
@@ -41,7 +41,7 @@ def test_cutmix_pastes_one_rectangle_from_where_it_was() -> None:
 
 
 def test_mixup_labels_are_the_shares_of_the_light() -> None:
-    mixed, labels = mix_up(IMAGES, LABELS, 0.4, drawn(1, COUNT))
+    mixed, labels = mixup(IMAGES, LABELS, 0.4, drawn(1, COUNT))
     assert np.allclose(labels.sum(axis=1), 1, atol=1e-6)
     assert np.abs(mixed[:, 0, 0, 0] - labels @ np.arange(COUNT)).max() <= 0.51
     assert (mixed == mixed[:, :1, :1, :1]).all()

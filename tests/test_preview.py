@@ -15,10 +15,10 @@ import_keras()
 from pipeline.io.hdf5_dataset import HDF5Dataset, open_split  # noqa: E402
 from pipeline.plotting.preview import (  # noqa: E402
     augmented,
+    evenly_spaced,
     name_mixture,
     one_image_of_each,
     plot_preview,
-    spread,
 )
 from pipeline.recipe import Recipe  # noqa: E402
 from pipeline.run.state import RunState, new_run  # noqa: E402
@@ -69,9 +69,9 @@ def test_mixed_images_tell_their_shares(train: HDF5Dataset) -> None:
     assert axes.get_xlabel() == "70% goldfish\n30% lemon"
 
 
-def test_spread() -> None:
-    assert spread(1, 3, 6) == [1, 2, 3]
-    assert spread(0, 199, 3) == [0, 100, 199]
+def test_evenly_spaced() -> None:
+    assert evenly_spaced(1, 3, 6) == [1, 2, 3]
+    assert evenly_spaced(0, 199, 3) == [0, 100, 199]
 
 
 def test_script_builds_once_and_draws(made_data: Path, tmp_path: Path, run: Run) -> None:

@@ -41,7 +41,7 @@ def made_split() -> HDF5Dataset:
 
 
 def made_probabilities(labels: np.ndarray) -> np.ndarray:
-    """Right more often than not; class 0 and class 2 are often taken for each other."""
+    """Right more often than not; class 0 and class 2 are often mistaken for each other."""
     logits = np.random.default_rng(2).normal(size=(len(labels), len(WORDS)))
     logits[np.arange(len(labels)), labels] += 1.2
     logits[labels == 0, 2] += 1.5
@@ -86,8 +86,8 @@ def test_class_results_add_up(
         )
         assert result.rank5.count == result.rank5.total
     assert report.share(1).value == accuracy_score(split.labels, guesses)
-    assert report.classes()[0].taken_for == "toad"
-    assert report.classes()[-1].taken_for == ""
+    assert report.classes()[0].predicted_as == "toad"
+    assert report.classes()[-1].predicted_as == ""
 
 
 def test_confused_pairs_come_with_their_images(
@@ -96,7 +96,7 @@ def test_confused_pairs_come_with_their_images(
     worst = report.confused_pairs()[0]
     assert (worst.first, worst.second) == ("fish", "toad")
     mistaken = (split.labels == 0) & (probabilities.argmax(axis=1) == 2)
-    assert worst.first_for_second.count == mistaken.sum() > 4
+    assert worst.first_as_second.count == mistaken.sum() > 4
     surest = np.flatnonzero(mistaken)[np.argsort(-probabilities[mistaken, 2])]
     assert [guess.image for guess in worst.examples[:4]] == surest[:4].tolist()
 

@@ -1,4 +1,4 @@
-"""model_train.py as a user runs it: what it writes, how it goes on, and what it refuses."""
+"""model_train.py as a user runs it: what it writes, how it resumes, and what it refuses."""
 
 import json
 import re
@@ -111,7 +111,7 @@ def test_eval_scores_every_image(trained: Path, made_hdf5: Path, tmp_path: Path,
 def test_folder_stands_for_its_best_epoch(
     trained: Path, made_hdf5: Path, tmp_path: Path, run: Run
 ) -> None:
-    """The next command names the folder again, so that one can go on as one began."""
+    """The next command names the folder again, so that one can carry on."""
     accuracies = numbers(trained)["val_accuracy"]
     best = checkpoint(trained, 1 + accuracies.index(max(accuracies)))
     measured = run("model_eval.py", "-m", trained, "--split", "val", "--hdf5", made_hdf5).stdout
@@ -188,12 +188,12 @@ def test_branching_back_by_hand(own_run: Path, made_hdf5: Path, run: Run) -> Non
 def test_rate_set_by_hand_survives_a_kill_before_the_next_epoch(
     own_run: Path, made_hdf5: Path
 ) -> None:
-    """Once training goes on, the folder alone says how."""
+    """Once training resumes, the folder alone says how."""
     command = train_command("-m", checkpoint(own_run, 2), "-l", "1e-4", "-n", 5, "-o", own_run,
                             "--hdf5", made_hdf5)  # fmt: skip
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout:
-            if line.startswith("going on"):
+            if line.startswith("resuming"):
                 process.kill()
     state = read_state(latest_checkpoint(own_run))
     assert (state.epoch, state.learning_rate, state.epochs) == (2, 1e-4, 5)
@@ -253,14 +253,14 @@ def test_interrupted_run_prints_the_command_that_goes_on(
                 process.send_signal(number)
         assert process.wait(timeout=30) == status
         assert "Traceback" not in process.stderr.read()
-    assert lines[-1].startswith("to go on: python model_train.py -m ")
+    assert lines[-1].startswith("to resume: python model_train.py -m ")
     assert not list(output.glob(".unfinished*"))
     reached = read_state(latest_checkpoint(output)).epoch
     assert reached >= 2
     if number == signal.SIGTERM:
         _, script, *arguments = command_of(lines[-1])
         done = run(script, *arguments, "-n", reached + 1)
-        assert f"going on after epoch {reached}" in done.stdout
+        assert f"resuming after epoch {reached}" in done.stdout
 
 
 def command_of(line: str) -> list[str]:

@@ -10,7 +10,7 @@ from test_augmentation import photographs
 
 from pipeline import trivial_augment as ours
 from pipeline.preprocessing.affine import move_pixels
-from pipeline.randomness import ImageStream
+from pipeline.randomness import BatchDraws
 
 STRENGTHS = (-1.0, -0.4, 0.0, 0.3, 1.0)
 Theirs = Callable[[Image.Image, float], Image.Image]
@@ -97,10 +97,10 @@ def sampled(image: Image.Image, *coefficients: float) -> Image.Image:
 def test_every_kind_is_as_likely() -> None:
     image = cv2.resize(photographs(1)[0], (32, 32))
     images = np.repeat(image[None], 3000, axis=0)
-    changed = ours.trivial_augment(images, ImageStream(np.random.default_rng(2), 3000))
+    changed = ours.trivial_augment(images, BatchDraws(np.random.default_rng(2), 3000))
     untouched = (changed == images).all(axis=(1, 2, 3)).mean()
     # one kind of fourteen is to do nothing, and some others do so at strengths near zero
     assert 1 / 14 - 0.02 < untouched < 3 / 14
-    again = ours.trivial_augment(images, ImageStream(np.random.default_rng(2), 3000))
+    again = ours.trivial_augment(images, BatchDraws(np.random.default_rng(2), 3000))
     assert np.array_equal(changed, again)
     assert (images == image).all()

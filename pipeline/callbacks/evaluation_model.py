@@ -6,7 +6,7 @@ from contextlib import nullcontext
 import keras
 
 from pipeline.nn.optimizers import averaged_weights
-from pipeline.run.distributed import Spread
+from pipeline.run.distributed import DataParallelism
 
 
 class EvaluationModel(keras.callbacks.Callback):
@@ -18,20 +18,20 @@ class EvaluationModel(keras.callbacks.Callback):
 
     Args:
         callbacks: In order.
-        spread: The devices that the network trains on; None: one.
+        parallel: The devices that the network trains on; None: one.
     """
 
     def __init__(
-        self, callbacks: Sequence[keras.callbacks.Callback], spread: Spread | None = None
+        self, callbacks: Sequence[keras.callbacks.Callback], parallel: DataParallelism | None = None
     ) -> None:
         super().__init__()
         self._callbacks = callbacks
-        self._spread = spread
+        self._parallel = parallel
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Run the callbacks."""
-        spread = self._spread
-        on_one_device = spread.on_one_device(self.model) if spread else nullcontext(self.model)
+        parallel = self._parallel
+        on_one_device = parallel.on_one_device(self.model) if parallel else nullcontext(self.model)
         with on_one_device as model, averaged_weights(model):
             for callback in self._callbacks:
                 callback.set_model(model)

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from pipeline.callbacks.progress_bar import ProgressBar
-from pipeline.io.files import reported_as_user_errors, written_whole
+from pipeline.io.files import atomic_write, reported_as_user_errors
 from pipeline.io.hdf5_generator import HDF5Generator
 
 LOG = "run.jsonl"
@@ -33,7 +33,7 @@ class RunLog(keras.callbacks.Callback):
         if self._path.exists():
             text = self._path.read_text()
             if not text.endswith("\n"):
-                with written_whole(self._path) as path:
+                with atomic_write(self._path) as path:
                     path.write_text(text[: text.rfind("\n") + 1])
 
     def write(self, event: str, **values: Any) -> None:

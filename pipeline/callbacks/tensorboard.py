@@ -16,7 +16,7 @@ FOLDER = "tensorboard"
 class TensorBoardCurves(keras.callbacks.Callback):
     """Keeps the curves of a run in ``folder/tensorboard``; use as a context manager.
 
-    Each session writes them anew from the run's history, so that they go on after a stop and are
+    Each session writes them anew from the run's history, so that they continue after a stop and are
     cut where a run went back, like the other curves.
 
     Args:

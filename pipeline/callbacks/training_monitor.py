@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from pipeline.io.files import write_json, written_whole
+from pipeline.io.files import atomic_write, write_json
 from pipeline.plotting.style import BLUE, GREY, ORANGE, YELLOW, add_grid, new_figure, save_figure
 from pipeline.run.state import HISTORY_FILE
 
@@ -64,7 +64,7 @@ class TrainingMonitor(keras.callbacks.Callback):
             UserError: One cannot be written.
         """
         write_json(self._folder / HISTORY_FILE, self._history)
-        with written_whole(self._folder / PLOT) as path:
+        with atomic_write(self._folder / PLOT) as path:
             save_figure(plot_history(self._history, self._title), path)
 
 

@@ -11,7 +11,7 @@ from pipeline.dataset.decoding import decode_in_order, find_undecodable
 from pipeline.dataset.image_source import ImageSource
 from pipeline.dataset.tiny_imagenet import LabelledImage, draw_test_split, read_labelled_images
 from pipeline.errors import UserError
-from pipeline.io.files import only_writer, remove_unfinished, written_together
+from pipeline.io.files import atomic_writes, folder_lock, remove_unfinished
 from pipeline.io.hdf5_writer import HDF5Writer
 from pipeline.progress import progress_bar
 
@@ -60,7 +60,7 @@ def build_data_set(
             or cannot be written.
     """
     found = read_labelled_images(source)
-    with only_writer(output):
+    with folder_lock(output):
         remove_unfinished(output)
         _refuse_earlier_build(output, overwrite)
         corrupt = dict(find_undecodable(source, [*found.train, *found.val])) if skip_corrupt else {}
@@ -74,7 +74,7 @@ def build_data_set(
         if not val:
             raise UserError("no val image can be decoded; fetch the data set again")
         splits = {"train": train, "val": val, "test": test}
-        with written_together(output / name for name in OUTPUTS) as unfinished:
+        with atomic_writes(output / name for name in OUTPUTS) as unfinished:
             paths = dict(zip(OUTPUTS, unfinished, strict=True))
             for split, images in splits.items():
                 writer = HDF5Writer(

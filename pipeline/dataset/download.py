@@ -1,4 +1,4 @@
-"""Fetch the official archive: checked, and gone on with where a transfer broke."""
+"""Fetch the official archive: checked, and resumed where a transfer broke."""
 
 import hashlib
 import http.client
@@ -10,7 +10,7 @@ from pathlib import Path
 from progressbar import ProgressBar
 
 from pipeline.errors import UserError
-from pipeline.io.files import only_holder, reported_as_user_errors
+from pipeline.io.files import file_lock, reported_as_user_errors
 from pipeline.progress import progress_bar
 
 PIECE = 2**18
@@ -23,8 +23,8 @@ PAUSE_S = 0.5
 def download(url: str, path: Path, size: int, md5: str) -> None:
     """Fetch ``url`` to ``path``, which is complete and checked, or absent.
 
-    What has arrived is kept beside it under the suffix ``.part``, so that a later call goes on
-    from there, if the server can (HTTP range requests), or starts again.
+    What has arrived is kept beside it under the suffix ``.part``, so that a later call resumes
+    there, if the server can (HTTP range requests), or starts again.
 
     Args:
         url: HTTP address.
@@ -42,7 +42,7 @@ def download(url: str, path: Path, size: int, md5: str) -> None:
         raise UserError(f"{path} is there and is not the official archive; move it away first")
     with reported_as_user_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    with only_holder(path.with_name(f"{path.name}.lock")):
+    with file_lock(path.with_name(f"{path.name}.lock")):
         _fetch(url, path, size, md5)
 
 
@@ -59,7 +59,7 @@ def _fetch(url: str, path: Path, size: int, md5: str) -> None:
                 refused = isinstance(error, urllib.error.HTTPError) and error.code < 500
                 if attempt == TRIES or refused:
                     raise UserError(
-                        f"cannot fetch {url}: {error}; run the same command again to go on from "
+                        f"cannot fetch {url}: {error}; run the same command again to resume from "
                         f"the {part.stat().st_size:,} bytes in {part}"
                     ) from error
                 time.sleep(PAUSE_S * attempt)

@@ -22,7 +22,7 @@ from sklearn.metrics import confusion_matrix
 from pipeline.dataset.tiny_imagenet import short_name
 from pipeline.errors import UserError
 from pipeline.evaluation.metrics import RANK, best_labels, rank_of_truth
-from pipeline.io.files import write_csv, written_together
+from pipeline.io.files import atomic_writes, write_csv
 from pipeline.io.hdf5_dataset import HDF5Dataset
 from pipeline.plotting.style import BLUE, GREY, SHADES, add_grid, new_figure, save_figure
 from pipeline.preprocessing.images import encode_jpeg
@@ -68,9 +68,9 @@ class ClassResult:
     words: str
     rank1: Share
     rank5: Share
-    taken_for: str
-    """The name of the class it was most often taken for, "" if never for another."""
-    taken_times: int
+    predicted_as: str
+    """The other class most often predicted, "" if none ever was."""
+    predicted_times: int
 
 
 @dataclass(frozen=True)
@@ -88,12 +88,12 @@ class Guess:
 
 @dataclass(frozen=True)
 class ConfusedPair:
-    """Two classes that are taken for each other."""
+    """Two classes that are mistaken for each other."""
 
     first: str
     second: str
-    first_for_second: Share
-    second_for_first: Share
+    first_as_second: Share
+    second_as_first: Share
     examples: Sequence[Guess]
 
 
@@ -146,7 +146,7 @@ class Report:
             UserError: A file cannot be written.
         """
         calibration = self.calibration()
-        with written_together(folder / name for name in OUTPUTS) as paths:
+        with atomic_writes(folder / name for name in OUTPUTS) as paths:
             page, classes, predictions, matrix, curve = paths
             save_figure(self.plot_confusion(), matrix)
             save_figure(plot_calibration(calibration), curve)
@@ -177,14 +177,14 @@ class Report:
                     words=self._dataset.class_names[label],
                     rank1=self.share(1, label),
                     rank5=self.share(RANK, label),
-                    taken_for=self._names[other] if row[other] else "",
-                    taken_times=int(row[other]),
+                    predicted_as=self._names[other] if row[other] else "",
+                    predicted_times=int(row[other]),
                 )
             )
         return results
 
     def confused_pairs(self) -> list[ConfusedPair]:
-        """Return the pairs of classes most often taken for each other, the worst first."""
+        """Return the pairs of classes most often mistaken for each other, the worst first."""
         both = np.triu(self.confusion + self.confusion.T, k=1)
         worst = np.argsort(-both, axis=None, kind="stable")[:PAIRS]
         pairs = [np.unravel_index(index, both.shape) for index in worst if both.flat[index]]
@@ -225,14 +225,14 @@ class Report:
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         cell = float(np.clip(6 / len(order), 0.105, 0.6))
         side = cell * len(order) + 2.4
-        figure = new_figure("Confusion matrix: what each class was taken for", side + 0.6, side)
+        figure = new_figure("Confusion matrix: true and predicted classes", side + 0.6, side)
         axes = figure.subplots()
         image = axes.imshow(shares, cmap=SHADES, norm=PowerNorm(0.5, 0, 1))
         names = [self._names[label] for label in order]
         font = min(10.0, cell * 72 * 0.75)
         axes.set_xticks(range(len(names)), names, rotation=90, fontsize=font)
         axes.set_yticks(range(len(names)), names, fontsize=font)
-        axes.set(xlabel="taken for", ylabel="true class")
+        axes.set(xlabel="predicted class", ylabel="true class")
         if len(names) <= MOST_NUMBERED:
             for row, column in np.argwhere(counts):
                 shade = "white" if shares[row, column] > 0.3 else "black"
@@ -251,8 +251,8 @@ class Report:
         return ConfusedPair(
             first=self._names[first],
             second=self._names[second],
-            first_for_second=Share(int(mistaken[0].sum()), int(totals[first])),
-            second_for_first=Share(int(mistaken[1].sum()), int(totals[second])),
+            first_as_second=Share(int(mistaken[0].sum()), int(totals[first])),
+            second_as_first=Share(int(mistaken[1].sum()), int(totals[second])),
             examples=[guess for rows in mistaken for guess in self._surest(rows, EXAMPLES)],
         )
 
@@ -278,7 +278,7 @@ class Report:
     def _class_rows(self) -> list[list[object]]:
         rows: list[list[object]] = [
             ["class_id", "words", "images", "rank1", "rank1_low", "rank1_high", "rank5",
-             "most_taken_for", "times"]
+             "most_predicted_as", "times"]
         ]  # fmt: skip
         for result in self.classes():
             low, high = result.rank1.interval
@@ -287,7 +287,7 @@ class Report:
             if not result.rank1.total:
                 shares = [""] * len(shares)
             rows.append([result.class_id, result.words, result.rank1.total, *shares,
-                         result.taken_for, result.taken_times])  # fmt: skip
+                         result.predicted_as, result.predicted_times])  # fmt: skip
         return rows
 
     def _prediction_rows(self) -> list[list[object]]:

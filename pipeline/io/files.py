@@ -21,7 +21,7 @@ UNFINISHED = ".unfinished-"
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder; rename it to ``path`` if all went well.
 
     The temporary file keeps the suffix of ``path``, for libraries that choose a format by it.
@@ -30,13 +30,13 @@ def written_whole(path: Path) -> Iterator[Path]:
     Raises:
         UserError: The folder cannot be made or written, or the disk is full.
     """
-    with written_together([path]) as (unfinished,):
+    with atomic_writes([path]) as (unfinished,):
         yield unfinished
 
 
 @contextmanager
-def written_together(paths: Iterable[Path]) -> Iterator[list[Path]]:
-    """Do as ``written_whole`` for several files, and rename none before all are on the disk."""
+def atomic_writes(paths: Iterable[Path]) -> Iterator[list[Path]]:
+    """Do as ``atomic_write`` for several files, and rename none before all are on the disk."""
     paths = list(paths)
     unfinished = [path.with_name(f"{UNFINISHED}{os.getpid()}-{path.name}") for path in paths]
     with reported_as_user_errors(paths[0] if len(paths) == 1 else paths[0].parent):
@@ -56,7 +56,7 @@ def written_together(paths: Iterable[Path]) -> Iterator[list[Path]]:
 
 def write_json(path: Path, values: Any) -> None:
     """Write ``values`` as indented JSON, whole or not at all."""
-    with written_whole(path) as unfinished:
+    with atomic_write(path) as unfinished:
         unfinished.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n")
 
 
@@ -64,7 +64,7 @@ def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
     """Write a table whose first row names its columns, whole or not at all."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
-    with written_whole(path) as unfinished:
+    with atomic_write(path) as unfinished:
         # surrogateescape: a file name that is not UTF-8 keeps its bytes
         unfinished.write_text(text.getvalue(), "utf-8", "surrogateescape", newline="")
 
@@ -82,16 +82,16 @@ def reported_as_user_errors(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def only_writer(folder: Path) -> Iterator[None]:
-    """Hold ``folder`` for this process; see ``only_holder``."""
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Hold ``folder`` for this process; see ``file_lock``."""
     with reported_as_user_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    with only_holder(folder / ".lock"):
+    with file_lock(folder / ".lock"):
         yield
 
 
 @contextmanager
-def only_holder(lock_file: Path) -> Iterator[None]:
+def file_lock(lock_file: Path) -> Iterator[None]:
     """Hold a lock that the system frees when the process ends, however it ends.
 
     Raises:

@@ -19,7 +19,7 @@ from pipeline.io.hdf5_dataset import HDF5Dataset
 from pipeline.io.shard import Shard
 from pipeline.preprocessing.augmentation import Augmentation
 from pipeline.preprocessing.images import resize_images
-from pipeline.randomness import ImageStream, random_stream
+from pipeline.randomness import BatchDraws, random_stream
 
 Batch = tuple[np.ndarray, ...]
 THREADS = min(os.cpu_count() or 1, 16)
@@ -149,7 +149,7 @@ class HDF5Generator(keras.utils.PyDataset):
         images = self.dataset.images[rows]
         labels = np.eye(len(self.dataset.class_ids), dtype=np.float32)[self.dataset.labels[rows]]
         generator = random_stream(self._seed, "augment", epoch.number, step)
-        stream = ImageStream(generator, count, places % count)
+        stream = BatchDraws(generator, count, places % count)
         mirror = self._mirrored(epoch.number, rows, stream)
         images, labels = self._augmentation.apply(images, labels, mirror, stream)
         images = resize_images(images, epoch.image_size)
@@ -157,7 +157,7 @@ class HDF5Generator(keras.utils.PyDataset):
             return images, labels, (places < count).astype(np.float32)
         return images, labels
 
-    def _mirrored(self, epoch: int, rows: np.ndarray, stream: ImageStream) -> np.ndarray:
+    def _mirrored(self, epoch: int, rows: np.ndarray, stream: BatchDraws) -> np.ndarray:
         if self._flip == "random":
             return stream.uniform(0, 1) < 0.5
         if self._flip == "alternating":

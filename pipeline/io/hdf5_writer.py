@@ -25,7 +25,7 @@ class HDF5Writer:
     what was written to the disk meanwhile, so that there is little to wait for at the end.
 
     Args:
-        path: Where to write; the caller renames it into place (see ``files.written_whole``).
+        path: Where to write; the caller renames it into place (see ``files.atomic_write``).
         count: How many images will come.
         image_size: Pixels a side.
         class_ids: In label order.

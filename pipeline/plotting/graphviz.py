@@ -9,7 +9,7 @@ from pathlib import Path
 import pydot
 
 from pipeline.errors import UserError
-from pipeline.io.files import written_whole
+from pipeline.io.files import atomic_write
 
 FORMATS = ("png", "svg", "pdf", "jpg", "dot")
 PROGRAMS = {"dot": ("png", "svg", "pdf", "jpg"), "graphviz-pure": ("png", "svg", "jpg")}
@@ -44,11 +44,11 @@ def draw_graph(graph: pydot.Dot, path: Path) -> None:
             [program, *settings], input=graph.to_string().encode(), capture_output=True
         )
         if picture.returncode == 0:  # a Graphviz without some plug-in draws fewer formats
-            with written_whole(path) as unfinished:
+            with atomic_write(path) as unfinished:
                 unfinished.write_bytes(picture.stdout)
             return
     text = path.with_suffix(".dot")
-    with written_whole(text) as unfinished:
+    with atomic_write(text) as unfinished:
         unfinished.write_text(graph.to_string())
     if form != "dot":
         raise UserError(

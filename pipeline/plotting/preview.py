@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline.dataset.tiny_imagenet import short_name
-from pipeline.io.files import written_whole
+from pipeline.io.files import atomic_write
 from pipeline.io.hdf5_dataset import HDF5Dataset
 from pipeline.io.hdf5_generator import HDF5Generator
 from pipeline.plotting.style import new_figure, save_figure
@@ -34,12 +34,12 @@ def write_preview(path: Path, train: HDF5Dataset, state: RunState) -> None:
     Raises:
         UserError: The file cannot be written.
     """
-    shown = one_image_of_each(train, spread(0, len(train.class_ids) - 1, CLASSES))
-    with training_batches(shown, state) as batches, written_whole(path) as unfinished:
+    shown = one_image_of_each(train, evenly_spaced(0, len(train.class_ids) - 1, CLASSES))
+    with training_batches(shown, state) as batches, atomic_write(path) as unfinished:
         save_figure(plot_preview(batches, state), unfinished)
 
 
-def spread(first: int, last: int, count: int) -> list[int]:
+def evenly_spaced(first: int, last: int, count: int) -> list[int]:
     """Return up to ``count`` different whole numbers from ``first`` to ``last``, evenly spaced."""
     return sorted({round(number) for number in np.linspace(first, last, count)})
 
@@ -66,7 +66,7 @@ def augmented(batches: HDF5Generator, epoch: int, size: int) -> tuple[np.ndarray
 def plot_preview(batches: HDF5Generator, state: RunState) -> Figure:
     """Draw the sheet: a row a class, then its image as stored and in some of the run's epochs."""
     dataset, recipe = batches.dataset, state.recipe
-    epochs = spread(1, state.epochs, EPOCHS)
+    epochs = evenly_spaced(1, state.epochs, EPOCHS)
     rows, columns = len(dataset), len(epochs) + 1
     title = f"Train images as stored, and as recipe {state.recipe_name} shows them to the network"
     figure = new_figure(title, 1.25 * columns + 1.6, 1.3 * rows + 0.8)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from pipeline.randomness import ImageStream
+from pipeline.randomness import BatchDraws
 
-SLAB = 32
+CHUNK = 32
 """Images handed to OpenCV at once, one below the other: few enough for a cache."""
 FRACTION = 1 / 256
 """Of a pixel: too fine to show, and held by float32 in the last row too."""
@@ -52,7 +52,7 @@ class AffineRanges:
     zoom: float = 0.0
     """Around 1, for each axis by itself."""
 
-    def draw(self, stream: ImageStream, side: int, mirror: np.ndarray) -> AffineParameters:
+    def draw(self, stream: BatchDraws, side: int, mirror: np.ndarray) -> AffineParameters:
         """Draw parameters for images of ``side`` pixels; ``mirror`` is bool (n,)."""
 
         def uniform(reach: float) -> np.ndarray:
@@ -98,14 +98,14 @@ def move_pixels(images: np.ndarray, matrices: np.ndarray) -> np.ndarray:
         uint8, of the same shape.
     """
     moved = np.empty(images.shape, np.uint8)
-    slab = max(1, min(SLAB, TALLEST // images.shape[1]))
-    for start in range(0, len(images), slab):
-        part = slice(start, start + slab)
-        _move_slab(images[part], matrices[part], moved[part])
+    chunk = max(1, min(CHUNK, TALLEST // images.shape[1]))
+    for start in range(0, len(images), chunk):
+        part = slice(start, start + chunk)
+        _move_chunk(images[part], matrices[part], moved[part])
     return moved
 
 
-def _move_slab(images: np.ndarray, matrices: np.ndarray, moved: np.ndarray) -> None:
+def _move_chunk(images: np.ndarray, matrices: np.ndarray, moved: np.ndarray) -> None:
     """Lay the images one below the other and look every pixel up in one call.
 
     OpenCV has a vectorised path for four channels and none for three: a fourth one, of no use
@@ -123,7 +123,7 @@ def _move_slab(images: np.ndarray, matrices: np.ndarray, moved: np.ndarray) -> N
 def _source_coordinates(matrices: np.ndarray, side: int) -> np.ndarray:
     """Return where each pixel comes from: x and y, float32 (2, n, side, side), inside the image.
 
-    They are multiples of ``FRACTION``, which stay exact when an image's place in a slab is added:
+    They are multiples of ``FRACTION``, which stay exact when an image's place in a chunk is added:
     the pixels of an image do not depend on what else is in the batch.
     """
     pixel = np.arange(side, dtype=np.float32)

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pipeline.preprocessing.affine import AffineRanges, affine_matrices, move_pixels
-from pipeline.preprocessing.mixing import cut_and_paste, erase, mix_up
+from pipeline.preprocessing.mixing import cutmix, erase, mixup
 from pipeline.preprocessing.trivial_augment import trivial_augment
-from pipeline.randomness import ImageStream
+from pipeline.randomness import BatchDraws
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Augmentation:
         images: np.ndarray,
         labels: np.ndarray,
         mirror: np.ndarray,
-        stream: ImageStream,
+        stream: BatchDraws,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return changed copies, or what was given where nothing is to be changed.
 
@@ -57,7 +57,7 @@ class Augmentation:
         if self.erasing:
             images = erase(images, self.erasing, stream)
         if self.cutmix and (not self.mixup or stream.of_batch.random() < 0.5):
-            return cut_and_paste(images, labels, self.cutmix, stream)
+            return cutmix(images, labels, self.cutmix, stream)
         if self.mixup:
-            return mix_up(images, labels, self.mixup, stream)
+            return mixup(images, labels, self.mixup, stream)
         return images, labels

@@ -6,15 +6,15 @@ first with the second and the second with the first, and so on.
 
 import numpy as np
 
-from pipeline.randomness import ImageStream
+from pipeline.randomness import BatchDraws
 
 ERASED_AREA = (0.02, 0.4)
 ERASED_ASPECT = (0.3, 1 / 0.3)
 """Share of the image's area and ratio of height to width: Zhong et al. 2017, section 4."""
 
 
-def cut_and_paste(
-    images: np.ndarray, labels: np.ndarray, alpha: float, stream: ImageStream
+def cutmix(
+    images: np.ndarray, labels: np.ndarray, alpha: float, stream: BatchDraws
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return images with a rectangle of another one, and labels shared by area.
 
@@ -37,25 +37,25 @@ def cut_and_paste(
     for row, other in enumerate(partner):
         area = np.s_[top[row] : bottom[row], left[row] : right[row]]
         mixed[row][area] = images[other][area]
-    kept = 1 - (bottom - top) * (right - left) / side**2
-    return mixed, _share(labels, labels[partner], kept)
+    lam = 1 - (bottom - top) * (right - left) / side**2
+    return mixed, _mix_labels(labels, labels[partner], lam)
 
 
-def mix_up(
-    images: np.ndarray, labels: np.ndarray, alpha: float, stream: ImageStream
+def mixup(
+    images: np.ndarray, labels: np.ndarray, alpha: float, stream: BatchDraws
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return images blended with another one, and labels shared alike.
 
     mixup: Zhang et al. 2017 (arXiv:1710.09412), equation 2, with a share for each image; arguments
-    as ``cut_and_paste``.
+    as ``cutmix``.
     """
-    partner, kept = _neighbours(len(images)), stream.beta(alpha)
-    first = kept.astype(np.float32)[:, None, None, None]
+    partner, lam = _neighbours(len(images)), stream.beta(alpha)
+    first = lam.astype(np.float32)[:, None, None, None]
     mixed = images * first + images[partner] * (1 - first)
-    return np.rint(mixed).astype(np.uint8), _share(labels, labels[partner], kept)
+    return np.rint(mixed).astype(np.uint8), _mix_labels(labels, labels[partner], lam)
 
 
-def erase(images: np.ndarray, share: float, stream: ImageStream) -> np.ndarray:
+def erase(images: np.ndarray, share: float, stream: BatchDraws) -> np.ndarray:
     """Return images of which about a ``share``, 0 to 1, has a rectangle of noise.
 
     Random erasing: Zhong et al. 2017 (arXiv:1708.04896), but for three things: the ratio of the
@@ -84,6 +84,6 @@ def _neighbours(count: int) -> np.ndarray:
     return np.where(beside < count, beside, 0)
 
 
-def _share(labels: np.ndarray, others: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    kept = kept.astype(np.float32)[:, None]
-    return labels * kept + others * (1 - kept)
+def _mix_labels(labels: np.ndarray, others: np.ndarray, lam: np.ndarray) -> np.ndarray:
+    lam = lam.astype(np.float32)[:, None]
+    return labels * lam + others * (1 - lam)

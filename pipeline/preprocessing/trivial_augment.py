@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from pipeline.preprocessing.affine import move_pixels
-from pipeline.randomness import ImageStream
+from pipeline.randomness import BatchDraws
 
 STRONGEST_BLEND = 0.99
 STRONGEST_SHEAR = 0.99
@@ -24,7 +24,7 @@ FEWEST_BITS, ALL_BITS = 2, 8
 SMOOTHING = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]]) / 13
 
 
-def trivial_augment(images: np.ndarray, stream: ImageStream) -> np.ndarray:
+def trivial_augment(images: np.ndarray, stream: BatchDraws) -> np.ndarray:
     """Return changed copies of uint8 RGB images (n, side, side, 3)."""
     kinds = stream.integers(len(MOVES) + len(COLOURINGS) + 1)
     strengths = stream.uniform(-1, 1)

@@ -1,4 +1,4 @@
-"""Checkpoints: Keras files that hold all a run needs to go on, and the folder they lie in.
+"""Checkpoints: Keras files that hold all a run needs to resume, and the folder they lie in.
 
 A checkpoint opens with plain ``keras.saving.load_model``. What Keras does not keep (the run's
 settings, its history, the data's fingerprint, the classes) lies in the file's own metadata.
@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 
 from pipeline.errors import UserError
-from pipeline.io.files import reported_as_user_errors, written_whole
+from pipeline.io.files import atomic_write, reported_as_user_errors
 from pipeline.run.state import RunState
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def save_checkpoint(model: "keras.Model", path: Path, state: RunState | None = N
     Raises:
         UserError: It cannot be written; an earlier file of that name is as it was.
     """
-    with written_whole(path) as unfinished:
+    with atomic_write(path) as unfinished:
         model.save(unfinished)
         _write_with_state(_read_members(unfinished), unfinished, state)
 
@@ -74,7 +74,7 @@ def read_state(path: Path) -> RunState:
     if not isinstance(record, dict) or not isinstance(record.get("state"), dict):
         raise UserError(f"{path} holds no record of a run; name a file that model_train.py wrote")
     if record.get("format") != FORMAT:
-        raise UserError(f"{path} was written by another version of this project; use that to go on")
+        raise UserError(f"{path} is of another version of this project; resume with that")
     try:
         return RunState.from_json(record["state"])
     except UserError as error:
@@ -82,7 +82,7 @@ def read_state(path: Path) -> RunState:
 
 
 def latest_checkpoint(folder: Path) -> Path:
-    """Return the checkpoint that a run in ``folder`` goes on from.
+    """Return the checkpoint that a run in ``folder`` resumes from.
 
     It is that of the highest recorded epoch, of the newest branch where some are still there
     that the run went back behind.
@@ -147,7 +147,7 @@ def restore(model: "keras.Model", path: Path) -> None:
     """Load the raw weights and the optimizer state into a compiled model of the same make.
 
     Raises:
-        UserError: The state is incomplete or does not fit: a run cannot go on exactly from it.
+        UserError: The state is incomplete or does not fit: a run cannot resume exactly from it.
     """
     from pipeline.nn.optimizers import swap_averages
 
@@ -160,7 +160,7 @@ def restore(model: "keras.Model", path: Path) -> None:
         if stored != needed:
             raise UserError(
                 f"{path} lacks some of the optimizer's state ({len(stored)} variables, and "
-                f"{len(needed)} are needed); go on from another checkpoint"
+                f"{len(needed)} are needed); resume from another checkpoint"
             )
         model.load_weights(path)
     swap_averages(model)
@@ -177,7 +177,7 @@ def export(path: Path, target: Path) -> None:
         UserError: The checkpoint cannot be read, or the file not written.
     """
     state, model = read_state(path), load_model(path)
-    with written_whole(target) as unfinished:
+    with atomic_write(target) as unfinished:
         model.save(unfinished)
         members = _read_members(unfinished)
         members[CONFIG] = _computing_in_32_bits(members[CONFIG])
@@ -213,14 +213,14 @@ def _stored_type(array: h5py.Dataset) -> np.dtype:
 
 
 def begin_branch(start: Path, state: RunState, folder: Path) -> list[Path]:
-    """Make ``folder`` say that its run goes on from ``start`` with ``state``'s settings.
+    """Make ``folder`` say that its run resumes from ``start`` with ``state``'s settings.
 
-    From then on ``folder`` alone says how the run goes on, also if it is killed before its next
+    From then on ``folder`` alone says how the run resumes, also if it is killed before its next
     epoch ends. What the run goes back behind, and a checkpoint whose settings change, is kept in
     ``folder/superseded/``.
 
     Returns:
-        The checkpoint to go on from, now in ``folder``, and then what was set aside.
+        The checkpoint to resume from, now in ``folder``, and then what was set aside.
 
     Raises:
         UserError: A file cannot be read or written.
@@ -234,10 +234,10 @@ def begin_branch(start: Path, state: RunState, folder: Path) -> list[Path]:
     if states.get(begun) != state:
         if begun.exists():
             aside.append(_copy_aside(begun))
-        with written_whole(begun) as unfinished:
+        with atomic_write(begun) as unfinished:
             _write_with_state(_read_members(start), unfinished, state)
     for path, other in others.items():
-        if other.epoch >= state.epoch or not state.goes_on_from(other):
+        if other.epoch >= state.epoch or not state.continues(other):
             aside.append(_free_name(path))
             with reported_as_user_errors(path):
                 path.rename(aside[-1])
@@ -251,13 +251,13 @@ def _states(folder: Path) -> dict[Path, RunState]:
         try:
             states[path] = read_state(path)
         except UserError as error:
-            raise UserError(f"{error}; or move it out of {folder} to go on without it") from error
+            raise UserError(f"{error}; or move it out of {folder} to resume without it") from error
     return states
 
 
 def _copy_aside(path: Path) -> Path:
     copy = _free_name(path)
-    with written_whole(copy) as unfinished:
+    with atomic_write(copy) as unfinished:
         unfinished.write_bytes(path.read_bytes())
     return copy
 

@@ -1,9 +1,9 @@
 """Train on several devices, of one machine or of many: Keras's distribution over JAX's runtime.
 
 Every device holds the whole network and works on its piece of each batch. JAX compiles one program
-over all of them, so gradients and batch norm's statistics are those of the whole batch. One
-process leads: it evaluates and writes, by a replica of the network on one device, so that what it
-writes is what a run on one device would write. The others train along.
+over all of them, so gradients and batch norm's statistics are those of the whole batch. The primary
+process evaluates and writes, by a replica of the network on one device, so that what it writes is
+what a run on one device would write. The others only train.
 """
 
 import os
@@ -31,7 +31,7 @@ SLURM_TASKS, SLURM_TASK = "SLURM_STEP_NUM_TASKS", "SLURM_PROCID"
 
 LOST = (
     "error: training stopped, since another process of the run ended; start all of them again, "
-    "with -m DIR to go on"
+    "with -m DIR to resume"
 )
 
 
@@ -40,12 +40,12 @@ TRANSPORT = ("Gloo", "NCCL", "coordination service", "UNAVAILABLE", "ABORTED")
 
 
 @dataclass(frozen=True)
-class Team:
-    """The processes of a run, seen by one of them.
+class ProcessGroup:
+    """The processes of a run, as one of them sees the group.
 
     Args:
         processes: How many there are.
-        number: Of this one, from 0; the first leads.
+        number: Of this one, from 0; that is the primary.
         coordinator: HOST:PORT of the first; None leaves it to JAX, which knows Slurm's variables.
     """
 
@@ -54,11 +54,11 @@ class Team:
     coordinator: str | None = None
 
     @property
-    def leads(self) -> bool:
+    def is_primary(self) -> bool:
         """Whether this process evaluates and writes."""
         return self.number == 0
 
-    def join(self) -> None:
+    def initialize(self) -> None:
         """Wait until all processes are there; before Keras is imported.
 
         Raises:
@@ -94,7 +94,7 @@ class Team:
         """End this process with one line where another one of the run has ended.
 
         JAX reports that by errors of several kinds, from wherever it notices first. Where the
-        process that leads is the one that ended, JAX may end this one before it gets here, in
+        primary is the one that ended, JAX may end this one before it gets here, in
         its own words.
         """
         try:
@@ -112,7 +112,7 @@ class Team:
             sys.stderr.flush()
             os._exit(1)  # JAX would wait for the others, and then abort
 
-    def wait(self, settings: str = "") -> None:
+    def barrier(self, settings: str = "") -> None:
         """Wait until all processes have come here, with the same settings.
 
         Raises:
@@ -139,53 +139,53 @@ def _dump_no_core() -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def find_team(
+def find_process_group(
     processes: int | None,
     number: int | None,
     coordinator: str | None,
     environment: Mapping[str, str],
-) -> Team:
-    """Return the team that the command line names, or else Slurm; by default one process.
+) -> ProcessGroup:
+    """Return the group that the command line names, or else Slurm; by default one process.
 
     Raises:
         UserError: They contradict themselves.
     """
     if processes is None and int(environment.get(SLURM_TASKS, 1)) > 1:
-        return Team(int(environment[SLURM_TASKS]), int(environment[SLURM_TASK]))
+        return ProcessGroup(int(environment[SLURM_TASKS]), int(environment[SLURM_TASK]))
     if None in (processes, number, coordinator) and {processes, number, coordinator} != {None}:
         raise UserError("--processes, --process-id and --coordinator go together; give all three")
     if processes is None or number is None:
-        return Team()
+        return ProcessGroup()
     if number >= processes:
         raise UserError(f"--process-id counts from 0, so of {processes} it is below {processes}")
-    return Team(processes, number, coordinator)
+    return ProcessGroup(processes, number, coordinator)
 
 
-class Spread:
-    """How a network lies on the devices of a team; after Keras is imported.
+class DataParallelism:
+    """The network replicated over the devices of a process group; after Keras is imported.
 
     Args:
-        team: Its processes, which have joined.
+        group: Its processes, initialized.
         batch_size: Images a step, over all devices.
 
     Raises:
         UserError: The devices do not divide the batch.
     """
 
-    def __init__(self, team: Team, batch_size: int) -> None:
+    def __init__(self, group: ProcessGroup, batch_size: int) -> None:
         import keras
 
-        self.team = team
+        self.group = group
         with silence():  # JAX's transport reports when it first connects
-            team.wait()
+            group.barrier()
         self.devices = keras.distribution.list_devices()
         self._distribution = None
         # pairs of images are mixed, so no piece may be odd
-        self._multiple = int(np.lcm(len(self.devices), 2 * team.processes))
+        self._multiple = int(np.lcm(len(self.devices), 2 * group.processes))
         if keras.backend.backend() == "jax" and len(self.devices) > 1:
             if batch_size % self._multiple:
                 raise UserError(
-                    f"{len(self.devices)} devices in {team.processes} processes cannot share "
+                    f"{len(self.devices)} devices in {group.processes} processes cannot share "
                     f"batches of {batch_size}; give -b a multiple of {self._multiple}"
                 )
             self._distribution = keras.distribution.DataParallel(
@@ -198,9 +198,9 @@ class Spread:
         """The piece of each batch that this process makes; None on one device."""
         if self._distribution is None:
             return None
-        return Shard(self.team.number, self.team.processes, self._multiple)
+        return Shard(self.group.number, self.group.processes, self._multiple)
 
-    def over_devices(self) -> AbstractContextManager[None]:
+    def scope(self) -> AbstractContextManager[None]:
         """Return the context to build, restore and train the network in, in all processes alike."""
         return self._distribution.scope() if self._distribution else nullcontext()
 

@@ -1,4 +1,4 @@
-"""What a run is and how far it has come: everything but the weights that going on needs."""
+"""What a run is and how far it has come: everything but the weights that resuming needs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -74,7 +74,7 @@ class RunState:
             at_this_rate += 1
         return min(since_lowest, at_this_rate)
 
-    def goes_on_from(self, earlier: "RunState") -> bool:
+    def continues(self, earlier: "RunState") -> bool:
         """Tell whether ``earlier`` lies on the way to this state."""
         return all(
             list(self.history[name])[: earlier.epoch] == list(earlier.history[name])
@@ -152,7 +152,7 @@ def resumed_run(
     learning_rate: float | None = None,
     epochs: int | None = None,
 ) -> RunState:
-    """Return a stored run as it goes on.
+    """Return a stored run as it resumes.
 
     Args:
         stored: From its checkpoint.
@@ -178,7 +178,7 @@ def resumed_run(
         if value is not None and value != was:
             raise UserError(
                 f"the checkpoint says {name.replace('_', ' ')} {was}, not {value}; leave the flag "
-                "out to go on, or begin a fresh run in another folder"
+                "out to resume, or begin a fresh run in another folder"
             )
     _check_recipe(stored, recipes)
     return replace(
@@ -215,7 +215,7 @@ def check_trainable(state: RunState, images: int) -> None:
     if state.epoch >= state.epochs:
         raise UserError(
             f"epoch {state.epoch} is done and the run ends at epoch {state.epochs}; "
-            "name a later one with -n to go on"
+            "name a later one with -n to resume"
         )
     falls_to_zero = not state.recipe.rate_drops and state.learning_rate is None
     if state.epochs > state.recipe.epochs and falls_to_zero:
@@ -228,7 +228,7 @@ def check_trainable(state: RunState, images: int) -> None:
 def _check_recipe(state: RunState, recipes: Mapping[str, Recipe]) -> None:
     name = state.recipe_name
     if name not in recipes:
-        raise UserError(f"the run's recipe {name!r} is no longer configured; put it back to go on")
+        raise UserError(f"the run's recipe {name!r} is no longer configured; put it back to resume")
     differences = state.recipe.differences(recipes[name])
     if differences:
         raise UserError(

@@ -51,7 +51,7 @@ Rows = Iterator[tuple[str, str, str]]
 
 
 def compare_builds(inputs: Inputs) -> Rows:
-    """Build from the folder, from the zip, the original way; and decode alone."""
+    """Build from the folder, from the zip, the reference implementation; and decode alone."""
     scratch, images = inputs.scratch, train_images(inputs.data_set)
     archive = _packed(inputs)
     rates = contest(
@@ -63,7 +63,9 @@ def compare_builds(inputs: Inputs) -> Rows:
         ],
         inputs.rounds,
     )
-    yield _row(rates, "build from the folder, to the original way", "folder", "original")
+    yield _row(
+        rates, "build from the folder, to the reference", "folder", "original"
+    )
     yield _row(rates, "build from the zip, to the folder", "zip", "folder")
     yield _row(rates, "build from the folder, to decoding alone", "folder", "decoding")
 
@@ -121,7 +123,7 @@ def compare_batches(inputs: Inputs) -> Rows:
     if HAS_TORCH:
         contestants.append(Contestant("PyTorch", "peers.torch_way:loading", (inputs.images,)))
     rates = contest(contestants, inputs.rounds)
-    yield _row(rates, "augmented batches, to the original way", "ours", "original")
+    yield _row(rates, "augmented batches, to the reference implementation", "ours", "original")
     if HAS_TORCH:
         yield _row(rates, "augmented batches, to PyTorch's DataLoader", "ours", "PyTorch")
     yield _row(rates, "augmented batches, to tf.data", "ours", "tf.data")
@@ -138,7 +140,7 @@ def compare_reading(inputs: Inputs) -> Rows:
         ],
         inputs.rounds,
     )
-    yield _row(rates, "plain batches, to the original way", "ours", "original")
+    yield _row(rates, "plain batches, to the reference implementation", "ours", "original")
 
 
 def compare_training(inputs: Inputs) -> Rows:

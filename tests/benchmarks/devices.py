@@ -49,21 +49,21 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as start:
 
-        def gone_on(rate: float) -> Arguments:
+        def resumed(rate: float) -> Arguments:
             last = str(FIRST_EPOCHS + 1)
             return ["-m", start, "-n", last, "-l", str(rate), "--hdf5", str(args.hdf5)]
 
         train(Way("start", [fresh(FIRST_EPOCHS)]), start)
-        twice = Way("one device, at twice the rate", [gone_on(2 * LOW_RATE)])
-        print_table(f"gone on at {LOW_RATE}", [*shared(gone_on(LOW_RATE)), twice], FIRST_EPOCHS)
+        twice = Way("one device, at twice the rate", [resumed(2 * LOW_RATE)])
+        print_table(f"resumed at {LOW_RATE}", [*shared(resumed(LOW_RATE)), twice], FIRST_EPOCHS)
     run = fresh(args.epochs)
-    rounded = Way("one device, rounded otherwise", [run], "--xla_cpu_enable_fast_math=true")
+    rounded = Way("one device, another summation order", [run], "--xla_cpu_enable_fast_math=true")
     seeded = Way("one device, another seed", [[*run, "--seed", "43"]])
     print_table("at the recipe's rates", [*shared(run), rounded, seeded])
 
 
 def shared(arguments: Arguments) -> list[Way]:
-    """Return how one training can be shared out."""
+    """Return how one training can be sharded."""
     return [
         Way("one device", [arguments]),
         Way("four virtual devices", [arguments], "--xla_force_host_platform_device_count=4"),
