@@ -12,11 +12,11 @@ demo: $(VENV)/.installed
 	rm -rf $(DEMO)
 	$(BIN)/python build_dataset.py --sample --overwrite
 	$(BIN)/python model_train.py -r demo --hdf5 digits/hdf5 -o $(DEMO)
-	$(BIN)/python model_eval.py -m "$$(ls $(DEMO)/epoch-*.keras | tail -n 1)" --hdf5 digits/hdf5
-	$(BIN)/python view_model.py -m "$$(ls $(DEMO)/epoch-*.keras | tail -n 1)" -o $(DEMO)/googlenet.png
+	$(BIN)/python model_eval.py -m $(DEMO) --hdf5 digits/hdf5
+	$(BIN)/python view_model.py -m $(DEMO) -o $(DEMO)/googlenet.png
 	@echo
 	@echo "The results are in $(DEMO): training_plot.jpg, googlenet.png, metric_values.json"
-	@echo "and a checkpoint an epoch. README.md says how to go on with the real data set."
+	@echo "and a checkpoint an epoch. README.md tells how to train on the real data set."
 
 ## Run every test; real images take part where TINY_IMAGENET names the unpacked data set.
 test: $(VENV)/.installed-tests

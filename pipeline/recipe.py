@@ -14,7 +14,8 @@ from pipeline.backend import has_bfloat16
 from pipeline.errors import UserError
 
 AUTO = "auto"
-SMALLEST_IMAGE, LARGEST_IMAGE = 8, 1024
+SMALLEST_IMAGE, LARGEST_IMAGE = 32, 1024
+"""Pixels a side; a smaller image leaves the network's last grid no pixel."""
 
 
 @dataclass(frozen=True, kw_only=True)

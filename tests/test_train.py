@@ -70,6 +70,12 @@ def test_recipe_whose_warm_up_leaves_nothing_is_refused() -> None:
         Recipe(epochs=3, batch_size=8, warmup_epochs=3)
 
 
+@pytest.mark.parametrize("size", [31, 1025])
+def test_recipe_of_a_size_the_network_does_not_take_is_refused(size: int) -> None:
+    with pytest.raises(ValueError, match="32 to 1024 pixels"):
+        Recipe(epochs=3, batch_size=8, image_sizes=((1, size),))
+
+
 def test_plain_keras_opens_a_checkpoint(trained: Path, made_hdf5: Path) -> None:
     """In a process that knows nothing of this project, and with the numbers we recorded."""
     code = """
@@ -161,6 +167,18 @@ def test_export_of_a_16_bit_model_computes_in_32(trained: Path, tmp_path: Path) 
     for ours, theirs in zip(exported.weights, model.weights, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-3 * np.abs(theirs).max())
     assert len(blocks) == 10
+
+
+def test_export_leaves_names_as_they_are(trained: Path, tmp_path: Path) -> None:
+    keras = import_keras()
+    layer = keras.layers.Dense(4, dtype="mixed_bfloat16", name="bfloat16")
+    model = keras.Sequential([keras.Input((3,)), layer], name="mixed_bfloat16")
+    model.compile("sgd")
+    save_checkpoint(model, tmp_path / "large.keras", read_state(checkpoint(trained, 3)))
+    export(tmp_path / "large.keras", tmp_path / "small.keras")
+    exported = keras.saving.load_model(tmp_path / "small.keras")
+    assert exported.name == "mixed_bfloat16"
+    assert exported.get_layer("bfloat16").compute_dtype == "float32"
 
 
 def test_branching_back_by_hand(own_run: Path, made_hdf5: Path, run: Run) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from zipfile import ZipFile, ZipInfo
 
 import h5py
@@ -30,6 +30,7 @@ LARGEST_CONTENT = 2**30
 """Bytes that a checkpoint's members may unpack to; the real ones take 75 MB."""
 KEY, FORMAT = "googlenet_tiny_imagenet", 1
 SUPERSEDED = "superseded"
+HALF_PRECISION = ("bfloat16", "mixed_bfloat16", "float16", "mixed_float16")
 UNDATED = (1980, 1, 1, 0, 0, 0)
 
 
@@ -180,14 +181,18 @@ def export(path: Path, target: Path) -> None:
     with atomic_write(target) as unfinished:
         model.save(unfinished)
         members = _read_members(unfinished)
-        members[CONFIG] = _computing_in_32_bits(members[CONFIG])
+        members[CONFIG] = json.dumps(_in_float32(json.loads(members[CONFIG]))).encode()
         members[WEIGHTS] = _with_half_kernels(members[WEIGHTS])
         _write_with_state(members, unfinished, state)
 
 
-def _computing_in_32_bits(config: bytes) -> bytes:
-    """Return a model's config with float32 for every dtype and policy of 16 bits."""
-    return config.replace(b'"mixed_bfloat16"', b'"float32"').replace(b'"bfloat16"', b'"float32"')
+def _in_float32(config: Any, is_dtype: bool = False) -> Any:
+    """Return a model's parsed config with float32 for every dtype and policy of 16 bits."""
+    if isinstance(config, dict):
+        return {k: _in_float32(value, is_dtype or k == "dtype") for k, value in config.items()}
+    if isinstance(config, list):
+        return [_in_float32(value, is_dtype) for value in config]
+    return "float32" if is_dtype and config in HALF_PRECISION else config
 
 
 def _with_half_kernels(weights: bytes) -> bytes:

@@ -63,9 +63,7 @@ def compare_builds(inputs: Inputs) -> Rows:
         ],
         inputs.rounds,
     )
-    yield _row(
-        rates, "build from the folder, to the reference", "folder", "original"
-    )
+    yield _row(rates, "build from the folder, to the reference", "folder", "original")
     yield _row(rates, "build from the zip, to the folder", "zip", "folder")
     yield _row(rates, "build from the folder, to decoding alone", "folder", "decoding")
 
