@@ -104,7 +104,8 @@ def test_interrupted_build_leaves_the_old_one(made_data: Path, tmp_path: Path, r
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     code = (
         "import os, signal, sys, build_dataset\n"
-        "from pipeline import command_line, dataset_build, hdf5_writer\n"
+        "from pipeline import command_line\n"
+        "from pipeline.io import hdf5_writer\n"
         "append = hdf5_writer.HDF5Writer.append\n"
         "def interrupted(self, *chunk):\n"
         "    append(self, *chunk)\n"

@@ -15,7 +15,8 @@ def imported_modules(file: Path) -> set[str]:
     names = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.ImportFrom):
-            names.add(node.module or "")
+            inside = node.module == "pipeline"
+            names |= {f"pipeline.{a.name}" for a in node.names} if inside else {node.module or ""}
         elif isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
     return {name for name in names if name.partition(".")[0] in ("pipeline", "config")}

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageEnhance, ImageOps
 from test_augmentation import photographs
 
-from pipeline import trivial_augment as ours
+from pipeline.preprocessing import trivial_augment as ours
 from pipeline.preprocessing.affine import move_pixels
 from pipeline.randomness import BatchDraws
 

@@ -68,7 +68,7 @@ def decoding(images: Sequence[tuple[str, int]]) -> Round:
 
 def decoding_for_a_build(data_set: Path, threads: int) -> Round:
     """Decode in order, as a build does, and write nothing."""
-    from pipeline import decoding
+    from pipeline.dataset import decoding
     from pipeline.dataset.image_source import open_source
     from pipeline.dataset.tiny_imagenet import read_labelled_images
 
