@@ -160,7 +160,7 @@ def name_images(args: argparse.Namespace, state: "RunState") -> None:
         prediction_records,
         prediction_table,
     )
-    from pipeline.io.files import write_csv, write_json
+    from pipeline.io.files import atomic_write, write_csv, write_json
     from pipeline.run.checkpoint import load_model
 
     paths = find_photographs(args.images)
@@ -183,7 +183,8 @@ def name_images(args: argparse.Namespace, state: "RunState") -> None:
         write_json(args.json, prediction_records(results))
         print(f"wrote {args.json}")
     if args.csv:
-        write_csv(args.csv, prediction_table(results))
+        with atomic_write(args.csv) as unfinished:
+            write_csv(unfinished, prediction_table(results))
         print(f"wrote {args.csv}")
 
 

@@ -51,7 +51,7 @@ class TrainingMonitor(keras.callbacks.Callback):
         """Append the epoch's metrics and write both files."""
         logs = logs or {}
         before = max(map(len, self._history.values()), default=0)
-        for name in [*self._history, *(name for name in logs if name not in self._history)]:
+        for name in dict.fromkeys([*self._history, *logs]):
             value = float(logs.get(name, math.nan))
             values = self._history.setdefault(name, [None] * before)
             values.append(value if math.isfinite(value) else None)

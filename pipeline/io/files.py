@@ -5,7 +5,6 @@ goes through these helpers, so none of it can be left half written.
 """
 
 import csv
-import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -61,12 +60,10 @@ def write_json(path: Path, values: Any) -> None:
 
 
 def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
-    """Write a table whose first row names its columns, whole or not at all."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    with atomic_write(path) as unfinished:
-        # surrogateescape: a file name that is not UTF-8 keeps its bytes
-        unfinished.write_text(text.getvalue(), "utf-8", "surrogateescape", newline="")
+    """Write a table whose first row names its columns to ``path``, that of an atomic write."""
+    # surrogateescape: a file name that is not UTF-8 keeps its bytes
+    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
 
 
 @contextmanager

@@ -1,12 +1,10 @@
-"""From a recipe to a network, and to one that is compiled to train."""
+"""From a recipe to its network."""
 
 from collections.abc import Sequence
 
 import keras
 
-from pipeline.nn.fused_norm import fuse_batch_norms
 from pipeline.nn.googlenet import googlenet
-from pipeline.nn.optimizers import compile_model
 from pipeline.recipe import Recipe
 
 
@@ -28,19 +26,3 @@ def build_network(
         dtype=recipe.dtype,
         seed=seed,
     )
-
-
-def compiled_network(
-    recipe: Recipe,
-    classes: int,
-    means: Sequence[float],
-    seed: int,
-    *,
-    steps: int,
-    constant_rate: float | None = None,
-) -> keras.Model:
-    """Build the network of a recipe and compile it; see ``compile_model``."""
-    model = build_network(recipe, classes, means, seed)
-    fuse_batch_norms(model)
-    compile_model(model, recipe, steps, constant_rate)
-    return model

@@ -7,7 +7,7 @@ Equal runs write equal files, byte for byte.
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -91,10 +91,7 @@ def latest_checkpoint(folder: Path) -> Path:
     Raises:
         UserError: There is none, or one cannot be read.
     """
-    states = _states(folder)
-    if not states:
-        raise UserError(f"{folder} holds no checkpoint; name a file or folder that does with -m")
-    return max(states, key=lambda path: (states[path].branch, states[path].epoch))
+    return _highest(folder, lambda state: (state.branch, state.epoch))
 
 
 def best_checkpoint(folder: Path) -> Path:
@@ -103,10 +100,15 @@ def best_checkpoint(folder: Path) -> Path:
     Raises:
         UserError: There is none, or one cannot be read.
     """
+    return _highest(folder, lambda state: (state.history["val_accuracy"][-1], -state.epoch))
+
+
+def _highest(folder: Path, rank: Callable[[RunState], tuple[float, int]]) -> Path:
+    """Return the checkpoint in ``folder`` whose state ranks highest."""
     states = _states(folder)
     if not states:
         raise UserError(f"{folder} holds no checkpoint; name a file or folder that does with -m")
-    return max(states, key=lambda p: (states[p].history["val_accuracy"][-1], -states[p].epoch))
+    return max(states, key=lambda path: rank(states[path]))
 
 
 def checkpoint_to_evaluate(path: Path) -> Path:

@@ -12,7 +12,9 @@ import keras
 from pipeline.io.hdf5_dataset import HDF5Dataset
 from pipeline.io.hdf5_generator import HDF5Generator
 from pipeline.io.shard import Shard
-from pipeline.nn.models import compiled_network
+from pipeline.nn.fused_norm import fuse_batch_norms
+from pipeline.nn.models import build_network
+from pipeline.nn.optimizers import compile_model
 from pipeline.preprocessing.affine import AffineRanges
 from pipeline.preprocessing.augmentation import Augmentation
 from pipeline.recipe import Recipe
@@ -26,14 +28,10 @@ def build_model(state: RunState, steps: int) -> keras.Model:
         state: The run.
         steps: Batches an epoch.
     """
-    return compiled_network(
-        state.recipe,
-        len(state.class_ids),
-        state.means,
-        state.seed,
-        steps=steps,
-        constant_rate=state.learning_rate,
-    )
+    model = build_network(state.recipe, len(state.class_ids), state.means, state.seed)
+    fuse_batch_norms(model)
+    compile_model(model, state.recipe, steps, state.learning_rate)
+    return model
 
 
 def training_batches(
