@@ -85,6 +85,16 @@ def test_ours_without_validation(
     assert (tmp_path / "training_plot.jpg").is_file()
 
 
+def test_thinning_leaves_other_files_alone(
+    model: keras.Model, batches: HDF5Generator, tmp_path: Path
+) -> None:
+    other = tmp_path / "epoch-5foo.keras"
+    other.write_text("not a checkpoint")
+    callbacks = [EpochCheckpoint(tmp_path, keep=1)]
+    model.fit(batches, epochs=2, shuffle=False, verbose=0, callbacks=callbacks)
+    assert other.is_file()
+
+
 def test_metrics_that_are_no_number_or_missing_leave_gaps(tmp_path: Path) -> None:
     monitor = TrainingMonitor(tmp_path)
     monitor.on_epoch_end(0, {"loss": float("nan")})

@@ -7,6 +7,7 @@ Equal runs write equal files, byte for byte.
 
 import io
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,7 +25,8 @@ from pipeline.run.state import RunState
 if TYPE_CHECKING:
     import keras
 
-PATTERN = "epoch-[0-9]*.keras"
+NAME = re.compile(r"epoch-(\d+)(.*-val_loss-.*)?\.keras")
+"""Of a checkpoint; without a val loss where none was measured."""
 CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 LARGEST_CONTENT = 2**30
 """Bytes that a checkpoint's members may unpack to; the real ones take 75 MB."""
@@ -53,12 +55,12 @@ def checkpoint_name(epoch: int, val_loss: float | None) -> str:
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoints in ``folder``, in order of their names."""
-    return sorted(folder.glob(PATTERN))
+    return sorted(path for path in folder.glob("epoch-*.keras") if NAME.fullmatch(path.name))
 
 
 def epoch_of(path: Path) -> int:
-    """Return the epoch in a checkpoint's name."""
-    return int(path.name.split("-")[1].removesuffix(".keras"))
+    """Return the epoch in the name of a path from ``list_checkpoints``."""
+    return int(NAME.fullmatch(path.name)[1])
 
 
 def read_state(path: Path) -> RunState:
