@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -15,7 +16,10 @@ import pytest
 from conftest import CLASS_IDS, ROOT, TRAIN_IMAGES, VAL_IMAGES, WORDS, Run, zip_folder
 
 import build_dataset
+from pipeline.dataset.builder import read_means
 from pipeline.dataset.image_source import open_source
+from pipeline.errors import UserError
+from pipeline.io.hdf5_dataset import open_split, open_training_splits
 from pipeline.preprocessing.images import encode_jpeg
 
 OUTPUTS = ("train.hdf5", "val.hdf5", "test.hdf5", "tiny_imagenet_mean.json")
@@ -67,8 +71,65 @@ def test_means_are_those_of_the_train_split(made_hdf5: Path) -> None:
     means = json.loads((made_hdf5 / "tiny_imagenet_mean.json").read_text())
     with h5py.File(made_hdf5 / "train.hdf5") as file:
         expected = file["Images"][:].astype(np.float64).mean(axis=(0, 1, 2))
-    assert list(means) == ["R", "G", "B"]
-    assert np.allclose(list(means.values()), expected, rtol=0, atol=1e-9)
+        stored = file.attrs["means"].tolist()
+    assert stored == [means[channel] for channel in "RGB"]
+    assert np.allclose(stored, expected, rtol=0, atol=1e-9)
+
+
+def add_an_image(data_set: Path) -> None:
+    folder = data_set / "train" / CLASS_IDS[0] / "images"
+    shutil.copy(folder / f"{CLASS_IDS[0]}_5.JPEG", folder / "one_more.JPEG")
+
+
+def change_a_val_image(data_set: Path) -> None:
+    folder = data_set / "val" / "images"
+    shutil.copy(folder / "val_0.JPEG", folder / "val_1.JPEG")
+
+
+@pytest.mark.parametrize(
+    ("change", "seed"), [(add_an_image, 42), (change_a_val_image, 42), (lambda data_set: None, 7)]
+)
+@pytest.mark.parametrize("renamed", [1, 2, 3])
+def test_files_of_two_builds_never_train_together(
+    renamed: int, change: Callable[[Path], None], seed: int, made_hdf5: Path, own_data: Path
+) -> None:
+    """What a kill between two renames of an --overwrite leaves."""
+    mixture = Path(shutil.copytree(made_hdf5, own_data / "mixture"))
+    change(own_data)
+    build_dataset.main(["-d", str(own_data), "--seed", str(seed)])
+    for name in OUTPUTS[:renamed]:
+        shutil.copy(own_data / "hdf5" / name, mixture)
+    with pytest.raises(UserError, match=r"of another build than train\.hdf5; build it again"):
+        open_training_splits(mixture), read_means(mixture)
+    if renamed < 3:
+        with pytest.raises(UserError, match=r"of another build than train\.hdf5; build it again"):
+            open_split(mixture, "test")
+
+
+def test_training_refuses_a_mixture(made_hdf5: Path, own_data: Path, run: Run) -> None:
+    mixture = own_data / "hdf5"
+    add_an_image(own_data)
+    run("build_dataset.py", "-d", own_data)
+    settings = ("-r", "thin", "--hdf5", mixture, "-o", own_data / "run")
+    for name in ("tiny_imagenet_mean.json", "val.hdf5"):
+        shutil.copy(made_hdf5 / name, mixture)
+        error = run("model_train.py", *settings, status=2).stderr
+        assert error.startswith(f"error: {mixture / name} is of another build than train.hdf5")
+
+
+def test_build_from_before_build_ids(made_hdf5: Path, tmp_path: Path) -> None:
+    older = Path(shutil.copytree(made_hdf5, tmp_path / "hdf5"))
+    for split in ("train", "val", "test"):
+        with h5py.File(older / f"{split}.hdf5", "r+") as file:
+            del file.attrs["build_id"], file.attrs["means"]
+    means = json.loads((older / OUTPUTS[-1]).read_text())
+    del means["build_id"]
+    (older / OUTPUTS[-1]).write_text(json.dumps(means))
+    assert [dataset.build_id for dataset in open_training_splits(older)] == ["", ""]
+    assert read_means(older) == tuple(means.values())
+    shutil.copy(made_hdf5 / "val.hdf5", older)
+    with pytest.raises(UserError, match="of another build"):
+        open_training_splits(older)
 
 
 def test_zip_gives_the_same_bytes_as_the_folder(

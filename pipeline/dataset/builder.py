@@ -1,7 +1,9 @@
 """Turn a Tiny ImageNet source into three HDF5 files and the channel means."""
 
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,9 +11,15 @@ import numpy as np
 
 from pipeline.dataset.decoding import decode_in_order, find_undecodable
 from pipeline.dataset.image_source import ImageSource
-from pipeline.dataset.tiny_imagenet import LabelledImage, draw_test_split, read_labelled_images
+from pipeline.dataset.tiny_imagenet import (
+    LabelledImage,
+    LabelledImages,
+    draw_test_split,
+    read_labelled_images,
+)
 from pipeline.errors import UserError
 from pipeline.io.files import atomic_writes, folder_lock, remove_unfinished
+from pipeline.io.hdf5_dataset import open_split
 from pipeline.io.hdf5_writer import HDF5Writer
 from pipeline.progress import progress_bar
 
@@ -44,7 +52,7 @@ def build_data_set(
     """Write ``train.hdf5``, ``val.hdf5``, ``test.hdf5`` and the train split's means to ``output``.
 
     The files get their names one right after the other once all are complete and on the disk;
-    until then an earlier build stays.
+    until then an earlier build stays. All bear one build id, for a kill may come between two names.
 
     Args:
         source: Where the images are read from.
@@ -74,11 +82,14 @@ def build_data_set(
         if not val:
             raise UserError("no val image can be decoded; fetch the data set again")
         splits = {"train": train, "val": val, "test": test}
-        with atomic_writes(output / name for name in OUTPUTS) as unfinished:
-            paths = dict(zip(OUTPUTS, unfinished, strict=True))
-            for split, images in splits.items():
+        with (
+            atomic_writes(output / name for name in OUTPUTS) as (*hdf5_paths, means_path),
+            ExitStack() as open_files,
+        ):
+            writers, means = {}, {}
+            for path, (split, images) in zip(hdf5_paths, splits.items(), strict=True):
                 writer = HDF5Writer(
-                    paths[f"{split}.hdf5"],
+                    path,
                     count=len(images),
                     image_size=image_size,
                     class_ids=found.class_ids,
@@ -86,9 +97,13 @@ def build_data_set(
                     split=split,
                     seed=seed,
                 )
-                means = _write_split(writer, source, images, split, image_size)
-                if split == "train":
-                    paths[MEANS].write_text(json.dumps(means, indent=2) + "\n")
+                writers[split] = open_files.enter_context(writer)
+                means[split] = _write_split(writer, source, images, split, image_size)
+            build_id = _build_id(found, seed, (w.fingerprint for w in writers.values()))
+            for split, writer in writers.items():
+                writer.complete(build_id, means[split])
+            of_train = dict(zip("RGB", means["train"], strict=True))
+            means_path.write_text(json.dumps(of_train | {"build_id": build_id}, indent=2) + "\n")
     return BuildReport(
         classes=len(found.class_ids),
         images={split: len(images) for split, images in splits.items()},
@@ -105,17 +120,29 @@ def read_means(folder: Path) -> tuple[float, float, float]:
     """Return the R, G and B means of the train split built in ``folder``, 0 to 255.
 
     Raises:
-        UserError: They are missing or damaged.
+        UserError: They are missing, damaged, or of another build than the train split.
     """
     path = folder / MEANS
+    train = open_split(folder, "train")
     try:
-        means = json.loads(path.read_text())
-        red, green, blue = (float(means[channel]) for channel in "RGB")
+        stored = json.loads(path.read_text())
+        red, green, blue = means = tuple(float(stored[channel]) for channel in "RGB")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{path} is missing or damaged; build it again with build_dataset.py --overwrite"
         ) from error
+    if (stored.get("build_id", ""), means) != (train.build_id, train.means or means):
+        raise UserError(
+            f"{path} is of another build than {train.path.name}; "
+            "build it again with build_dataset.py --overwrite"
+        )
     return red, green, blue
+
+
+def _build_id(found: LabelledImages, seed: int, fingerprints: Iterable[str]) -> str:
+    """Return what ties the files of a build: equal for equal input and seed."""
+    contents = [seed, found.class_ids, found.class_names, *fingerprints]
+    return hashlib.sha256(json.dumps(contents).encode()).hexdigest()
 
 
 def _refuse_earlier_build(output: Path, overwrite: bool) -> None:
@@ -130,12 +157,12 @@ def _write_split(
     images: Sequence[LabelledImage],
     split: str,
     image_size: int,
-) -> dict[str, float]:
+) -> list[float]:
     """Decode the images into the file; return the mean of each channel, 0 to 255."""
     sums = np.zeros(3)
-    with writer, progress_bar(split, len(images)) as bar:
+    with progress_bar(split, len(images)) as bar:
         for chunk in decode_in_order(source, images, image_size, ADVICE):
             writer.append(chunk.images, chunk.labels, chunk.sources)
             sums += chunk.channel_sums
             bar.increment(len(chunk.labels))
-    return dict(zip("RGB", sums / (len(images) * image_size**2), strict=True))
+    return (sums / (len(images) * image_size**2)).tolist()

@@ -33,6 +33,10 @@ class HDF5Dataset:
     """What the test split was drawn with."""
     fingerprint: str
     """Tells whether two files were built of the same images."""
+    build_id: str = ""
+    """The same in all files of one build; "" in builds from before there was one."""
+    means: tuple[float, ...] | None = None
+    """Of the R, G and B of all images, 0 to 255; None in builds without a ``build_id``."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -42,8 +46,31 @@ def open_split(folder: Path, split: str) -> HDF5Dataset:
     """Open ``folder/split.hdf5``, refusing whatever ``build_dataset.py`` did not finish.
 
     Raises:
-        UserError: The file is missing, damaged, unfinished, or laid out otherwise.
+        UserError: The file is missing, damaged, unfinished, laid out otherwise, or of another
+            build than the train split beside it.
     """
+    dataset = _open(folder, split)
+    if split != "train" and (folder / "train.hdf5").is_file():
+        train = _open(folder, "train")
+        if _build(train) != _build(dataset):
+            raise _unusable(dataset.path, f"of another build than {train.path.name}")
+    return dataset
+
+
+def open_training_splits(folder: Path) -> tuple[HDF5Dataset, HDF5Dataset]:
+    """Open the train and the val split of one build.
+
+    Raises:
+        UserError: As ``open_split``.
+    """
+    return open_split(folder, "train"), open_split(folder, "val")
+
+
+def _build(dataset: HDF5Dataset) -> tuple[object, ...]:
+    return dataset.build_id, dataset.class_ids, dataset.seed
+
+
+def _open(folder: Path, split: str) -> HDF5Dataset:
     path = folder / f"{split}.hdf5"
     if not path.is_file():
         raise UserError(
@@ -56,18 +83,6 @@ def open_split(folder: Path, split: str) -> HDF5Dataset:
         raise _unusable(
             path, f"not a readable HDF5 file of this project ({_brief(error)})"
         ) from error
-
-
-def open_training_splits(folder: Path) -> tuple[HDF5Dataset, HDF5Dataset]:
-    """Open the train and the val split of one build.
-
-    Raises:
-        UserError: As ``open_split``, or the two are of different builds.
-    """
-    train, val = open_split(folder, "train"), open_split(folder, "val")
-    if (train.class_ids, train.seed) != (val.class_ids, val.seed):
-        raise _unusable(val.path, f"of another build than {train.path.name}")
-    return train, val
 
 
 def _read_checked(path: Path, file: h5py.File, split: str) -> HDF5Dataset:
@@ -102,6 +117,8 @@ def _read_checked(path: Path, file: h5py.File, split: str) -> HDF5Dataset:
         class_names=class_names,
         seed=int(attributes["seed"]),
         fingerprint=str(attributes["fingerprint"]),
+        build_id=str(attributes.get("build_id", "")),
+        means=tuple(map(float, attributes["means"])) if "means" in attributes else None,
     )
 
 

@@ -20,9 +20,9 @@ FORMAT = 1
 class HDF5Writer:
     """Fills an HDF5 file chunk by chunk; use as a context manager.
 
-    The images lie in one unbroken block, so that a reader can map them into memory. The file
-    says that it is complete only once every image was written and nothing failed. A thread sends
-    what was written to the disk meanwhile, so that there is little to wait for at the end.
+    The images lie in one unbroken block, so that a reader can map them into memory. A thread
+    sends what was written to the disk meanwhile, so that there is little to wait for at the end.
+    The file says that it is complete only after ``complete``.
 
     Args:
         path: Where to write; the caller renames it into place (see ``files.atomic_write``).
@@ -74,6 +74,26 @@ class HDF5Writer:
             self._raise_what_the_disk_met()
             self._flush = self._thread.submit(os.fsync, self._on_disk.fileno())
 
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the sources so far and of the image size."""
+        return self._fingerprint.hexdigest()
+
+    def complete(self, build_id: str, means: Sequence[float]) -> None:
+        """Call once all is written, with what is known only then.
+
+        Args:
+            build_id: The same for all files of a build, so that a reader can refuse a mixture.
+            means: Of the R, G and B of all images, 0 to 255.
+        """
+        self._raise_what_the_disk_met()
+        self._file.attrs.update(
+            fingerprint=self.fingerprint,
+            build_id=build_id,
+            means=means,
+            complete=self._written == self._count,
+        )
+
     def _raise_what_the_disk_met(self) -> None:
         """Wait for the last flush: the system may report an error once, and to no later one."""
         if self._flush is not None:
@@ -89,11 +109,8 @@ class HDF5Writer:
         traceback: TracebackType | None,
     ) -> None:
         try:
-            with self._file, self._on_disk, self._thread:
-                if kind is None and self._written == self._count:
-                    self._raise_what_the_disk_met()
-                    self._file.attrs.update(
-                        fingerprint=self._fingerprint.hexdigest(), complete=True
-                    )
+            self._thread.shutdown()
+            self._on_disk.close()
+            self._file.close()
         except RuntimeError as full:  # so h5py reports that the last bytes found no room
             raise OSError(str(full)) from full

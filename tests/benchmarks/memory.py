@@ -26,6 +26,7 @@ from pipeline.io.files import write_json  # noqa: E402
 from pipeline.io.hdf5_writer import HDF5Writer  # noqa: E402
 
 IMAGE_BYTES, CHUNK, CLASSES = 64 * 64 * 3, 5000, 20
+MEANS = (127.0, 127.0, 127.0)
 
 
 def write_split(folder: Path, split: str, images: int) -> None:
@@ -40,6 +41,7 @@ def write_split(folder: Path, split: str, images: int) -> None:
     with writer:
         for _ in range(images // CHUNK):
             writer.append(pixels, stream.integers(CLASSES, size=CHUNK), b"")
+        writer.complete("", MEANS)
 
 
 def peak_anonymous_bytes(command: list[str], seconds: float | None = None) -> int:
@@ -93,7 +95,7 @@ def measure_noise(most_gigabytes: float) -> None:
             hdf5.mkdir()
             write_split(hdf5, "train", images)
             write_split(hdf5, "val", CHUNK)
-            write_json(hdf5 / "tiny_imagenet_mean.json", dict.fromkeys("RGB", 127.0))
+            write_json(hdf5 / "tiny_imagenet_mean.json", dict(zip("RGB", MEANS, strict=True)))
             data = ("--hdf5", hdf5)
             train = train_command("-r", "thin", "-n", 1, "-b", 256, *data, "-o", output)
             peak_train = peak_anonymous_bytes(train)
