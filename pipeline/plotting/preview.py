@@ -4,7 +4,7 @@ A wrong augmentation, a channel order turned round or a label that does not fit 
 a glance, and in no number.
 """
 
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,9 +34,10 @@ def write_preview(path: Path, train: HDF5Dataset, state: RunState) -> None:
     Raises:
         UserError: The file cannot be written.
     """
-    shown = one_image_of_each(train, evenly_spaced(0, len(train.class_ids) - 1, CLASSES))
-    with training_batches(shown, state) as batches, atomic_write(path) as unfinished:
-        save_figure(plot_preview(batches, state), unfinished)
+    labels = evenly_spaced(0, len(train.class_ids) - 1, CLASSES)
+    rows = [int(np.argmax(train.labels == label)) for label in labels]
+    with training_batches(train, state) as batches, atomic_write(path) as unfinished:
+        save_figure(plot_preview(batches, state, rows), unfinished)
 
 
 def evenly_spaced(first: int, last: int, count: int) -> list[int]:
@@ -44,46 +45,40 @@ def evenly_spaced(first: int, last: int, count: int) -> list[int]:
     return sorted({round(number) for number in np.linspace(first, last, count)})
 
 
-def one_image_of_each(dataset: HDF5Dataset, labels: list[int]) -> HDF5Dataset:
-    """Return the first image of each of ``labels``, as a data set."""
-    rows = [int(np.argmax(dataset.labels == label)) for label in labels]
-    return replace(dataset, images=dataset.images[rows], labels=dataset.labels[rows])
+def augmented(batches: HDF5Generator, rows: Sequence[int]) -> Iterator[tuple[np.ndarray, ...]]:
+    """Yield, for each of ``rows`` of the data set, what the epoch's batches make of it.
 
-
-def augmented(batches: HDF5Generator, epoch: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the images of ``epoch`` and their labels, in the order of the data set.
-
-    Returns:
-        uint8 RGB (n, size, size, 3), and float32 (n, classes): the share of each class.
+    Yields:
+        uint8 RGB (size, size, 3), and float32 (classes,): the share of each class.
     """
-    batches.begin_epoch(epoch, size)
-    pairs = [batches[step] for step in range(len(batches))]
-    images, labels = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
-    place = np.argsort(batches.order)
-    return images[place], labels[place]
+    places = np.argsort(batches.order)[list(rows)]
+    for step, place in zip(*np.divmod(places, batches.batch_size), strict=True):
+        images, labels = batches[step]
+        yield images[place], labels[place]
 
 
-def plot_preview(batches: HDF5Generator, state: RunState) -> Figure:
-    """Draw the sheet: a row a class, then its image as stored and in some of the run's epochs."""
+def plot_preview(batches: HDF5Generator, state: RunState, rows: Sequence[int]) -> Figure:
+    """Draw the sheet: ``rows`` of the data set, as stored and in some of the run's epochs."""
     dataset, recipe = batches.dataset, state.recipe
     epochs = evenly_spaced(1, state.epochs, EPOCHS)
-    rows, columns = len(dataset), len(epochs) + 1
+    columns = len(epochs) + 1
     title = f"Train images as stored, and as recipe {state.recipe_name} shows them to the network"
-    figure = new_figure(title, 1.25 * columns + 1.6, 1.3 * rows + 0.8)
-    cells = figure.subplots(rows, columns, squeeze=False)
+    figure = new_figure(title, 1.25 * columns + 1.6, 1.3 * len(rows) + 0.8)
+    cells = figure.subplots(len(rows), columns, squeeze=False)
     for axes in cells.flat:
         axes.set(xticks=[], yticks=[])
     stored = dataset.images.shape[1]
     cells[0, 0].set_title(f"stored\n{stored} pixels", fontsize=9)
-    for row, label in enumerate(dataset.labels):
-        name = short_name(dataset.class_names[label]).replace(" ", "\n")
-        cells[row, 0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
-        cells[row, 0].imshow(dataset.images[row])
+    for axes, row in zip(cells[:, 0], rows, strict=True):
+        name = short_name(dataset.class_names[dataset.labels[row]]).replace(" ", "\n")
+        axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
+        axes.imshow(dataset.images[row])
     for column, epoch in enumerate(epochs, start=1):
         size = recipe.image_size(epoch)
         cells[0, column].set_title(f"epoch {epoch}\n{size} pixels", fontsize=9)
-        images, labels = augmented(batches, epoch, size)
-        for axes, image, shares in zip(cells[:, column], images, labels, strict=True):
+        batches.begin_epoch(epoch, size)
+        shown = augmented(batches, rows)
+        for axes, (image, shares) in zip(cells[:, column], shown, strict=True):
             axes.imshow(image)
             name_mixture(axes, shares, dataset)
     return figure
