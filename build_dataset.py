@@ -10,7 +10,7 @@ from shlex import quote
 
 from config import setup_config as config
 from pipeline.backend import import_keras
-from pipeline.command_line import new_parser, run_script, seed_number
+from pipeline.command_line import new_parser, number, run_script
 from pipeline.errors import UserError
 
 SAMPLE_RECIPE = "demo"
@@ -46,7 +46,11 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--skip-corrupt", action="store_true", help="leave out images that cannot be decoded"
     )
     parser.add_argument(
-        "--seed", type=seed_number, default=config.SEED, metavar="N", help="draws the test split"
+        "--seed",
+        type=number(int, 0, 2**32 - 1),
+        default=config.SEED,
+        metavar="N",
+        help="draws the test split",
     )
     parser.add_argument(
         "--preview",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from config import setup_config as config
 from pipeline.backend import import_keras
-from pipeline.command_line import new_parser, positive_integer, run_script
+from pipeline.command_line import new_parser, number, run_script
 
 if TYPE_CHECKING:
     from pipeline.evaluation.metrics import Scores
@@ -47,7 +47,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="with --images: write their five best classes here, a row an image")  # fmt: skip
     add("--hdf5", type=Path, metavar="DIR",
         help="what build_dataset.py wrote (default: where it writes by default)")  # fmt: skip
-    add("-b", "--batch-size", type=positive_integer, metavar="N",
+    add("-b", "--batch-size", type=number(int, 1), metavar="N",
         default=config.EVALUATION_BATCH_SIZE, help="images at a time")  # fmt: skip
     args = parser.parse_args(argv)
     if args.csv and not args.images:

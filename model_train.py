@@ -14,15 +14,7 @@ from typing import TYPE_CHECKING
 
 from config import setup_config as config
 from pipeline.backend import has_bfloat16, import_keras
-from pipeline.command_line import (
-    Terminated,
-    new_parser,
-    positive_integer,
-    positive_rate,
-    run_script,
-    seed_number,
-    whole_number,
-)
+from pipeline.command_line import Terminated, new_parser, number, run_script
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
@@ -46,34 +38,35 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     def add(*flags: str, **options: object) -> None:
         parser.add_argument(*flags, **options)
 
+    count = number(int, 1)
     add("-o", "--output", type=Path, metavar="DIR", required=True, help="where to write")
     add("-m", "--model", type=Path, metavar="FILE",
         help="a checkpoint to resume from, or a folder, whose latest is taken")  # fmt: skip
-    add("-e", "--epoch", type=positive_integer, metavar="N",
+    add("-e", "--epoch", type=count, metavar="N",
         help="the epoch that -m was written after, as a check")  # fmt: skip
-    add("-l", "--learning-rate", type=positive_rate, metavar="X",
+    add("-l", "--learning-rate", type=number(float, 1e-12), metavar="X",
         help="a constant rate from here on (default: the recipe's schedule)")  # fmt: skip
-    add("-n", "--epochs", type=positive_integer, metavar="N",
+    add("-n", "--epochs", type=count, metavar="N",
         help="the epoch to end at; changes no schedule (default: the recipe's)")  # fmt: skip
-    add("-b", "--batch-size", type=positive_integer, metavar="N",
+    add("-b", "--batch-size", type=count, metavar="N",
         help="images a step (default: the recipe's)")  # fmt: skip
     add("-r", "--recipe", choices=config.RECIPES,
         help=f"how to train: {', '.join(config.RECIPES)}; the values are in "
         f"config/setup_config.py (default: {config.DEFAULT_RECIPE})", metavar="NAME")  # fmt: skip
     add("--hdf5", type=Path, metavar="DIR",
         help="what build_dataset.py wrote (default: where it writes by default)")  # fmt: skip
-    add("--keep", type=positive_integer, metavar="N",
+    add("--keep", type=count, metavar="N",
         help="leave only the newest N checkpoints and the best one (default: all)")  # fmt: skip
     add("--tensorboard", action="store_true", help="keep the curves for TensorBoard too")
-    add("--seed", type=seed_number, metavar="N",
+    add("--seed", type=number(int, 0, 2**32 - 1), metavar="N",
         help=f"fixes every random choice (default: {config.SEED})")  # fmt: skip
     many = parser.add_argument_group(
         "several processes",
         "each started with the same command but its own --process-id; under Slurm's srun none of "
         "these is needed; KERAS_BACKEND=jax only",
     )
-    many.add_argument("--processes", type=positive_integer, metavar="N", help="how many there are")
-    many.add_argument("--process-id", type=whole_number, metavar="K",
+    many.add_argument("--processes", type=count, metavar="N", help="how many there are")
+    many.add_argument("--process-id", type=number(int, 0), metavar="K",
                       help="which one this is, from 0; 0 evaluates and writes")  # fmt: skip
     many.add_argument("--coordinator", metavar="HOST:PORT",
                       help="where process 0 runs, and a port that is free there")  # fmt: skip

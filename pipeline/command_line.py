@@ -77,36 +77,23 @@ def new_parser(description: str, example: str) -> argparse.ArgumentParser:
     )
 
 
-def positive_integer(text: str) -> int:
-    """Parse 1, 2, 3, … for argparse."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
-    return int(text)
+def number(
+    kind: type[int] | type[float], low: float, high: float = sys.float_info.max
+) -> Callable[[str], int | float]:
+    """Return an argparse type: a finite number of ``kind`` from ``low`` to ``high``."""
+    what = "whole number" if kind is int else "number"
+    limits = f"from {low} on" if high == sys.float_info.max else f"from {low} to {high}"
 
+    def parse(text: str) -> int | float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a {what} {limits}")
+        return value
 
-def whole_number(text: str) -> int:
-    """Parse 0, 1, 2, … for argparse."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 on")
-    return int(text)
-
-
-def seed_number(text: str) -> int:
-    """Parse a seed, 0 to 2**32 - 1, for argparse."""
-    if not text.isdecimal() or int(text) >= 2**32:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 4294967295")
-    return int(text)
-
-
-def positive_rate(text: str) -> float:
-    """Parse a learning rate, positive and finite, for argparse."""
-    try:
-        rate = float(text)
-    except ValueError:
-        rate = math.nan
-    if not (math.isfinite(rate) and rate > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
-    return rate
+    return parse
 
 
 def existing_file(path: Path, hint: str) -> Path:

@@ -373,9 +373,12 @@ def test_two_runs_do_not_mix(own_run: Path, made_hdf5: Path, tmp_path: Path, run
 
 
 USAGE = {
-    "positive whole number": ("-b", 0),
-    "not a positive number": ("-l", "fast"),
+    "'0' is not a whole number from 1 on": ("-b", 0),
+    "'1.5' is not a whole number": ("-n", "1.5"),
+    "'4294967296' is not a whole number from 0 to 4294967295": ("--seed", 2**32),
+    "'fast' is not a number from 1e-12 on": ("-l", "fast"),
     "'nan' is not": ("-l", "nan"),
+    "'inf' is not": ("-l", "inf"),
     "invalid choice: 'none'": ("-r", "none"),
     "-e goes with -m": ("-e", 3),
     "'-3' is not": ("-m", "x", "-e=-3"),
