@@ -87,6 +87,11 @@ def test_what_cannot_be_read_is_named(scene: np.ndarray, tmp_path: Path) -> None
         read_photograph(tmp_path / "notes.txt", 30)
     with pytest.raises(UserError, match="does not exist"):
         find_photographs([tmp_path / "none.jpg"])
+    album = tmp_path / "album"
+    album.mkdir()
+    for name in ("empty.JPEG", "._mac.jpg", "notes.txt"):
+        (album / name).touch()
+    assert find_photographs([album]) == [album / "empty.JPEG"]  # to be named as damaged
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="holds no image"):
         find_photographs([tmp_path / "empty"])

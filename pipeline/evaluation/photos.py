@@ -13,6 +13,8 @@ from pipeline.errors import UserError
 from pipeline.evaluation.metrics import best_labels, predict
 from pipeline.preprocessing.images import JPEG_END, JPEG_START, decode_image, resize_image
 
+SUFFIXES = (".jpg", ".jpeg", ".png")
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -96,14 +98,24 @@ def find_photographs(paths: Iterable[Path]) -> list[Path]:
         if not path.exists():
             raise UserError(f"{path} does not exist; name image files, or folders of them")
         if path.is_dir():
-            files = (file for file in sorted(path.iterdir()) if file.is_file())
-            images = [file for file in files if cv2.haveImageReader(str(file))]
+            images = [file for file in sorted(path.iterdir()) if _claims_to_be_image(file)]
             if not images:
                 raise UserError(f"{path} holds no image that OpenCV reads; name another folder")
             found += images
         else:
             found.append(path)
     return found
+
+
+def _claims_to_be_image(file: Path) -> bool:
+    """Tell whether a folder's file is an image by its name or its first bytes.
+
+    A damaged one is then named as such rather than passed over. Names that begin with a dot are
+    the system's: macOS writes ``._photo.jpg``.
+    """
+    if file.name.startswith(".") or not file.is_file():
+        return False
+    return file.suffix.lower() in SUFFIXES or cv2.haveImageReader(str(file))
 
 
 def read_photograph(path: Path, size: int) -> np.ndarray:
