@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from config import setup_config as config
 from pipeline.backend import import_keras
 from pipeline.command_line import new_parser, number, run_script
+from pipeline.errors import UserError
 
 if TYPE_CHECKING:
     from pipeline.evaluation.metrics import Scores
@@ -54,8 +55,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--csv goes with --images; a measurement's table is part of --report")
     if args.export and args.images:
         parser.error("--export goes with a measurement, which says what is passed on")
-    if args.export and (args.export.suffix != ".keras" or args.export == args.model):
-        parser.error("--export writes a file of its own, whose name ends in .keras")
+    if args.export and args.export.suffix != ".keras":
+        parser.error("--export writes a file whose name ends in .keras")
     return args
 
 
@@ -65,6 +66,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     from pipeline.run.checkpoint import checkpoint_to_evaluate, read_state
 
     given, args.model = args.model, checkpoint_to_evaluate(args.model)
+    if args.export and args.export.resolve() == args.model.resolve():
+        raise UserError(f"--export would replace {args.model}; name another file with it")
     state = read_state(args.model)
     if args.images:
         name_images(args, state)
