@@ -14,7 +14,7 @@ from pipeline.command_line import new_parser, number, run_script
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
-    from pipeline.evaluation.metrics import Scores
+    from pipeline.evaluation.metrics import Predictor, Scores
     from pipeline.io.hdf5_dataset import HDF5Dataset
     from pipeline.run.state import RunState
 
@@ -93,12 +93,12 @@ def measure(args: argparse.Namespace, state: "RunState") -> None:
 
     from pipeline.evaluation.metrics import predict_batches, score
     from pipeline.io.hdf5_generator import HDF5Generator
-    from pipeline.run.checkpoint import export, load_model
+    from pipeline.run.checkpoint import export
 
-    model = load_model(args.model)
+    predictor = load_predictor(args, state)
     with HDF5Generator(dataset, args.batch_size) as data:
         data.begin_epoch(1, state.image_size)
-        predicted = predict_batches(model, data, args.flip)
+        predicted = predict_batches(predictor, data)
         if args.report:
             predicted = list(predicted)
         scores = score(predicted)
@@ -116,6 +116,14 @@ def measure(args: argparse.Namespace, state: "RunState") -> None:
         probabilities = np.concatenate([batch for batch, _ in predicted])
         Report(dataset, probabilities).write(args.report, facts(args, state))
         print(f"wrote {', '.join(OUTPUTS)} to {args.report}")
+
+
+def load_predictor(args: argparse.Namespace, state: "RunState") -> "Predictor":
+    """Return the model as it is to predict: in what batches, at what size, and mirrored or not."""
+    from pipeline.evaluation.metrics import Predictor
+    from pipeline.run.checkpoint import load_model
+
+    return Predictor(load_model(args.model), args.batch_size, state.image_size, args.flip)
 
 
 def print_next(args: argparse.Namespace, model: Path) -> None:
@@ -164,20 +172,12 @@ def name_images(args: argparse.Namespace, state: "RunState") -> None:
         prediction_table,
     )
     from pipeline.io.files import atomic_write, write_csv, write_json
-    from pipeline.run.checkpoint import load_model
+    from pipeline.io.hdf5_dataset import Classes
 
     paths = find_photographs(args.images)
-    named = name_photographs(
-        load_model(args.model),
-        paths,
-        state.class_ids,
-        state.class_names,
-        image_size=state.image_size,
-        batch_size=args.batch_size,
-        flip=args.flip,
-    )
+    classes = Classes(tuple(state.class_ids), tuple(state.class_names))
     results = []
-    for path, predictions in named:
+    for path, predictions in name_photographs(load_predictor(args, state), paths, classes):
         print(path)
         for predicted in predictions:
             print(f"  {predicted.probability:6.1%}  {predicted.class_id}  {predicted.words}")

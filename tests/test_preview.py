@@ -66,7 +66,7 @@ def test_sheet_names_classes_epochs_and_sizes(train: HDF5Dataset) -> None:
 
 def test_mixed_images_tell_their_shares(train: HDF5Dataset) -> None:
     axes = Figure().subplots()
-    name_mixture(axes, np.array([0.7, 0, 0, 0.3]), train)
+    name_mixture(axes, np.array([0.7, 0, 0, 0.3]), train.classes)
     assert axes.get_xlabel() == "70% goldfish\n30% lemon"
 
 

@@ -19,7 +19,7 @@ import_keras()
 
 from pipeline.errors import UserError  # noqa: E402
 from pipeline.evaluation.report import BINS, OUTPUTS, Report, Share  # noqa: E402
-from pipeline.io.hdf5_dataset import HDF5Dataset  # noqa: E402
+from pipeline.io.hdf5_dataset import Classes, HDF5Dataset  # noqa: E402
 
 WORDS = ("fish, a", '<script>alert("x")</script> & cat', "toad, it's", "lemon", "never shown")
 IMAGES = 400
@@ -33,8 +33,7 @@ def made_split() -> HDF5Dataset:
         split="val",
         images=stream.integers(256, size=(IMAGES, 16, 16, 3), dtype=np.uint8),
         labels=stream.integers(len(WORDS) - 1, size=IMAGES),
-        class_ids=tuple(f"n{number:08d}" for number in range(len(WORDS))),
-        class_names=WORDS,
+        classes=Classes(tuple(f"n{number:08d}" for number in range(len(WORDS))), WORDS),
         seed=1,
         fingerprint="",
     )

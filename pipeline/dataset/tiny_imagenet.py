@@ -87,11 +87,6 @@ def read_class_ids(source: ImageSource) -> tuple[str, ...]:
     return tuple(sorted(class_ids))
 
 
-def short_name(words: str) -> str:
-    """Return the first of a class's names."""
-    return words.partition(",")[0]
-
-
 def draw_test_split(
     images: Sequence[LabelledImage], class_ids: Sequence[str], per_class: int, seed: int
 ) -> tuple[list[LabelledImage], list[LabelledImage]]:

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from pipeline.io.hdf5_generator import HDF5Generator
+from pipeline.preprocessing.images import resize_images
 from pipeline.progress import progress_bar, remove_bar
 
 Predicted = tuple[np.ndarray, np.ndarray]
@@ -29,36 +30,40 @@ class Scores:
     images: int
 
 
-def predict(
-    model: keras.Model, images: np.ndarray, batch_size: int, flip: bool = False
-) -> np.ndarray:
-    """Return the probabilities, float32 (n, classes), of n <= batch_size images.
+@dataclass(frozen=True)
+class Predictor:
+    """A trained model as a function from images to probabilities."""
 
-    A smaller batch is filled up with zeros, so that the model is compiled for one size alone.
+    model: keras.Model
+    batch_size: int
+    """Most images a call."""
+    image_size: int | None = None
+    """Pixels a side that images are resized to: what the model was trained on; None leaves them."""
+    flip: bool = False
+    """Average with the probabilities of the mirrored images."""
 
-    Args:
-        model: Takes images, gives probabilities.
-        images: uint8 RGB (n, size, size, 3).
-        batch_size: Images a call.
-        flip: Average with the probabilities of the mirrored images.
-    """
-    padding = [(0, batch_size - len(images))] + [(0, 0)] * 3
-    probabilities = np.asarray(model.predict_on_batch(np.pad(images, padding)))[: len(images)]
-    if flip:
-        mirrored = predict(model, images[:, :, ::-1], batch_size)
-        probabilities = (probabilities + mirrored) / 2
-    return probabilities
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Return the probabilities, float32 (n, classes), of uint8 RGB (n, side, side, 3)."""
+        if self.image_size:
+            images = resize_images(images, self.image_size)
+        probabilities = self._predict(images)
+        if self.flip:
+            probabilities = (probabilities + self._predict(images[:, :, ::-1])) / 2
+        return probabilities
+
+    def _predict(self, images: np.ndarray) -> np.ndarray:
+        """Predict, padding to a whole batch, so that the model is compiled for one size alone."""
+        padding = [(0, self.batch_size - len(images))] + [(0, 0)] * 3
+        return np.asarray(self.model.predict_on_batch(np.pad(images, padding)))[: len(images)]
 
 
-def predict_batches(
-    model: keras.Model, data: HDF5Generator, flip: bool = False
-) -> Iterator[Predicted]:
+def predict_batches(predictor: Predictor, data: HDF5Generator) -> Iterator[Predicted]:
     """Yield, batch by batch, each image's probabilities and its label; see ``Predicted``."""
     bar = progress_bar(data.dataset.split, len(data))
     try:
         for step in range(len(data)):
             images, labels = data[step]
-            yield predict(model, images, data.batch_size, flip), labels.argmax(axis=1)
+            yield predictor(images), labels.argmax(axis=1)
             bar.increment()
     finally:
         remove_bar(bar)
@@ -81,7 +86,7 @@ def score(batches: Iterable[Predicted]) -> Scores:
 
 def evaluate(model: keras.Model, data: HDF5Generator, flip: bool = False) -> Scores:
     """Score ``model`` on all images of ``data``."""
-    return score(predict_batches(model, data, flip))
+    return score(predict_batches(Predictor(model, data.batch_size, flip=flip), data))
 
 
 def cross_entropies(probabilities: np.ndarray, truth: np.ndarray) -> np.ndarray:

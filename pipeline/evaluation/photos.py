@@ -1,16 +1,16 @@
 """Say what a person's own photographs show, whatever their size and format."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import cv2
-import keras
 import numpy as np
 
 from pipeline.errors import UserError
-from pipeline.evaluation.metrics import best_labels, predict
+from pipeline.evaluation.metrics import Predictor, best_labels
+from pipeline.io.hdf5_dataset import Classes
 from pipeline.preprocessing.images import JPEG_END, JPEG_START, decode_image, resize_image
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -26,42 +26,25 @@ class Prediction:
 
 
 def name_photographs(
-    model: keras.Model,
-    paths: Sequence[Path],
-    class_ids: Sequence[str],
-    class_names: Sequence[str],
-    *,
-    image_size: int,
-    batch_size: int,
-    flip: bool = False,
+    predictor: Predictor, paths: Sequence[Path], classes: Classes
 ) -> Iterator[tuple[Path, list[Prediction]]]:
     """Yield each photograph's path and its five most probable classes, the best first.
 
     Args:
-        model: Takes images, gives probabilities.
+        predictor: With the image size that its model was trained on.
         paths: See ``find_photographs``.
-        class_ids: The model's, in label order.
-        class_names: Their words.
-        image_size: Pixels a side that the model was trained on.
-        batch_size: Images a call.
-        flip: Average with the predictions for the mirrored images.
+        classes: The model's.
 
     Raises:
         UserError: One cannot be read or decoded.
     """
-    batch_size = min(batch_size, len(paths))
-    for start in range(0, len(paths), batch_size):
-        batch = paths[start : start + batch_size]
-        images = np.stack([read_photograph(path, image_size) for path in batch])
-        probabilities = predict(model, images, batch_size, flip)
+    predictor = replace(predictor, batch_size=min(predictor.batch_size, len(paths)))
+    for start in range(0, len(paths), predictor.batch_size):
+        batch = paths[start : start + predictor.batch_size]
+        images = np.stack([read_photograph(path, predictor.image_size) for path in batch])
+        probabilities = predictor(images)
         for path, best, row in zip(batch, best_labels(probabilities), probabilities, strict=True):
-            yield (
-                path,
-                [
-                    Prediction(class_ids[label], class_names[label], float(row[label]))
-                    for label in best
-                ],
-            )
+            yield path, [Prediction(classes.ids[n], classes.names[n], float(row[n])) for n in best]
 
 
 def prediction_records(

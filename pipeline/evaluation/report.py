@@ -19,7 +19,6 @@ from scipy.stats import binomtest
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import confusion_matrix
 
-from pipeline.dataset.tiny_imagenet import short_name
 from pipeline.errors import UserError
 from pipeline.evaluation.metrics import RANK, best_labels, rank_of_truth
 from pipeline.io.files import atomic_writes, write_csv
@@ -131,12 +130,12 @@ class Report:
             raise UserError("the model gives no numbers for some images; use another checkpoint")
         self._dataset, self._probabilities = dataset, probabilities
         self._truth = dataset.labels
-        self._names = [short_name(words) for words in dataset.class_names]
+        self._names = dataset.classes.short_names
         self._best = best_labels(probabilities)
         self._guess = self._best[:, 0]
         self._confidence = probabilities.max(axis=1)
         self._ranks = rank_of_truth(probabilities, self._truth)
-        labels = range(len(dataset.class_ids))
+        labels = range(len(dataset.classes))
         self.confusion = confusion_matrix(self._truth, self._guess, labels=labels)
 
     def write(self, folder: Path, facts: Mapping[str, str]) -> None:
@@ -173,8 +172,8 @@ class Report:
             other = int(row.argmax())
             results.append(
                 ClassResult(
-                    class_id=self._dataset.class_ids[label],
-                    words=self._dataset.class_names[label],
+                    class_id=self._dataset.classes.ids[label],
+                    words=self._dataset.classes.names[label],
                     rank1=self.share(1, label),
                     rank5=self.share(RANK, label),
                     predicted_as=self._names[other] if row[other] else "",
@@ -209,7 +208,7 @@ class Report:
         Classes are compared by the mean probabilities that their images are given, and clustered;
         the leaves are turned so that neighbours are as close as the tree allows.
         """
-        count = len(self._dataset.class_ids)
+        count = len(self._dataset.classes)
         if count < 3:
             return np.arange(count)
         means = np.zeros((count, count))
@@ -291,7 +290,7 @@ class Report:
         return rows
 
     def _prediction_rows(self) -> list[list[object]]:
-        ids = self._dataset.class_ids
+        ids = self._dataset.classes.ids
         places = range(1, self._best.shape[1] + 1)
         heads = [head for place in places for head in (f"guess_{place}", f"probability_{place}")]
         rows: list[list[object]] = [["image", "truth", *heads]]

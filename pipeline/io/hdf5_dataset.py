@@ -18,6 +18,24 @@ MOST_CLASSES = 100_000
 
 
 @dataclass(frozen=True)
+class Classes:
+    """What a network tells apart, in label order."""
+
+    ids: tuple[str, ...]
+    """WordNet's, as ``n01443537``."""
+    names: tuple[str, ...]
+    """All words for each, as ``goldfish, Carassius auratus``."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def short_names(self) -> tuple[str, ...]:
+        """The first word for each, as ``goldfish``."""
+        return tuple(words.partition(",")[0] for words in self.names)
+
+
+@dataclass(frozen=True)
 class HDF5Dataset:
     """The images of one split, and what they show."""
 
@@ -26,9 +44,8 @@ class HDF5Dataset:
     images: np.ndarray
     """uint8 RGB (n, size, size, 3), mapped, read-only."""
     labels: np.ndarray
-    """int64 (n,), the index into ``class_ids``."""
-    class_ids: tuple[str, ...]
-    class_names: tuple[str, ...]
+    """int64 (n,), the index into ``classes``."""
+    classes: Classes
     seed: int
     """What the test split was drawn with."""
     fingerprint: str
@@ -40,6 +57,16 @@ class HDF5Dataset:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def class_ids(self) -> tuple[str, ...]:
+        """Those of ``classes``."""
+        return self.classes.ids
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Those of ``classes``."""
+        return self.classes.names
 
 
 def open_split(folder: Path, split: str) -> HDF5Dataset:
@@ -104,17 +131,16 @@ def _read_checked(path: Path, file: h5py.File, split: str) -> HDF5Dataset:
         raise _unusable(path, "without a whole number for each image's label")
     if ids.ndim != 1 or ids.shape != names.shape or not 0 < ids.size < MOST_CLASSES:
         raise _unusable(path, "without an id and words for each class")
-    class_ids, class_names = tuple(ids.asstr()[:]), tuple(names.asstr()[:])
+    classes = Classes(tuple(ids.asstr()[:]), tuple(names.asstr()[:]))
     label_numbers = labels[:].astype(np.int64)
-    if not 0 <= label_numbers.min() <= label_numbers.max() < len(class_ids):
+    if not 0 <= label_numbers.min() <= label_numbers.max() < len(classes):
         raise _unusable(path, "holding labels that are no index of its class ids")
     return HDF5Dataset(
         path=path,
         split=split,
         images=mapped,
         labels=label_numbers,
-        class_ids=class_ids,
-        class_names=class_names,
+        classes=classes,
         seed=int(attributes["seed"]),
         fingerprint=str(attributes["fingerprint"]),
         build_id=str(attributes.get("build_id", "")),

@@ -11,9 +11,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipeline.dataset.tiny_imagenet import short_name
 from pipeline.io.files import atomic_write
-from pipeline.io.hdf5_dataset import HDF5Dataset
+from pipeline.io.hdf5_dataset import Classes, HDF5Dataset
 from pipeline.io.hdf5_generator import HDF5Generator
 from pipeline.plotting.style import new_figure, save_figure
 from pipeline.run.state import RunState
@@ -34,7 +33,7 @@ def write_preview(path: Path, train: HDF5Dataset, state: RunState) -> None:
     Raises:
         UserError: The file cannot be written.
     """
-    labels = evenly_spaced(0, len(train.class_ids) - 1, CLASSES)
+    labels = evenly_spaced(0, len(train.classes) - 1, CLASSES)
     rows = [int(np.argmax(train.labels == label)) for label in labels]
     with training_batches(train, state) as batches, atomic_write(path) as unfinished:
         save_figure(plot_preview(batches, state, rows), unfinished)
@@ -70,8 +69,8 @@ def plot_preview(batches: HDF5Generator, state: RunState, rows: Sequence[int]) -
     stored = dataset.images.shape[1]
     cells[0, 0].set_title(f"stored\n{stored} pixels", fontsize=9)
     for axes, row in zip(cells[:, 0], rows, strict=True):
-        name = short_name(dataset.class_names[dataset.labels[row]]).replace(" ", "\n")
-        axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
+        name = dataset.classes.short_names[dataset.labels[row]]
+        axes.set_ylabel(name.replace(" ", "\n"), rotation=0, ha="right", va="center", fontsize=9)
         axes.imshow(dataset.images[row])
     for column, epoch in enumerate(epochs, start=1):
         size = recipe.image_size(epoch)
@@ -80,15 +79,13 @@ def plot_preview(batches: HDF5Generator, state: RunState, rows: Sequence[int]) -
         shown = augmented(batches, rows)
         for axes, (image, shares) in zip(cells[:, column], shown, strict=True):
             axes.imshow(image)
-            name_mixture(axes, shares, dataset)
+            name_mixture(axes, shares, dataset.classes)
     return figure
 
 
-def name_mixture(axes: Axes, shares: np.ndarray, dataset: HDF5Dataset) -> None:
+def name_mixture(axes: Axes, shares: np.ndarray, classes: Classes) -> None:
     """Write the classes of a mixed image below it."""
     labels = np.flatnonzero(shares)
     if len(labels) > 1:
-        parts = (
-            f"{shares[label]:.0%} {short_name(dataset.class_names[label])}" for label in labels
-        )
+        parts = (f"{shares[label]:.0%} {classes.short_names[label]}" for label in labels)
         axes.set_xlabel("\n".join(parts), fontsize=6, labelpad=1)

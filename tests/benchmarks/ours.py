@@ -167,17 +167,18 @@ def predicting(stem: str, size: int, batch: int, steps: int) -> Round:
     from pipeline.backend import import_keras
 
     import_keras()
-    from pipeline.evaluation.metrics import predict
+    from pipeline.evaluation.metrics import Predictor
     from pipeline.nn.models import build_network
 
     network: Any = build_network(
         replace(config.RECIPES["quick"], dtype="float32", stem=stem), 200, (120.0,) * 3
     )
     images = np.random.default_rng(0).integers(256, size=(batch, size, size, 3), dtype=np.uint8)
+    predictor = Predictor(network, batch)
 
     def do_round() -> int:
         for _ in range(steps):
-            predict(network, images, batch)
+            predictor(images)
         return steps * batch
 
     return do_round
