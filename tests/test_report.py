@@ -18,7 +18,7 @@ from pipeline.backend import import_keras
 import_keras()
 
 from pipeline.errors import UserError  # noqa: E402
-from pipeline.evaluation.report import BINS, OUTPUTS, Report, Share  # noqa: E402
+from pipeline.evaluation.report import BINS, OUTPUTS, Proportion, Report  # noqa: E402
 from pipeline.io.hdf5_dataset import Classes, HDF5Dataset  # noqa: E402
 
 WORDS = ("fish, a", '<script>alert("x")</script> & cat', "toad, it's", "lemon", "never shown")
@@ -70,21 +70,21 @@ def test_intervals_are_wilsons(count: int, total: int) -> None:
     z, share = 1.959963984540054, count / total
     centre = (share + z * z / (2 * total)) / (1 + z * z / total)
     reach = z * np.sqrt(share * (1 - share) / total + (z / (2 * total)) ** 2) / (1 + z * z / total)
-    assert Share(count, total).interval == pytest.approx((centre - reach, centre + reach))
+    assert Proportion(count, total).interval == pytest.approx((centre - reach, centre + reach))
 
 
 def test_class_results_add_up(
     report: Report, split: HDF5Dataset, probabilities: np.ndarray
 ) -> None:
-    guesses = probabilities.argmax(axis=1)
-    matrix = confusion_matrix(split.labels, guesses, labels=range(len(WORDS)))
+    predicted = probabilities.argmax(axis=1)
+    matrix = confusion_matrix(split.labels, predicted, labels=range(len(WORDS)))
     for label, result in enumerate(report.classes()):
         assert (result.rank1.count, result.rank1.total) == (
             matrix[label, label],
             matrix[label].sum(),
         )
         assert result.rank5.count == result.rank5.total
-    assert report.share(1).value == accuracy_score(split.labels, guesses)
+    assert report.accuracy(1).value == accuracy_score(split.labels, predicted)
     assert report.classes()[0].predicted_as == "toad"
     assert report.classes()[-1].predicted_as == ""
 
@@ -97,7 +97,7 @@ def test_confused_pairs_come_with_their_images(
     mistaken = (split.labels == 0) & (probabilities.argmax(axis=1) == 2)
     assert worst.first_as_second.count == mistaken.sum() > 4
     surest = np.flatnonzero(mistaken)[np.argsort(-probabilities[mistaken, 2])]
-    assert [guess.image for guess in worst.examples[:4]] == surest[:4].tolist()
+    assert [mistake.image for mistake in worst.examples[:4]] == surest[:4].tolist()
 
 
 def test_mistakes_are_the_surest(
@@ -106,8 +106,10 @@ def test_mistakes_are_the_surest(
     confidence = probabilities.max(axis=1)
     wrong = probabilities.argmax(axis=1) != split.labels
     mistakes = report.confident_mistakes()
-    assert all(wrong[guess.image] for guess in mistakes)
-    assert min(guess.confidence for guess in mistakes) >= sorted(confidence[wrong])[-len(mistakes)]
+    assert all(wrong[mistake.image] for mistake in mistakes)
+    assert (
+        min(mistake.confidence for mistake in mistakes) >= sorted(confidence[wrong])[-len(mistakes)]
+    )
 
 
 def test_calibration_error_by_its_definition(
@@ -169,7 +171,7 @@ def test_tables_agree_with_the_scores(written: Path) -> None:
     with (written / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [int(row["image"]) for row in rows] == list(range(scores["images"]))
-    right = [row["guess_1"] == row["truth"] for row in rows]
+    right = [row["class_1"] == row["truth"] for row in rows]
     assert np.mean(right) == pytest.approx(scores["rank1"])
     assert all(sum(float(row[f"probability_{n}"]) for n in range(1, 5)) > 0.9999 for row in rows)
     with (written / "per_class.csv").open(newline="") as file:

@@ -39,7 +39,7 @@ MOST_NUMBERED = 25
 
 
 @dataclass(frozen=True)
-class Share:
+class Proportion:
     """So many of so many, with Wilson's 95% interval."""
 
     count: int
@@ -65,21 +65,21 @@ class ClassResult:
 
     class_id: str
     words: str
-    rank1: Share
-    rank5: Share
+    rank1: Proportion
+    rank5: Proportion
     predicted_as: str
     """The other class most often predicted, "" if none ever was."""
     predicted_times: int
 
 
 @dataclass(frozen=True)
-class Guess:
-    """An image, as a data URI, and what the model took it for."""
+class Mistake:
+    """An image that the model took for one of another class."""
 
     picture: str
     image: int
     truth: str
-    guess: str
+    predicted: str
     confidence: float
     of_truth: float
     """The probability of the true class."""
@@ -91,9 +91,9 @@ class ConfusedPair:
 
     first: str
     second: str
-    first_as_second: Share
-    second_as_first: Share
-    examples: Sequence[Guess]
+    first_as_second: Proportion
+    second_as_first: Proportion
+    examples: Sequence[Mistake]
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Calibration:
     confidence: np.ndarray
     """Mean in each bin that is not empty, float64, 0 to 1."""
     accuracy: np.ndarray
-    """Share that was right in each of these, float64."""
+    """The share that was right in each of these, float64."""
     images: np.ndarray
     """In each of all ``BINS``, int64."""
 
@@ -132,11 +132,11 @@ class Report:
         self._truth = dataset.labels
         self._names = dataset.classes.short_names
         self._best = best_labels(probabilities)
-        self._guess = self._best[:, 0]
+        self._predicted = self._best[:, 0]
         self._confidence = probabilities.max(axis=1)
         self._ranks = rank_of_truth(probabilities, self._truth)
         labels = range(len(dataset.classes))
-        self.confusion = confusion_matrix(self._truth, self._guess, labels=labels)
+        self.confusion = confusion_matrix(self._truth, self._predicted, labels=labels)
 
     def write(self, folder: Path, facts: Mapping[str, str]) -> None:
         """Write all of ``OUTPUTS`` to ``folder``, made as needed; ``facts`` head the page.
@@ -154,7 +154,7 @@ class Report:
             figures = {"matrix": _png_uri(matrix), "calibration_plot": _png_uri(curve)}
             page.write_text(self._page(facts, calibration, figures), encoding="utf-8")
 
-    def share(self, rank: int, label: int | None = None) -> Share:
+    def accuracy(self, rank: int, label: int | None = None) -> Proportion:
         """Return how many images have their class among the ``rank`` most probable ones.
 
         Args:
@@ -162,7 +162,7 @@ class Report:
             label: Of these images alone; None takes all.
         """
         ranks = self._ranks if label is None else self._ranks[self._truth == label]
-        return Share(int((ranks < rank).sum()), len(ranks))
+        return Proportion(int((ranks < rank).sum()), len(ranks))
 
     def classes(self) -> list[ClassResult]:
         """Return the result of each class, in label order."""
@@ -174,8 +174,8 @@ class Report:
                 ClassResult(
                     class_id=self._dataset.classes.ids[label],
                     words=self._dataset.classes.names[label],
-                    rank1=self.share(1, label),
-                    rank5=self.share(RANK, label),
+                    rank1=self.accuracy(1, label),
+                    rank5=self.accuracy(RANK, label),
                     predicted_as=self._names[other] if row[other] else "",
                     predicted_times=int(row[other]),
                 )
@@ -189,9 +189,9 @@ class Report:
         pairs = [np.unravel_index(index, both.shape) for index in worst if both.flat[index]]
         return [self._confused_pair(int(first), int(second)) for first, second in pairs]
 
-    def confident_mistakes(self) -> list[Guess]:
-        """Return the wrong guesses that the model was surest of, the surest first."""
-        return self._surest(self._guess != self._truth, MISTAKES)
+    def confident_mistakes(self) -> list[Mistake]:
+        """Return the mistakes that the model was surest of, the surest first."""
+        return self._surest(self._predicted != self._truth, MISTAKES)
 
     def calibration(self) -> Calibration:
         """Compare how sure the model is with how often it is right."""
@@ -238,33 +238,33 @@ class Report:
                 axes.text(column, row, counts[row, column], color=shade, ha="center", va="center",
                           fontsize=font * 0.85)  # fmt: skip
         bar = figure.colorbar(image, ax=axes, shrink=0.5, pad=0.01, aspect=30)
-        bar.set_label("share of the true class's images")
+        bar.set_label("proportion of the true class's images")
         return figure
 
     def _confused_pair(self, first: int, second: int) -> ConfusedPair:
         totals = self.confusion.sum(axis=1)
         mistaken = [
-            (self._truth == one) & (self._guess == other)
+            (self._truth == one) & (self._predicted == other)
             for one, other in ((first, second), (second, first))
         ]
         return ConfusedPair(
             first=self._names[first],
             second=self._names[second],
-            first_as_second=Share(int(mistaken[0].sum()), int(totals[first])),
-            second_as_first=Share(int(mistaken[1].sum()), int(totals[second])),
-            examples=[guess for rows in mistaken for guess in self._surest(rows, EXAMPLES)],
+            first_as_second=Proportion(int(mistaken[0].sum()), int(totals[first])),
+            second_as_first=Proportion(int(mistaken[1].sum()), int(totals[second])),
+            examples=[mistake for rows in mistaken for mistake in self._surest(rows, EXAMPLES)],
         )
 
-    def _surest(self, chosen: np.ndarray, count: int) -> list[Guess]:
-        """Return the ``count`` surest guesses for the images that ``chosen``, bool (n,), marks."""
+    def _surest(self, chosen: np.ndarray, count: int) -> list[Mistake]:
+        """Return the ``count`` surest of the images that ``chosen``, bool (n,), marks."""
         rows = np.flatnonzero(chosen)
         rows = rows[np.argsort(-self._confidence[rows], kind="stable")][:count]
         return [
-            Guess(
+            Mistake(
                 picture=_uri("jpeg", encode_jpeg(self._dataset.images[row])),
                 image=int(row),
                 truth=self._names[self._truth[row]],
-                guess=self._names[self._guess[row]],
+                predicted=self._names[self._predicted[row]],
                 confidence=float(self._confidence[row]),
                 of_truth=float(self._probabilities[row, self._truth[row]]),
             )
@@ -282,25 +282,25 @@ class Report:
         for result in self.classes():
             low, high = result.rank1.interval
             numbers = (result.rank1.value, low, high, result.rank5.value)
-            shares = [f"{number:.4f}" for number in numbers]
+            cells = [f"{number:.4f}" for number in numbers]
             if not result.rank1.total:
-                shares = [""] * len(shares)
-            rows.append([result.class_id, result.words, result.rank1.total, *shares,
+                cells = [""] * len(cells)
+            rows.append([result.class_id, result.words, result.rank1.total, *cells,
                          result.predicted_as, result.predicted_times])  # fmt: skip
         return rows
 
     def _prediction_rows(self) -> list[list[object]]:
         ids = self._dataset.classes.ids
         places = range(1, self._best.shape[1] + 1)
-        heads = [head for place in places for head in (f"guess_{place}", f"probability_{place}")]
+        heads = [head for place in places for head in (f"class_{place}", f"probability_{place}")]
         rows: list[list[object]] = [["image", "truth", *heads]]
         for row, best in enumerate(self._best):
-            guesses = [
+            cells = [
                 cell
                 for label in best
                 for cell in (ids[label], f"{self._probabilities[row, label]:.6f}")
             ]
-            rows.append([row, ids[self._truth[row]], *guesses])
+            rows.append([row, ids[self._truth[row]], *cells])
         return rows
 
     def _page(
@@ -317,7 +317,7 @@ class Report:
             facts=facts,
             split=self._dataset.split,
             images=len(self._truth),
-            shares={"Rank-1": self.share(1), f"Rank-{RANK}": self.share(RANK)},
+            accuracies={"Rank-1": self.accuracy(1), f"Rank-{RANK}": self.accuracy(RANK)},
             classes=self._weakest_first(),
             pairs=self.confused_pairs(),
             mistakes=self.confident_mistakes(),
@@ -334,16 +334,16 @@ def plot_calibration(calibration: Calibration) -> Figure:
     curve, counts = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     filled = calibration.images[calibration.images > 0]
     shares = zip(calibration.accuracy, filled, strict=True)
-    bounds = np.array([Share(round(a * n), int(n)).interval for a, n in shares]).T
+    bounds = np.array([Proportion(round(a * n), int(n)).interval for a, n in shares]).T
     reach = np.abs(bounds - calibration.accuracy)
-    curve.plot([0, 1], [0, 1], "--", color=GREY, label="as often right as sure")
+    curve.plot([0, 1], [0, 1], "--", color=GREY, label="perfect calibration")
     curve.errorbar(calibration.confidence, calibration.accuracy, yerr=reach, fmt="o-",
                    color=BLUE, markersize=4, linewidth=1.4, capsize=2,
                    label="the model, with 95% intervals")  # fmt: skip
-    curve.set(ylabel="images recognised", xlim=(0, 1), ylim=(0, 1))
+    curve.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
     curve.legend(fontsize=8)
     counts.stairs(calibration.images, np.linspace(0, 1, BINS + 1), fill=True, color=BLUE)
-    counts.set(xlabel="probability given to the first guess", ylabel="images")
+    counts.set(xlabel="confidence: the predicted class's probability", ylabel="images")
     for axes in (curve, counts):
         add_grid(axes)
     for axis in (curve.yaxis, counts.xaxis):
