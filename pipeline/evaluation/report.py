@@ -225,6 +225,7 @@ class Report:
         cell = float(np.clip(6 / len(order), 0.105, 0.6))
         side = cell * len(order) + 2.4
         figure = new_figure("Confusion matrix: true and predicted classes", side + 0.6, side)
+        figure.set_layout_engine("compressed")  # the one for axes of a fixed aspect
         axes = figure.subplots()
         image = axes.imshow(shares, cmap=SHADES, norm=PowerNorm(0.5, 0, 1))
         names = [self._names[label] for label in order]
