@@ -12,6 +12,7 @@ from config import setup_config as config
 from pipeline.backend import import_keras
 from pipeline.command_line import new_parser, number, run_script
 from pipeline.errors import UserError
+from pipeline.recipe import choose_recipe
 
 SAMPLE_RECIPE = "demo"
 
@@ -129,7 +130,7 @@ def draw_preview(args: argparse.Namespace, hdf5: Path, recipe: str) -> None:
     from pipeline.run.state import new_run
 
     train, val = open_training_splits(hdf5)
-    values, means = config.RECIPES[recipe], read_means(hdf5)
+    values, means = choose_recipe(config.RECIPES, recipe), read_means(hdf5)
     write_preview(args.preview, train, new_run(recipe, values, train, val, means, seed=args.seed))
     print(f"wrote {args.preview}")
 

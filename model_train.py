@@ -16,6 +16,7 @@ from config import setup_config as config
 from pipeline.backend import has_bfloat16, import_keras
 from pipeline.command_line import Terminated, new_parser, number, run_script
 from pipeline.errors import UserError
+from pipeline.recipe import choose_recipe
 
 if TYPE_CHECKING:
     import keras
@@ -156,7 +157,7 @@ def fresh_run(
     name = args.recipe or config.DEFAULT_RECIPE
     return new_run(
         name,
-        config.RECIPES[name],
+        choose_recipe(config.RECIPES, name),
         train_set,
         val_set,
         read_means(hdf5),
@@ -226,6 +227,7 @@ def train_run(
     backend = keras.backend.backend()
     if args.tensorboard:
         check_tensorboard(backend)
+    state = replace(state, recipe=state.recipe.for_this_machine())
     parallel = DataParallelism(group, state.batch_size)
     with (
         training_batches(train_set, state, parallel.shard) as batches,
@@ -310,7 +312,7 @@ def print_header(
         f"{backend} on {', '.join(devices)}: {len(batches.dataset):,} train and "
         f"{len(val.dataset):,} val images of {len(state.class_ids)} classes; "
         f"GoogLeNet with {model.count_params():,} parameters; recipe {state.recipe_name} "
-        f"({state.recipe.dtype}), batches of {state.batch_size}, seed {state.seed}"
+        f"({state.recipe.network.dtype}), batches of {state.batch_size}, seed {state.seed}"
     )
     print_notes(state, backend, devices)
 
@@ -326,7 +328,7 @@ def print_notes(state: "RunState", backend: str, devices: Sequence[str]) -> None
         print("note: TensorFlow trains on the first of them; KERAS_BACKEND=jax on all")
     if state.epoch and state.backend != backend:
         print(f"note: begun on {state.backend}; on {backend} the numbers will differ")
-    if on_cpu(devices) and state.recipe.dtype == "mixed_bfloat16" and not has_bfloat16():
+    if on_cpu(devices) and state.recipe.network.dtype == "mixed_bfloat16" and not has_bfloat16():
         print("note: this CPU has no instructions for 16 bits that are used; it will be slow")
 
 

@@ -9,6 +9,7 @@ from shlex import quote
 from config import setup_config as config
 from pipeline.backend import import_keras
 from pipeline.command_line import existing_file, new_parser, run_script
+from pipeline.recipe import choose_recipe
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -56,16 +57,19 @@ def main(argv: Sequence[str] | None = None) -> None:
             checkpoint_to_evaluate(args.model), "name a checkpoint that model_train.py wrote"
         )
 
+    else:
+        recipe = choose_recipe(config.RECIPES, args.recipe)
+
     import_keras()
-    from pipeline.nn.models import build_network
+    from pipeline.nn.googlenet import googlenet
     from pipeline.plotting.diagram import known_input_shape, network_graph
     from pipeline.run.checkpoint import load_model
 
     if args.model:
         model = load_model(file)
     else:
-        recipe = config.RECIPES[args.recipe].for_this_machine()
-        model = build_network(recipe, config.CLASSES, means=(0.0, 0.0, 0.0))
+        network = recipe.for_this_machine().network
+        model = googlenet(network, config.CLASSES, means=(0.0, 0.0, 0.0))
     shape = known_input_shape(model, config.IMAGE_SIZE)
     draw_graph(network_graph(model, shape, args.layers), args.output)
     print(f"wrote {args.output}")

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pipeline.recipe import Recipe
+from pipeline.recipe import Augmentation, Network, Optimizer, Recipe
 
 # Where things are
 
@@ -41,72 +41,96 @@ RECIPES = {
     "published": Recipe(
         epochs=60,
         batch_size=64,
-        stem="paper",
-        relu_before_norm=True,
-        l2=5e-4,
-        stage_dropout=0.25,
-        dropout=0.38,
-        optimizer="adam",
-        learning_rate=1e-3,
-        rate_drops=((27, 1e-4), (41, 1e-5), (53, 1e-6)),
-        rotation=30,
-        shift=0.2,
-        shear=0.2,
-        zoom=0.2,
-        flip="random",
+        network=Network(
+            stem="paper",
+            relu_before_norm=True,
+            l2=5e-4,
+            stage_dropout=0.25,
+            dropout=0.38,
+        ),
+        optimizer=Optimizer(
+            name="adam",
+            learning_rate=1e-3,
+            rate_drops=((27, 1e-4), (41, 1e-5), (53, 1e-6)),
+        ),
+        augmentation=Augmentation(
+            rotation=30,
+            shift=0.2,
+            shear=0.2,
+            zoom=0.2,
+            flip="random",
+        ),
     ),
     # What two CPU cores can do in about two hours: smaller images first.
     "quick": Recipe(
         epochs=11,
         batch_size=256,
-        stem="fine",
-        dropout=0.0,
-        norm_momentum=0.9,
-        dtype="auto",
-        optimizer="muon",
-        learning_rate=0.05,
-        warmup_epochs=0.5,
-        weight_decay=5e-3,
-        label_smoothing=0.1,
         image_sizes=((1, 32), (7, 48), (10, 64)),
-        shift=0.06,
-        flip="alternating",
+        network=Network(
+            stem="fine",
+            dropout=0.0,
+            norm_momentum=0.9,
+            dtype="auto",
+        ),
+        optimizer=Optimizer(
+            name="muon",
+            learning_rate=0.05,
+            warmup_epochs=0.5,
+            weight_decay=5e-3,
+            label_smoothing=0.1,
+        ),
+        augmentation=Augmentation(
+            shift=0.06,
+            flip="alternating",
+        ),
     ),
     # One GPU.
     "best": Recipe(
         epochs=80,
         batch_size=256,
-        stem="fine",
-        dropout=0.2,
-        squeeze_excite=16,
-        norm_momentum=0.9,
-        dtype="mixed_bfloat16",
-        optimizer="muon",
-        learning_rate=0.05,
-        warmup_epochs=3,
-        weight_decay=5e-3,
-        label_smoothing=0.1,
-        averaging=0.999,
-        shift=0.1,
-        zoom=0.1,
-        flip="alternating",
-        trivial_augment=True,
-        cutmix=1.0,
-        mixup=0.2,
+        network=Network(
+            stem="fine",
+            dropout=0.2,
+            squeeze_excite=16,
+            norm_momentum=0.9,
+            dtype="mixed_bfloat16",
+        ),
+        optimizer=Optimizer(
+            name="muon",
+            learning_rate=0.05,
+            warmup_epochs=3,
+            weight_decay=5e-3,
+            label_smoothing=0.1,
+            averaging=0.999,
+        ),
+        augmentation=Augmentation(
+            shift=0.1,
+            zoom=0.1,
+            flip="alternating",
+            trivial_augment=True,
+            cutmix=1.0,
+            mixup=0.2,
+        ),
     ),
     # Thin and small, for the digits sample and the tests.
     "demo": Recipe(
         epochs=10,
         batch_size=32,
-        width=0.25,
-        dropout=0.0,
-        norm_momentum=0.9,
-        learning_rate=0.05,
-        warmup_epochs=1,
-        weight_decay=5e-3,
         image_sizes=((1, 32),),
-        rotation=10,
-        shift=0.1,
+        network=Network(
+            width=0.25,
+            dropout=0.0,
+            norm_momentum=0.9,
+        ),
+        optimizer=Optimizer(
+            learning_rate=0.05,
+            warmup_epochs=1,
+            weight_decay=5e-3,
+        ),
+        augmentation=Augmentation(
+            rotation=10,
+            shift=0.1,
+        ),
     ),
 }
 DEFAULT_RECIPE = "published"

@@ -14,6 +14,8 @@ from pipeline.errors import UserError
 CPU_FACTS = Path("/proc/cpuinfo")
 BFLOAT16_INSTRUCTIONS = {"avx512_bf16", "amx_bf16"}
 """Of x86. Without one of them a CPU computes in 16 bits many times slower than in 32."""
+BFLOAT16_CAPABILITY = (8, 0)
+"""Of an NVIDIA GPU, from Ampere on."""
 PACKAGES = {"tensorflow": "tensorflow", "jax": "jax"}
 
 
@@ -55,13 +57,17 @@ class _WithoutTensorFlow:
 
 
 def has_bfloat16() -> bool:
-    """Tell whether TensorFlow computes in bfloat16 by instructions of this CPU, on Linux.
+    """Tell whether TensorFlow's device, its first GPU or else the CPU, has bfloat16 instructions.
 
-    On JAX it is taken not to, so that the processes of a run, which may be on unlike machines,
-    agree.
+    A CPU's are read on Linux alone. On JAX there are taken to be none, so that the processes of a
+    run, which may be on unlike machines, agree.
     """
     if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
         return False
+    devices = importlib.import_module("tensorflow").config
+    for gpu in devices.list_physical_devices("GPU"):
+        details = devices.experimental.get_device_details(gpu)
+        return details.get("compute_capability", (0, 0)) >= BFLOAT16_CAPABILITY
     flags = CPU_FACTS.read_text().split() if CPU_FACTS.is_file() else []
     return not BFLOAT16_INSTRUCTIONS.isdisjoint(flags)
 

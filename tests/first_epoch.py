@@ -7,12 +7,11 @@ Where there is no file of weights yet, it is written first.
 
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 from with_recipes import config, import_keras_and_shorten_network
 
-RECIPE = replace(config.RECIPES["thin"], dropout=0.0, learning_rate=0.01)
+RECIPE = config.RECIPES["thin"].replaced({"network.dropout": 0.0, "optimizer.learning_rate": 0.01})
 
 
 def main(weights: Path, hdf5: Path) -> None:

@@ -2,6 +2,7 @@
 
 import os
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -19,21 +20,22 @@ from pipeline.io.hdf5_generator import HDF5Generator  # noqa: E402
 from pipeline.io.shard import Shard  # noqa: E402
 from pipeline.preprocessing.affine import (  # noqa: E402
     AffineParameters,
-    AffineRanges,
     affine_matrices,
+    draw_affine,
     move_pixels,
 )
-from pipeline.preprocessing.augmentation import Augmentation  # noqa: E402
 from pipeline.preprocessing.images import resize_image, resize_images  # noqa: E402
 from pipeline.randomness import BatchDraws  # noqa: E402
+from pipeline.recipe import Augmentation  # noqa: E402
 
-SEED_RANGES = AffineRanges(rotation=30, shift=0.2, shear=0.2, zoom=0.2)
+PUBLISHED = Augmentation(rotation=30, shift=0.2, shear=0.2, zoom=0.2)
 EVERYTHING = {
     "shuffle": True,
-    "flip": "random",
-    "augmentation": Augmentation(SEED_RANGES, trivial=True, erasing=0.5, cutmix=1.0, mixup=0.2),
+    "augmentation": replace(
+        PUBLISHED, flip="random", trivial_augment=True, erasing=0.5, cutmix=1.0, mixup=0.2
+    ),
 }
-WIDE_RANGES = AffineRanges(rotation=90, shift=0.3, shear=40, zoom=0.5)
+WIDE = Augmentation(rotation=90, shift=0.3, shear=40, zoom=0.5)
 
 
 def photographs(count: int) -> np.ndarray:
@@ -53,12 +55,12 @@ def photographs(count: int) -> np.ndarray:
     return np.stack(tiles[:count])
 
 
-@pytest.mark.parametrize("ranges", [SEED_RANGES, WIDE_RANGES])
-def test_pixels_move_as_keras_moves_them(ranges: AffineRanges) -> None:
+@pytest.mark.parametrize("ranges", [PUBLISHED, WIDE])
+def test_pixels_move_as_keras_moves_them(ranges: Augmentation) -> None:
     images = photographs(60)
     stream = np.random.default_rng(3)
     mirror = stream.random(len(images)) < 0.5
-    drawn = ranges.draw(BatchDraws(stream, len(images)), 64, mirror)
+    drawn = draw_affine(ranges, BatchDraws(stream, len(images)), 64, mirror)
     ours = move_pixels(images, affine_matrices(drawn, 64))
     generator = ImageDataGenerator(fill_mode="nearest", interpolation_order=1)
     distances = []
@@ -84,7 +86,7 @@ def test_pixels_move_as_keras_moves_them(ranges: AffineRanges) -> None:
 
 def test_parameters_fill_their_ranges() -> None:
     stream = BatchDraws(np.random.default_rng(0), 20_000)
-    drawn = SEED_RANGES.draw(stream, 64, np.zeros(20_000, bool))
+    drawn = draw_affine(PUBLISHED, stream, 64, np.zeros(20_000, bool))
     for values, low, high in (
         (drawn.rotation, -30, 30),
         (drawn.shift_x, -12.8, 12.8),
@@ -168,7 +170,7 @@ def test_epoch_is_a_shuffle_of_all_images(made_hdf5: Path) -> None:
 
 def test_alternating_flips_show_both_sides_in_two_epochs(made_hdf5: Path) -> None:
     train = open_split(made_hdf5, "train")
-    with HDF5Generator(train, len(train), flip="alternating") as data:
+    with HDF5Generator(train, len(train), augmentation=Augmentation(flip="alternating")) as data:
         seen = []
         for epoch in (1, 2):
             data.begin_epoch(epoch, 64)

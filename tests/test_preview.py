@@ -18,7 +18,7 @@ from pipeline.plotting.preview import (  # noqa: E402
     name_mixture,
     plot_preview,
 )
-from pipeline.recipe import Recipe  # noqa: E402
+from pipeline.recipe import Augmentation, Recipe  # noqa: E402
 from pipeline.run.state import RunState, new_run  # noqa: E402
 from pipeline.run.training import training_batches  # noqa: E402
 
@@ -28,14 +28,15 @@ def train(made_hdf5: Path) -> HDF5Dataset:
     return open_split(made_hdf5, "train")
 
 
-def run_of(train: HDF5Dataset, **values: object) -> RunState:
-    recipe = Recipe(epochs=10, batch_size=3, image_sizes=((1, 48), (7, 64)), **values)
+def run_of(train: HDF5Dataset, augmentation: Augmentation) -> RunState:
+    sizes = ((1, 48), (7, 64))
+    recipe = Recipe(epochs=10, batch_size=3, image_sizes=sizes, augmentation=augmentation)
     return new_run("own", recipe, train, train, [0.0] * 3, seed=8)
 
 
 def test_sheet_shows_what_training_shows(train: HDF5Dataset) -> None:
     """Every cell is an image of a batch that a run over the whole split is fed."""
-    state = run_of(train, shift=0.06, flip="alternating", cutmix=1.0)
+    state = run_of(train, Augmentation(shift=0.06, flip="alternating", cutmix=1.0))
     rows = [0, 40, 41, len(train) - 1]
     with training_batches(train, state) as batches:
         figure = plot_preview(batches, state, rows)
@@ -54,8 +55,8 @@ def test_sheet_shows_what_training_shows(train: HDF5Dataset) -> None:
 
 def test_sheet_names_classes_epochs_and_sizes(train: HDF5Dataset) -> None:
     rows = [int(np.argmax(train.labels == label)) for label in (0, 2)]
-    with training_batches(train, run_of(train)) as batches:
-        figure = plot_preview(batches, run_of(train), rows)
+    with training_batches(train, run_of(train, Augmentation())) as batches:
+        figure = plot_preview(batches, run_of(train, Augmentation()), rows)
     titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
     assert titles[0] == "stored\n64 pixels"
     assert titles[1] == "epoch 1\n48 pixels"

@@ -1,7 +1,8 @@
 """Scores, rates, averages and curves against references of other makers."""
 
-from dataclasses import replace
+import json
 
+import msgspec
 import numpy as np
 import pytest
 from sklearn.metrics import log_loss, top_k_accuracy_score
@@ -18,7 +19,7 @@ from pipeline.nn.optimizers import (  # noqa: E402
     compile_model,
     learning_rate_schedule,
 )
-from pipeline.recipe import Recipe  # noqa: E402
+from pipeline.recipe import Optimizer, Recipe, choose_recipe  # noqa: E402
 
 
 def random_probabilities(images: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -70,7 +71,9 @@ def test_seed_lowers_its_rate_after_the_published_epochs() -> None:
 
 
 def test_cosine_rises_then_falls_to_zero() -> None:
-    recipe = replace(RECIPES["quick"], epochs=10, warmup_epochs=2, learning_rate=0.5)
+    recipe = RECIPES["quick"].replaced(
+        {"epochs": 10, "optimizer.warmup_epochs": 2, "optimizer.learning_rate": 0.5}
+    )
     values = rates(recipe, 10, 10)
     assert np.allclose(np.diff(values[:20]), 0.5 / 20)
     step = np.arange(20, 100)
@@ -95,9 +98,8 @@ def small_model() -> keras.Model:
 @pytest.mark.parametrize("averaging", [0.0, 0.9])
 def test_sgd_follows_the_formula(averaging: float) -> None:
     """Nesterov momentum as Sutskever et al. 2013 have it, decay of kernels alone, and averages."""
-    recipe = Recipe(
-        epochs=2, batch_size=4, learning_rate=0.2, weight_decay=0.05, averaging=averaging
-    )
+    values = Optimizer(learning_rate=0.2, weight_decay=0.05, averaging=averaging)
+    recipe = Recipe(epochs=2, batch_size=4, optimizer=values)
     model = small_model()
     compile_model(model, recipe, steps_per_epoch=3)
     stream = np.random.default_rng(0)
@@ -149,9 +151,11 @@ def close(variables: list[keras.Variable], values: list[np.ndarray]) -> bool:
     )
 
 
-def test_recipes_survive_json() -> None:
-    for recipe in RECIPES.values():
-        assert Recipe.from_json(recipe.to_json()) == recipe
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_survive_json(name: str) -> None:
+    recipe = choose_recipe(RECIPES, name)
+    stored = json.loads(json.dumps(msgspec.to_builtins(recipe)))
+    assert msgspec.convert(stored, Recipe) == recipe == RECIPES[name]
 
 
 def test_plot_marks_drops_and_not_a_cosine() -> None:

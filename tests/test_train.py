@@ -19,7 +19,8 @@ import pytest
 from conftest import CLASS_IDS, ROOT, Run, checkpoint, train_command
 
 from pipeline.backend import import_keras
-from pipeline.recipe import Recipe
+from pipeline.errors import UserError
+from pipeline.recipe import Recipe, choose_recipe
 from pipeline.run.checkpoint import (
     begin_branch,
     export,
@@ -65,15 +66,36 @@ def test_learning_rate_follows_the_recipe(trained: Path) -> None:
     assert np.allclose(numbers(trained)["learning_rate"], expected, rtol=1e-5)
 
 
-def test_recipe_whose_warm_up_leaves_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="warmup_epochs must leave"):
-        Recipe(epochs=3, batch_size=8, warmup_epochs=3)
+@pytest.mark.parametrize(
+    ("part", "field", "value", "named"),
+    [
+        ("optimizer", "name", "'mouun'", "optimizer.name"),
+        ("optimizer", "learning_rate", "'0.1'", "optimizer.learning_rate"),
+        ("optimizer", "learning_rate", "1e39", "optimizer.learning_rate"),
+        ("optimizer", "warmup_epochs", "3", "warmup_epochs must leave"),
+        ("optimizer", "rate_drops", "((3, 1e-4), (2, 1e-5))", "epochs of rate_drops must rise"),
+        ("network", "stem", "'wide'", "network.stem"),
+        ("network", "dtype", "'bfloat61'", "network.dtype"),
+        ("network", "squeeze_excite", "True", "network.squeeze_excite"),
+        ("augmentation", "flip", "'sometimes'", "augmentation.flip"),
+        ("augmentation", "zoom", "None", "augmentation.zoom"),
+    ],
+)
+def test_typo_in_the_config_is_one_line(
+    part: str, field: str, value: str, named: str, made_hdf5: Path, tmp_path: Path, run: Run
+) -> None:
+    error = run("model_train.py", "-r", "thin", "--hdf5", made_hdf5, "-o", tmp_path / "run",
+                status=2, EDITED=f"thin {part} {field} {value}").stderr  # fmt: skip
+    assert error.startswith("error: recipe 'thin' in config/setup_config.py: ")
+    assert named in error
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("size", [31, 1025])
 def test_recipe_of_a_size_the_network_does_not_take_is_refused(size: int) -> None:
-    with pytest.raises(ValueError, match="32 to 1024 pixels"):
-        Recipe(epochs=3, batch_size=8, image_sizes=((1, size),))
+    own = Recipe(epochs=3, batch_size=8, image_sizes=((1, size),))
+    with pytest.raises(UserError, match=r"image_sizes\[0\]\[1\]"):
+        choose_recipe({"own": own}, "own")
 
 
 def test_plain_keras_opens_a_checkpoint(trained: Path, made_hdf5: Path) -> None:
@@ -157,7 +179,7 @@ def test_export_of_a_16_bit_model_computes_in_32(trained: Path, tmp_path: Path) 
     from pipeline.run.training import build_model
 
     state = read_state(checkpoint(trained, 3))
-    state = replace(state, recipe=replace(state.recipe, dtype="mixed_bfloat16"))
+    state = replace(state, recipe=state.recipe.replaced({"network.dtype": "mixed_bfloat16"}))
     model = build_model(state, steps=3)
     save_checkpoint(model, tmp_path / "large.keras", state)
     export(tmp_path / "large.keras", tmp_path / "small.keras")
@@ -338,9 +360,10 @@ def test_going_on_is_refused(message: str, own_run: Path, made_hdf5: Path, run: 
 
 
 def test_edited_recipe_is_named(own_run: Path, made_hdf5: Path, run: Run) -> None:
+    edit = "thin optimizer label_smoothing 0.31"
     error = run("model_train.py", "-m", own_run, "-n", 9, "-l", 1, "-o", own_run, "--hdf5",
-                made_hdf5, status=2, EDITED="thin").stderr  # fmt: skip
-    assert "label_smoothing 0.1, now 0.31" in error
+                made_hdf5, status=2, EDITED=edit).stderr  # fmt: skip
+    assert "optimizer.label_smoothing 0.1, now 0.31" in error
 
 
 def test_other_data_is_named(own_run: Path, made_data: Path, tmp_path: Path, run: Run) -> None:

@@ -14,12 +14,13 @@ keras = import_keras()
 
 from pipeline.nn.googlenet import googlenet  # noqa: E402
 from pipeline.plotting.graphviz import draw_graph  # noqa: E402
+from pipeline.recipe import Network  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("model") / "thin.keras"
-    googlenet(4, means=(1.0, 2.0, 3.0), width=0.1).save(path)
+    googlenet(Network(width=0.1), 4, means=(1.0, 2.0, 3.0)).save(path)
     return path
 
 

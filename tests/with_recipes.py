@@ -5,9 +5,10 @@
 All but "thin" have every feature of their model (dropout, augmentation, schedule, averaging, weight
 decay, Muon, mixed precision, image sizes). Images are small, epochs few, and the network is thin
 and has one inception module a stage, for most of a short run is the compiling of the network. The
-environment variable EDITED names a recipe and changes one value of it, as a user may between runs.
+environment variable EDITED changes one value, as a user may: RECIPE PART FIELD VALUE.
 """
 
+import ast
 import importlib
 import os
 import sys
@@ -20,48 +21,31 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from config import setup_config as config
 from pipeline import backend, command_line
 
-THIN = {"width": 0.07, "batch_size": 16}
-config.RECIPES |= {
-    "thin-published": replace(
-        config.RECIPES["published"],
-        **THIN,
-        epochs=3,
-        stem="paper",
-        rate_drops=((2, 1e-4), (3, 1e-5)),
-        image_sizes=((1, 32),),
-    ),
-    "thin-best": replace(
-        config.RECIPES["best"],
-        **THIN,
-        epochs=3,
-        stem="paper",
-        warmup_epochs=1,
-        averaging=0.9,
-        image_sizes=((1, 32), (3, 48)),
-    ),
-    "thin-quick": replace(
-        config.RECIPES["quick"],
-        **THIN,
-        epochs=3,
-        stem="paper",
-        dtype="mixed_bfloat16",
-        image_sizes=((1, 32), (3, 48)),
-    ),
-    "thin": replace(
-        config.RECIPES["quick"],
-        **THIN,
-        epochs=3,
-        stem="paper",
-        dtype="float32",
-        optimizer="sgd",
-        learning_rate=0.1,
-        warmup_epochs=0,
-        image_sizes=((1, 32),),
+THIN = {"epochs": 3, "batch_size": 16, "network.width": 0.07, "network.stem": "paper"}
+ONE_SIZE, TWO_SIZES = ({"image_sizes": sizes} for sizes in (((1, 32),), ((1, 32), (3, 48))))
+CHANGES = {
+    "thin-published": ("published", ONE_SIZE, {"optimizer.rate_drops": ((2, 1e-4), (3, 1e-5))}),
+    "thin-best": ("best", TWO_SIZES, {"optimizer.warmup_epochs": 1, "optimizer.averaging": 0.9}),
+    "thin-quick": ("quick", TWO_SIZES, {"network.dtype": "mixed_bfloat16"}),
+    "thin": (
+        "quick",
+        ONE_SIZE,
+        {
+            "network.dtype": "float32",
+            "optimizer.name": "sgd",
+            "optimizer.learning_rate": 0.1,
+            "optimizer.warmup_epochs": 0,
+        },
     ),
 }
+for name, (recipe, sizes, values) in CHANGES.items():
+    config.RECIPES[name] = config.RECIPES[recipe].replaced({**THIN, **sizes, **values})
 config.RECIPES["thin-long"] = replace(config.RECIPES["thin"], epochs=500)
 if edited := os.environ.get("EDITED"):
-    config.RECIPES[edited] = replace(config.RECIPES[edited], label_smoothing=0.31)
+    name, part, field, value = edited.split()
+    recipe = config.RECIPES[name]
+    values = replace(getattr(recipe, part), **{field: ast.literal_eval(value)})
+    config.RECIPES[name] = replace(recipe, **{part: values})
 
 
 def import_keras_and_shorten_network() -> ModuleType:

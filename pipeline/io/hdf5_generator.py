@@ -17,14 +17,15 @@ import numpy as np
 
 from pipeline.io.hdf5_dataset import HDF5Dataset
 from pipeline.io.shard import Shard
-from pipeline.preprocessing.augmentation import Augmentation
+from pipeline.preprocessing.augmentation import augment
 from pipeline.preprocessing.images import resize_images
 from pipeline.randomness import BatchDraws, random_stream
+from pipeline.recipe import Augmentation
 
 Batch = tuple[np.ndarray, ...]
+UNCHANGED = Augmentation()
 THREADS = min(os.cpu_count() or 1, 16)
 """How many work at once, each on one of the next batches."""
-FLIPS = ("none", "random", "alternating")
 
 
 @dataclass
@@ -49,8 +50,7 @@ class HDF5Generator(keras.utils.PyDataset):
         batch_size: Images a batch.
         seed: Decides the order and the augmentation.
         shuffle: Draw a new order each epoch.
-        augmentation: How images are changed; None leaves them as they are.
-        flip: "none", "random" or "alternating"; see ``Recipe.flip``.
+        augmentation: How images are changed; the default leaves them as they are.
         shard: Make only this piece of each batch, with the weight of each image, float32 (n,), in
             third place; None makes it whole.
     """
@@ -62,19 +62,15 @@ class HDF5Generator(keras.utils.PyDataset):
         *,
         seed: int = 0,
         shuffle: bool = False,
-        augmentation: Augmentation | None = None,
-        flip: str = "none",
+        augmentation: Augmentation = UNCHANGED,
         shard: Shard | None = None,
     ) -> None:
         super().__init__()
-        if flip not in FLIPS:
-            raise ValueError(f"unknown flip {flip!r}; known: {', '.join(FLIPS)}")
         self.dataset = dataset
         self.batch_size = batch_size
         self._seed = seed
         self._shuffle = shuffle
-        self._augmentation = augmentation or Augmentation()
-        self._flip = flip
+        self._augmentation = augmentation
         self._shard = shard
         self._first_flip = random_stream(seed, "first flip").integers(2, size=len(dataset))
         self._threads = ThreadPoolExecutor(THREADS, "batches")
@@ -151,16 +147,16 @@ class HDF5Generator(keras.utils.PyDataset):
         generator = random_stream(self._seed, "augment", epoch.number, step)
         stream = BatchDraws(generator, count, places % count)
         mirror = self._mirrored(epoch.number, rows, stream)
-        images, labels = self._augmentation.apply(images, labels, mirror, stream)
+        images, labels = augment(images, labels, mirror, self._augmentation, stream)
         images = resize_images(images, epoch.image_size)
         if self._shard:
             return images, labels, (places < count).astype(np.float32)
         return images, labels
 
     def _mirrored(self, epoch: int, rows: np.ndarray, stream: BatchDraws) -> np.ndarray:
-        if self._flip == "random":
+        if self._augmentation.flip == "random":
             return stream.uniform(0, 1) < 0.5
-        if self._flip == "alternating":
+        if self._augmentation.flip == "alternating":
             return (self._first_flip[rows] + epoch) % 2 == 0
         return np.zeros(len(rows), bool)
 

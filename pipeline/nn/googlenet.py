@@ -18,7 +18,7 @@ do not follow from its filter columns, and most others are off by a percent or s
 columns are what is built here.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -26,6 +26,7 @@ import keras
 from keras import layers
 
 from pipeline.randomness import random_stream
+from pipeline.recipe import Network
 
 
 class InceptionFilters(NamedTuple):
@@ -74,19 +75,11 @@ NARROWEST = 4
 
 
 def googlenet(
+    network: Network,
     classes: int,
     *,
-    means: tuple[float, float, float],
+    means: Sequence[float],
     input_size: int | None = None,
-    stem: str = "paper",
-    width: float = 1.0,
-    relu_before_norm: bool = False,
-    l2: float = 0.0,
-    stage_dropout: float = 0.0,
-    dropout: float = 0.4,
-    squeeze_excite: int = 0,
-    norm_momentum: float = 0.99,
-    dtype: str = "float32",
     seed: int = 0,
 ) -> keras.Model:
     """Build GoogLeNet.
@@ -95,48 +88,34 @@ def googlenet(
     and gives float32 probabilities (batch, classes).
 
     Args:
+        network: Its stem, width, regularisation and dtype; the defaults are the paper's.
         classes: How many to tell apart.
         means: Of the R, G and B channels, 0 to 255; subtracted first.
         input_size: Pixels a side, 32 or more; None takes any.
-        stem: A key of ``STEMS``.
-        width: Multiplies every filter count.
-        relu_before_norm: Convolution, ReLU, batch norm instead of convolution, batch norm, ReLU.
-        l2: Penalty on the sum of the squared kernels, added to the loss.
-        stage_dropout: Fraction dropped after each stage.
-        dropout: Fraction dropped before the classifier (the paper: 0.4).
-        squeeze_excite: Reduction ratio of a squeeze-and-excitation block at the end of each
-            inception module (Hu et al. 2018, arXiv:1709.01507: 16); 0: none.
-        norm_momentum: Of batch norm's running statistics.
-        dtype: "float32", or "mixed_bfloat16" to compute in 16 bits; the means, the classifier
-            and its softmax stay in float32.
         seed: Draws the initial weights.
-
-    Raises:
-        ValueError: The stem is unknown.
     """
-    if stem not in STEMS:
-        raise ValueError(f"unknown stem {stem!r}; known: {', '.join(STEMS)}")
     seeds = _seeds(seed)
-    conv = _Convolution(width, relu_before_norm, l2, norm_momentum, dtype, seeds, squeeze_excite)
+    conv = _Convolution(network, seeds)
+    dtype = network.dtype
     inputs = keras.Input((input_size, input_size, 3), name="pixels")
     x = layers.Normalization(
-        mean=means, variance=(1.0, 1.0, 1.0), dtype="float32", name="mean_subtraction"
+        mean=tuple(means), variance=(1.0, 1.0, 1.0), dtype="float32", name="mean_subtraction"
     )(inputs)
-    x = _as_block(_stem, conv, x, STEMS[stem], "stem")
+    x = _as_block(_stem, conv, x, STEMS[network.stem], "stem")
     for stage, modules in STAGES.items():
         x = _max_pool(x, stride=2, dtype=dtype, name=f"pool_{stage}")
         for name, filters in modules.items():
             x = _as_block(_inception, conv, x, filters, f"inception_{name}")
-        if stage_dropout:
-            x = _dropout(stage_dropout, next(seeds), dtype, f"dropout_{stage}")(x)
+        if network.stage_dropout:
+            x = _dropout(network.stage_dropout, next(seeds), dtype, f"dropout_{stage}")(x)
     x = layers.GlobalAveragePooling2D(dtype=dtype, name="average_pool")(x)
-    if dropout:
-        x = _dropout(dropout, next(seeds), dtype, "dropout")(x)
+    if network.dropout:
+        x = _dropout(network.dropout, next(seeds), dtype, "dropout")(x)
     outputs = layers.Dense(
         classes,
         activation="softmax",
         kernel_initializer=keras.initializers.GlorotUniform(next(seeds)),
-        kernel_regularizer=_penalty(l2),
+        kernel_regularizer=_penalty(network.l2),
         dtype="float32",
         name="classifier",
     )(x)
@@ -147,34 +126,29 @@ def googlenet(
 class _Convolution:
     """Convolution with batch norm and ReLU, as configured for the whole network."""
 
-    width: float
-    relu_before_norm: bool
-    l2: float
-    norm_momentum: float
-    dtype: str
+    network: Network
     seeds: Iterator[int]
-    squeeze_excite: int
 
     def __call__(
         self, x: keras.KerasTensor, filters: int, kernel: int, name: str, stride: int = 1
     ) -> keras.KerasTensor:
         x = layers.Conv2D(
-            max(NARROWEST, round(filters * self.width)),
+            max(NARROWEST, round(filters * self.network.width)),
             kernel,
             strides=stride,
             padding="same",
             # Batch norm right after the convolution would take any bias away again.
-            use_bias=self.relu_before_norm,
+            use_bias=self.network.relu_before_norm,
             kernel_initializer=keras.initializers.HeNormal(next(self.seeds)),
-            kernel_regularizer=_penalty(self.l2),
-            dtype=self.dtype,
+            kernel_regularizer=_penalty(self.network.l2),
+            dtype=self.network.dtype,
             name=name,
         )(x)
         norm = layers.BatchNormalization(
-            momentum=self.norm_momentum, dtype=self.dtype, name=f"{name}_norm"
+            momentum=self.network.norm_momentum, dtype=self.network.dtype, name=f"{name}_norm"
         )
-        relu = layers.ReLU(dtype=self.dtype, name=f"{name}_relu")
-        return norm(relu(x)) if self.relu_before_norm else relu(norm(x))
+        relu = layers.ReLU(dtype=self.network.dtype, name=f"{name}_relu")
+        return norm(relu(x)) if self.network.relu_before_norm else relu(norm(x))
 
 
 def _as_block(
@@ -192,7 +166,7 @@ def _as_block(
 def _stem(conv: _Convolution, x: keras.KerasTensor, stem: Stem) -> keras.KerasTensor:
     first, reduce, second = STEM_FILTERS
     x = conv(x, first, stem.kernel, "conv_1", stride=stem.stride)
-    x = _max_pool(x, stride=2, dtype=conv.dtype, name="pool_1")
+    x = _max_pool(x, stride=2, dtype=conv.network.dtype, name="pool_1")
     x = conv(x, reduce, 1, "conv_2_reduce")
     return conv(x, second, 3, "conv_2")
 
@@ -204,12 +178,12 @@ def _inception(
     by_1x1 = conv(x, filters.conv_1x1, 1, "conv_1x1")
     by_3x3 = conv(conv(x, filters.reduce_3x3, 1, "reduce_3x3"), filters.conv_3x3, 3, "conv_3x3")
     by_5x5 = conv(conv(x, filters.reduce_5x5, 1, "reduce_5x5"), filters.conv_5x5, 5, "conv_5x5")
-    pooled = _max_pool(x, stride=1, dtype=conv.dtype, name="pool")
+    pooled = _max_pool(x, stride=1, dtype=conv.network.dtype, name="pool")
     projected = conv(pooled, filters.pool_projection, 1, "pool_projection")
-    x = layers.Concatenate(dtype=conv.dtype, name="concatenate")(
+    x = layers.Concatenate(dtype=conv.network.dtype, name="concatenate")(
         [by_1x1, by_3x3, by_5x5, projected]
     )
-    return _excite(conv, x) if conv.squeeze_excite else x
+    return _excite(conv, x) if conv.network.squeeze_excite else x
 
 
 def _excite(conv: _Convolution, x: keras.KerasTensor) -> keras.KerasTensor:
@@ -218,9 +192,11 @@ def _excite(conv: _Convolution, x: keras.KerasTensor) -> keras.KerasTensor:
     The two dense layers are convolutions of one pixel, so that they count and draw as such.
     """
     channels = x.shape[-1]
-    weights = layers.GlobalAveragePooling2D(keepdims=True, dtype=conv.dtype, name="squeeze")(x)
+    weights = layers.GlobalAveragePooling2D(
+        keepdims=True, dtype=conv.network.dtype, name="squeeze"
+    )(x)
     for filters, activation, name in (
-        (max(NARROWEST, channels // conv.squeeze_excite), "relu", "excite_1"),
+        (max(NARROWEST, channels // conv.network.squeeze_excite), "relu", "excite_1"),
         (channels, "sigmoid", "excite_2"),
     ):
         weights = layers.Conv2D(
@@ -228,11 +204,11 @@ def _excite(conv: _Convolution, x: keras.KerasTensor) -> keras.KerasTensor:
             1,
             activation=activation,
             kernel_initializer=keras.initializers.HeNormal(next(conv.seeds)),
-            kernel_regularizer=_penalty(conv.l2),
-            dtype=conv.dtype,
+            kernel_regularizer=_penalty(conv.network.l2),
+            dtype=conv.network.dtype,
             name=name,
         )(weights)
-    return layers.Multiply(dtype=conv.dtype, name="weighted")([x, weights])
+    return layers.Multiply(dtype=conv.network.dtype, name="weighted")([x, weights])
 
 
 def _max_pool(x: keras.KerasTensor, stride: int, dtype: str, name: str) -> keras.KerasTensor:

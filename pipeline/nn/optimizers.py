@@ -20,16 +20,17 @@ def learning_rate_schedule(
     """Return the rate as a function of the step, from 0; ``constant`` overrides the recipe's."""
     if constant is not None:
         return schedules.ExponentialDecay(constant, decay_steps=1, decay_rate=1.0)
-    if recipe.rate_drops:
+    values = recipe.optimizer
+    if values.rate_drops:
         return schedules.PiecewiseConstantDecay(
-            [(first - 1) * steps_per_epoch - 1 for first, _ in recipe.rate_drops],
-            [recipe.learning_rate, *(rate for _, rate in recipe.rate_drops)],
+            [(first - 1) * steps_per_epoch - 1 for first, _ in values.rate_drops],
+            [values.learning_rate, *(rate for _, rate in values.rate_drops)],
         )
-    steps, warmup = recipe.epochs * steps_per_epoch, round(recipe.warmup_epochs * steps_per_epoch)
+    steps, warmup = recipe.epochs * steps_per_epoch, round(values.warmup_epochs * steps_per_epoch)
     if not warmup:
-        return schedules.CosineDecay(recipe.learning_rate, steps)
+        return schedules.CosineDecay(values.learning_rate, steps)
     return schedules.CosineDecay(
-        0.0, steps - warmup, warmup_target=recipe.learning_rate, warmup_steps=warmup
+        0.0, steps - warmup, warmup_target=values.learning_rate, warmup_steps=warmup
     )
 
 
@@ -37,13 +38,12 @@ def compile_model(
     model: keras.Model, recipe: Recipe, steps_per_epoch: int, constant_rate: float | None = None
 ) -> None:
     """Give ``model`` its optimizer, with all its variables, its loss and its metrics."""
+    rate = learning_rate_schedule(recipe, steps_per_epoch, constant_rate)
     model.compile(
-        optimizer=_optimizer(
-            model, recipe, learning_rate_schedule(recipe, steps_per_epoch, constant_rate)
-        ),
+        optimizer=_optimizer(model, recipe, rate),
         # What has no weight fills up a batch shared by several devices, and counts nothing.
         loss=keras.losses.CategoricalCrossentropy(
-            label_smoothing=recipe.label_smoothing, reduction="mean_with_sample_weight"
+            label_smoothing=recipe.optimizer.label_smoothing, reduction="mean_with_sample_weight"
         ),
         weighted_metrics=[
             keras.metrics.CategoricalCrossentropy(name="cross_entropy"),
@@ -57,22 +57,21 @@ def compile_model(
 def _optimizer(
     model: keras.Model, recipe: Recipe, rate: schedules.LearningRateSchedule
 ) -> keras.Optimizer:
-    settings = {"learning_rate": rate, "weight_decay": recipe.weight_decay or None}
-    if recipe.averaging:
-        settings |= {"use_ema": True, "ema_momentum": recipe.averaging}
-    if recipe.optimizer == "adam":
+    values = recipe.optimizer
+    settings = {"learning_rate": rate, "weight_decay": values.weight_decay or None}
+    if values.averaging:
+        settings |= {"use_ema": True, "ema_momentum": values.averaging}
+    if values.name == "adam":
         optimizer = keras.optimizers.Adam(**settings)
-    elif recipe.optimizer in ("sgd", "muon"):
-        optimizer = keras.optimizers.SGD(**settings, momentum=recipe.momentum, nesterov=True)
     else:
-        raise ValueError(f"unknown optimizer {recipe.optimizer!r}; known: adam, muon, sgd")
-    if recipe.optimizer == "muon":
-        orthogonalise_steps(optimizer, keras.DTypePolicy(recipe.dtype).compute_dtype)
-    if recipe.weight_decay:
+        optimizer = keras.optimizers.SGD(**settings, momentum=values.momentum, nesterov=True)
+    if values.name == "muon":
+        orthogonalise_steps(optimizer, keras.DTypePolicy(recipe.network.dtype).compute_dtype)
+    if values.weight_decay:
         optimizer.exclude_from_weight_decay(
             var_list=[v for v in model.trainable_variables if v.name != "kernel"]
         )
-    if recipe.averaging:
+    if values.averaging:
         # Keras would put the averages in the weights' place whenever `fit` ends. Training goes
         # on from the raw weights; `averaged_weights` shows the averages where they are wanted.
         optimizer.finalize_variable_values = lambda variables: None

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from pipeline.randomness import BatchDraws
+from pipeline.recipe import Augmentation
 
 CHUNK = 32
 """Images handed to OpenCV at once, one below the other: few enough for a cache."""
@@ -39,34 +40,30 @@ class AffineParameters:
     """Whether left and right change places, after all else."""
 
 
-@dataclass(frozen=True)
-class AffineRanges:
-    """How far images may be moved. Each parameter is uniform from minus to plus its range."""
+def draw_affine(
+    ranges: Augmentation, stream: BatchDraws, side: int, mirror: np.ndarray
+) -> AffineParameters:
+    """Draw each parameter uniformly from minus to plus its range.
 
-    rotation: float = 0.0
-    """Degrees."""
-    shift: float = 0.0
-    """Fraction of the side."""
-    shear: float = 0.0
-    """Degrees."""
-    zoom: float = 0.0
-    """Around 1, for each axis by itself."""
+    Args:
+        ranges: Of rotation, shift, shear and zoom.
+        stream: What is drawn is drawn from it.
+        side: Pixels.
+        mirror: bool (n,), the images whose left and right change places.
+    """
 
-    def draw(self, stream: BatchDraws, side: int, mirror: np.ndarray) -> AffineParameters:
-        """Draw parameters for images of ``side`` pixels; ``mirror`` is bool (n,)."""
+    def uniform(reach: float) -> np.ndarray:
+        return stream.uniform(-reach, reach)
 
-        def uniform(reach: float) -> np.ndarray:
-            return stream.uniform(-reach, reach)
-
-        return AffineParameters(
-            rotation=uniform(self.rotation),
-            shift_x=uniform(self.shift) * side,
-            shift_y=uniform(self.shift) * side,
-            shear=uniform(self.shear),
-            zoom_x=1 + uniform(self.zoom),
-            zoom_y=1 + uniform(self.zoom),
-            mirror=mirror,
-        )
+    return AffineParameters(
+        rotation=uniform(ranges.rotation),
+        shift_x=uniform(ranges.shift) * side,
+        shift_y=uniform(ranges.shift) * side,
+        shear=uniform(ranges.shear),
+        zoom_x=1 + uniform(ranges.zoom),
+        zoom_y=1 + uniform(ranges.zoom),
+        mirror=mirror,
+    )
 
 
 def affine_matrices(parameters: AffineParameters, side: int) -> np.ndarray:

@@ -30,7 +30,7 @@ NAME = re.compile(r"epoch-(\d+)(.*-val_loss-.*)?\.keras")
 CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 LARGEST_CONTENT = 2**30
 """Bytes that a checkpoint's members may unpack to; the real ones take 75 MB."""
-KEY, FORMAT = "googlenet_tiny_imagenet", 1
+KEY, FORMAT = "googlenet_tiny_imagenet", 2
 SUPERSEDED = "superseded"
 HALF_PRECISION = ("bfloat16", "mixed_bfloat16", "float16", "mixed_float16")
 UNDATED = (1980, 1, 1, 0, 0, 0)

@@ -1,15 +1,20 @@
 """What a run is and how far it has come: everything but the weights that resuming needs."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
 
 from pipeline.errors import UserError
 from pipeline.io.hdf5_dataset import HDF5Dataset
-from pipeline.recipe import Recipe, check_types
+from pipeline.recipe import Count, LearningRate, Recipe
 
 HISTORY_FILE = "metric_values.json"
 History = Mapping[str, Sequence[float]]
+FromZero = Annotated[int, Meta(ge=0)]
+Mean = Annotated[float, Meta(ge=0, le=255)]
 METRICS = ("loss", "accuracy", "top5_accuracy", "val_loss", "val_accuracy", "val_top5_accuracy",
            "learning_rate")  # fmt: skip
 
@@ -26,33 +31,34 @@ class RunState:
 
     recipe_name: str
     recipe: Recipe
-    seed: int
-    batch_size: int
-    learning_rate: float | None
+    seed: FromZero
+    batch_size: Count
+    learning_rate: LearningRate | None
     """The constant rate set by hand; None follows the recipe."""
-    epochs: int
+    epochs: Count
     """The epoch to end at."""
     data: Mapping[str, str]
     """The fingerprint of the train and the val split."""
     data_seed: int
     """What the test split was drawn with."""
-    means: Sequence[float]
+    means: tuple[Mean, Mean, Mean]
     """Of the train split's R, G and B channels, 0 to 255."""
-    class_ids: Sequence[str]
+    class_ids: Annotated[Sequence[str], Meta(min_length=1)]
     class_names: Sequence[str]
     backend: str
     """What Keras ran on; "" before the run began."""
-    branch: int
+    branch: FromZero
     """How often the run went back behind an epoch that was done."""
-    epoch: int
+    epoch: FromZero
     history: History
     """A list for each of ``METRICS``, a value an epoch."""
 
     def __post_init__(self) -> None:
-        if min(self.batch_size, self.epochs) < 1 or min(self.epoch, self.seed, self.branch) < 0:
-            raise ValueError("a count in it is below its least value")
-        if set(self.data) != {"train", "val"} or len(self.means) != 3 or not self.class_ids:
+        self.recipe.check()
+        if set(self.data) != {"train", "val"} or len(self.class_names) != len(self.class_ids):
             raise ValueError("it does not describe the data")
+        if any(len(self.history.get(name, ())) != self.epoch for name in METRICS):
+            raise ValueError("its history does not have a value for each epoch")
 
     @property
     def image_size(self) -> int:
@@ -88,25 +94,19 @@ class RunState:
 
     def to_json(self) -> dict[str, Any]:
         """Return what ``from_json`` takes."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {**values, "recipe": self.recipe.to_json()}
+        return msgspec.to_builtins(self)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "RunState":
         """Rebuild a state.
 
         Raises:
-            UserError: A value is missing, or the history does not fit the epoch.
+            UserError: A value is missing, out of range, or does not fit the others.
         """
         try:
-            state = cls(**{**values, "recipe": Recipe.from_json(values["recipe"])})
-            check_types(state)
-            lengths = {len(state.history[name]) for name in METRICS}
-        except (TypeError, KeyError, ValueError, AttributeError) as error:
+            return msgspec.convert(values, cls)
+        except msgspec.ValidationError as error:
             raise UserError(f"its record of the run is incomplete ({error})") from error
-        if lengths != {state.epoch}:
-            raise UserError("its history does not have a value for each epoch")
-        return state
 
 
 def new_run(
@@ -122,7 +122,6 @@ def new_run(
     epochs: int | None = None,
 ) -> RunState:
     """Return a run that has not begun; a setting that is None comes from the recipe."""
-    recipe = recipe.for_this_machine()
     return RunState(
         recipe_name=recipe_name,
         recipe=recipe,
@@ -132,7 +131,7 @@ def new_run(
         epochs=epochs or recipe.epochs,
         data={"train": train.fingerprint, "val": val.fingerprint},
         data_seed=train.seed,
-        means=list(means),
+        means=tuple(means),
         class_ids=list(train.class_ids),
         class_names=list(train.class_names),
         backend="",
@@ -217,7 +216,7 @@ def check_trainable(state: RunState, images: int) -> None:
             f"epoch {state.epoch} is done and the run ends at epoch {state.epochs}; "
             "name a later one with -n to resume"
         )
-    falls_to_zero = not state.recipe.rate_drops and state.learning_rate is None
+    falls_to_zero = not state.recipe.optimizer.rate_drops and state.learning_rate is None
     if state.epochs > state.recipe.epochs and falls_to_zero:
         raise UserError(
             f"the rate of recipe {state.recipe_name!r} is zero after epoch "

@@ -13,11 +13,8 @@ from pipeline.io.hdf5_dataset import HDF5Dataset
 from pipeline.io.hdf5_generator import HDF5Generator
 from pipeline.io.shard import Shard
 from pipeline.nn.fused_norm import fuse_batch_norms
-from pipeline.nn.models import build_network
+from pipeline.nn.googlenet import googlenet
 from pipeline.nn.optimizers import compile_model
-from pipeline.preprocessing.affine import AffineRanges
-from pipeline.preprocessing.augmentation import Augmentation
-from pipeline.recipe import Recipe
 from pipeline.run.state import RunState
 
 
@@ -28,7 +25,8 @@ def build_model(state: RunState, steps: int) -> keras.Model:
         state: The run.
         steps: Batches an epoch.
     """
-    model = build_network(state.recipe, len(state.class_ids), state.means, state.seed)
+    network = state.recipe.network
+    model = googlenet(network, len(state.class_ids), means=state.means, seed=state.seed)
     fuse_batch_norms(model)
     compile_model(model, state.recipe, steps, state.learning_rate)
     return model
@@ -38,26 +36,13 @@ def training_batches(
     train: HDF5Dataset, state: RunState, shard: Shard | None = None
 ) -> HDF5Generator:
     """Return the shuffled and augmented batches that a run trains on, or a shard of each."""
-    recipe = state.recipe
     return HDF5Generator(
         train,
         state.batch_size,
         seed=state.seed,
         shuffle=True,
-        augmentation=augmentation(recipe),
-        flip=recipe.flip,
+        augmentation=state.recipe.augmentation,
         shard=shard,
-    )
-
-
-def augmentation(recipe: Recipe) -> Augmentation:
-    """Return how a recipe changes training images."""
-    return Augmentation(
-        ranges=AffineRanges(recipe.rotation, recipe.shift, recipe.shear, recipe.zoom),
-        trivial=recipe.trivial_augment,
-        erasing=recipe.erasing,
-        cutmix=recipe.cutmix,
-        mixup=recipe.mixup,
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from contest import Round
 
 from config import setup_config as config
+from pipeline.recipe import Augmentation, Network
 
 
 def building(data_set: Path, output: Path) -> Round:
@@ -94,15 +95,13 @@ def batching(hdf5: Path, count: int, augment: bool, cores: int | None = None) ->
     import_keras()
     from pipeline.io.hdf5_dataset import open_split
     from pipeline.io.hdf5_generator import HDF5Generator
-    from pipeline.run.training import augmentation
 
     recipe = config.RECIPES["published"]
     data = HDF5Generator(
         open_split(hdf5, "train"),
         64,
         shuffle=True,
-        augmentation=augmentation(recipe) if augment else None,
-        flip=recipe.flip if augment else "none",
+        augmentation=recipe.augmentation if augment else Augmentation(),
     )
     steps = len(data) - 1
 
@@ -138,19 +137,19 @@ def training(hdf5: Path, size: int, batch: int, steps: int, *, fused: bool = Tru
     from pipeline.io.hdf5_dataset import open_split
     from pipeline.io.hdf5_generator import HDF5Generator
     from pipeline.nn.fused_norm import fuse_batch_norms
-    from pipeline.nn.models import build_network
+    from pipeline.nn.googlenet import googlenet
     from pipeline.nn.optimizers import compile_model
-    from pipeline.run.training import augmentation
 
-    recipe = replace(config.RECIPES["quick"], dtype="float32", stem="paper", optimizer="sgd")
+    recipe = config.RECIPES["quick"].replaced(
+        {"network.dtype": "float32", "network.stem": "paper", "optimizer.name": "sgd"}
+    )
     split = open_split(hdf5, "train")
     split = replace(
         split, images=split.images[: steps * batch], labels=split.labels[: steps * batch]
     )
-    changes = augmentation(recipe)
-    data = HDF5Generator(split, batch, shuffle=True, augmentation=changes, flip=recipe.flip)
+    data = HDF5Generator(split, batch, shuffle=True, augmentation=recipe.augmentation)
     data.begin_epoch(1, size)
-    network = build_network(recipe, len(split.class_ids), (122.5, 114.3, 101.4))
+    network = googlenet(recipe.network, len(split.class_ids), means=(122.5, 114.3, 101.4))
     if fused:
         fuse_batch_norms(network)
     compile_model(network, recipe, steps_per_epoch=1000)
@@ -168,11 +167,9 @@ def predicting(stem: str, size: int, batch: int, steps: int) -> Round:
 
     import_keras()
     from pipeline.evaluation.metrics import Predictor
-    from pipeline.nn.models import build_network
+    from pipeline.nn.googlenet import googlenet
 
-    network: Any = build_network(
-        replace(config.RECIPES["quick"], dtype="float32", stem=stem), 200, (120.0,) * 3
-    )
+    network: Any = googlenet(Network(stem=stem, dropout=0.0), 200, means=(120.0,) * 3)
     images = np.random.default_rng(0).integers(256, size=(batch, size, size, 3), dtype=np.uint8)
     predictor = Predictor(network, batch)
 

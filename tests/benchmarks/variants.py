@@ -1,11 +1,11 @@
 """A recipe beside variants of it, each trained in a short run: what a change of values gives.
 
     python tests/benchmarks/variants.py --hdf5 HDF5_OF_100_CLASSES -r quick \\
-        --all "epochs=3, stem='paper', image_sizes=((1, 48),)" \\
-        "optimizer='sgd', learning_rate=0.1, batch_size=128" "optimizer='muon'"
+        --all "'epochs': 3, 'network.stem': 'paper', 'image_sizes': ((1, 48),)" \\
+        "'optimizer.name': 'sgd', 'optimizer.learning_rate': 0.1" "'augmentation.zoom': 0.15"
 
-A variant names the values that it has otherwise than the recipe, as Recipe's fields; "" has only
-those of --all. What wins in a short run need not win in a long one.
+A variant names the values that it has otherwise than the recipe; "" has only those of --all. What
+wins in a short run need not win in a long one.
 """
 
 import argparse
@@ -16,7 +16,6 @@ import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import redirect_stdout
-from dataclasses import replace
 from io import StringIO
 from multiprocessing import get_context
 from pathlib import Path
@@ -26,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 import model_train
 from config import setup_config as config
-from pipeline.recipe import Recipe, check_types
+from pipeline.recipe import Recipe, choose_recipe
 
 
 def main() -> None:
@@ -39,10 +38,8 @@ def main() -> None:
                         help="how many train at once, each the slower for it")  # fmt: skip
     parser.add_argument("variants", nargs="+")
     args = parser.parse_args()
-    common = replace(config.RECIPES[args.recipe], **values(args.all))
-    recipes = [replace(common, **values(variant)) for variant in args.variants]
-    for recipe in recipes:
-        check_types(recipe)
+    common = choose_recipe(config.RECIPES, args.recipe).replaced(values(args.all))
+    recipes = [common.replaced(values(variant)) for variant in args.variants]
     print("| variant | val rank-1 by epoch, % | training rank-1, % | val loss | minutes |")
     print("| --- | --- | --- | --- | --- |")
     spawn = get_context("spawn")
@@ -59,11 +56,8 @@ def main() -> None:
 
 
 def values(text: str) -> dict[str, Any]:
-    """Read "name=value, name=value"."""
-    call = ast.parse(f"dict({text})", mode="eval").body
-    if not isinstance(call, ast.Call) or call.args:
-        raise SystemExit(f"{text!r} is not of the form name=value, name=value")
-    return {word.arg: ast.literal_eval(word.value) for word in call.keywords}
+    """Read "'name': value, 'name': value"."""
+    return ast.literal_eval(f"{{{text}}}")
 
 
 def train(name: str, recipe: Recipe, hdf5: Path) -> tuple[dict[str, list[float]], float]:
