@@ -63,7 +63,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Do as the command line says."""
     args = parse_arguments(argv)
-    from pipeline.run.checkpoint import checkpoint_to_evaluate, read_state
+    from pipeline.run.checkpoint import read_state
+    from pipeline.run.output_folder import checkpoint_to_evaluate
 
     given, args.model = args.model, checkpoint_to_evaluate(args.model)
     if args.export and args.export.resolve() == args.model.resolve():

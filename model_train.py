@@ -83,8 +83,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     from pipeline.dataset.tiny_imagenet import default_hdf5_folder, find_data_set
     from pipeline.io.files import folder_lock, remove_unfinished
     from pipeline.io.hdf5_dataset import open_training_splits
-    from pipeline.run.checkpoint import latest_state
     from pipeline.run.distributed import find_process_group
+    from pipeline.run.output_folder import latest_state
     from pipeline.run.state import check_trainable
 
     group = find_process_group(args.processes, args.process_id, args.coordinator, os.environ)
@@ -115,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def checkpoint_to_start_from(args: argparse.Namespace) -> Path | None:
     """Return the checkpoint that -m names; None for a fresh run, into a folder that holds none."""
-    from pipeline.run.checkpoint import SUPERSEDED, latest_checkpoint, list_checkpoints
+    from pipeline.run.output_folder import SUPERSEDED, latest_checkpoint, list_checkpoints
     from pipeline.run.state import HISTORY_FILE
 
     holds_run = bool(list_checkpoints(args.output))
@@ -139,7 +139,8 @@ def checkpoint_to_start_from(args: argparse.Namespace) -> Path | None:
 
 def renew_curves(output: Path, start: Path) -> None:
     """Renew the curves where a kill came between the last checkpoint and them."""
-    from pipeline.run.checkpoint import latest_state, read_state
+    from pipeline.run.checkpoint import read_state
+    from pipeline.run.output_folder import latest_state
 
     state = read_state(start)
     if latest_state(output) == state:
@@ -334,7 +335,8 @@ def print_notes(state: "RunState", backend: str, devices: Sequence[str]) -> None
 
 def resume_from(start: Path, state: "RunState", output: Path) -> "RunState":
     """Make ``output`` end with the checkpoint that is resumed from; return that one's state."""
-    from pipeline.run.checkpoint import begin_branch, read_state
+    from pipeline.run.checkpoint import read_state
+    from pipeline.run.output_folder import begin_branch
 
     start, *aside = begin_branch(start, state, output)
     state = read_state(start)
@@ -347,7 +349,8 @@ def resume_from(start: Path, state: "RunState", output: Path) -> "RunState":
 
 def print_results(args: argparse.Namespace) -> None:
     """Say which epoch was best, what was written, and what to run next."""
-    from pipeline.run.checkpoint import latest_checkpoint, read_state
+    from pipeline.run.checkpoint import read_state
+    from pipeline.run.output_folder import latest_checkpoint
 
     latest = latest_checkpoint(args.output)
     state = read_state(latest)
@@ -373,7 +376,7 @@ def hint_for_cpu(state: "RunState") -> str:
 
 def resume_command(args: argparse.Namespace, before: "RunState | None") -> str:
     """Return the command that resumes; ``before`` is what the folder held when this one began."""
-    from pipeline.run.checkpoint import latest_state
+    from pipeline.run.output_folder import latest_state
 
     last = latest_state(args.output)
     if last is None or last == before:

@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     picture_format(args.output)
     if args.model:
-        from pipeline.run.checkpoint import checkpoint_to_evaluate
+        from pipeline.run.output_folder import checkpoint_to_evaluate
 
         file = existing_file(
             checkpoint_to_evaluate(args.model), "name a checkpoint that model_train.py wrote"

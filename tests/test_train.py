@@ -21,13 +21,8 @@ from conftest import CLASS_IDS, ROOT, Run, checkpoint, train_command
 from pipeline.backend import import_keras
 from pipeline.errors import UserError
 from pipeline.recipe import Recipe, choose_recipe
-from pipeline.run.checkpoint import (
-    begin_branch,
-    export,
-    latest_checkpoint,
-    read_state,
-    save_checkpoint,
-)
+from pipeline.run.checkpoint import export, read_state, save_checkpoint
+from pipeline.run.output_folder import begin_branch, latest_checkpoint
 
 METRICS = {
     "loss", "accuracy", "top5_accuracy", "val_loss", "val_accuracy", "val_top5_accuracy",

@@ -5,7 +5,8 @@ from pathlib import Path
 import keras
 
 from pipeline.callbacks.run_history import RunHistory
-from pipeline.run.checkpoint import checkpoint_name, epoch_of, list_checkpoints, save_checkpoint
+from pipeline.run.checkpoint import save_checkpoint
+from pipeline.run.output_folder import checkpoint_name, epoch_of, list_checkpoints
 
 
 class EpochCheckpoint(keras.callbacks.Callback):

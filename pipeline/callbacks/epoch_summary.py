@@ -7,7 +7,7 @@ import keras
 from pipeline.callbacks.progress_bar import ProgressBar
 from pipeline.callbacks.run_history import RunHistory
 from pipeline.progress import duration
-from pipeline.run.checkpoint import checkpoint_name
+from pipeline.run.output_folder import checkpoint_name
 from pipeline.run.state import RunState
 
 

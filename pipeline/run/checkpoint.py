@@ -1,4 +1,4 @@
-"""Checkpoints: Keras files that hold all a run needs to resume, and the folder they lie in.
+"""Checkpoints: Keras files that hold all a run needs to resume.
 
 A checkpoint opens with plain ``keras.saving.load_model``. What Keras does not keep (the run's
 settings, its history, the data's fingerprint, the classes) lies in the file's own metadata.
@@ -7,10 +7,8 @@ Equal runs write equal files, byte for byte.
 
 import io
 import json
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import ZipFile, ZipInfo
@@ -19,19 +17,16 @@ import h5py
 import numpy as np
 
 from pipeline.errors import UserError
-from pipeline.io.files import atomic_write, reported_as_user_errors
+from pipeline.io.files import atomic_write
 from pipeline.run.state import RunState
 
 if TYPE_CHECKING:
     import keras
 
-NAME = re.compile(r"epoch-(\d+)(.*-val_loss-.*)?\.keras")
-"""Of a checkpoint; without a val loss where none was measured."""
 CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 LARGEST_CONTENT = 2**30
 """Bytes that a checkpoint's members may unpack to; the real ones take 75 MB."""
 KEY, FORMAT = "googlenet_tiny_imagenet", 2
-SUPERSEDED = "superseded"
 HALF_PRECISION = ("bfloat16", "mixed_bfloat16", "float16", "mixed_float16")
 UNDATED = (1980, 1, 1, 0, 0, 0)
 
@@ -45,22 +40,6 @@ def save_checkpoint(model: "keras.Model", path: Path, state: RunState | None = N
     with atomic_write(path) as unfinished:
         model.save(unfinished)
         _write_with_state(_read_members(unfinished), unfinished, state)
-
-
-def checkpoint_name(epoch: int, val_loss: float | None) -> str:
-    """Return the file name of an epoch's checkpoint."""
-    loss = "" if val_loss is None else f"-val_loss-{val_loss:.3f}"
-    return f"epoch-{epoch:03d}{loss}.keras"
-
-
-def list_checkpoints(folder: Path) -> list[Path]:
-    """Return the checkpoints in ``folder``, in order of their names."""
-    return sorted(path for path in folder.glob("epoch-*.keras") if NAME.fullmatch(path.name))
-
-
-def epoch_of(path: Path) -> int:
-    """Return the epoch in the name of a path from ``list_checkpoints``."""
-    return int(NAME.fullmatch(path.name)[1])
 
 
 def read_state(path: Path) -> RunState:
@@ -84,55 +63,16 @@ def read_state(path: Path) -> RunState:
         raise UserError(f"{path} cannot be used: {error}") from error
 
 
-def latest_checkpoint(folder: Path) -> Path:
-    """Return the checkpoint that a run in ``folder`` resumes from.
-
-    It is that of the highest recorded epoch, of the newest branch where some are still there
-    that the run went back behind.
+def copy_checkpoint(path: Path, target: Path, state: RunState) -> None:
+    """Write a checkpoint's contents with another ``state`` to ``target``, atomically.
 
     Raises:
-        UserError: There is none, or one cannot be read.
+        UserError: The checkpoint is damaged, or the file cannot be written.
     """
-    return _highest(folder, lambda state: (state.branch, state.epoch))
-
-
-def best_checkpoint(folder: Path) -> Path:
-    """Return the checkpoint in ``folder`` of the highest val accuracy, the earliest of equals.
-
-    Raises:
-        UserError: There is none, or one cannot be read.
-    """
-    return _highest(folder, lambda state: (state.history["val_accuracy"][-1], -state.epoch))
-
-
-def _highest(folder: Path, rank: Callable[[RunState], tuple[float, int]]) -> Path:
-    """Return the checkpoint in ``folder`` whose state ranks highest."""
-    states = _states(folder)
-    if not states:
-        raise UserError(f"{folder} holds no checkpoint; name a file or folder that does with -m")
-    return max(states, key=lambda path: rank(states[path]))
-
-
-def checkpoint_to_evaluate(path: Path) -> Path:
-    """Return ``path``, or of a folder its best checkpoint, and say which that is.
-
-    Raises:
-        UserError: There is none, or one cannot be read.
-    """
-    if not path.is_dir():
-        return path
-    best = best_checkpoint(path)
-    print(f"best epoch by val rank-1: {best}")
-    return best
-
-
-def latest_state(folder: Path) -> RunState | None:
-    """Return the state of the latest checkpoint, None where there is none.
-
-    Raises:
-        UserError: A checkpoint cannot be read.
-    """
-    return read_state(latest_checkpoint(folder)) if list_checkpoints(folder) else None
+    with _explained(path):
+        members = _read_members(path)
+    with atomic_write(target) as unfinished:
+        _write_with_state(members, unfinished, state)
 
 
 def load_model(path: Path) -> "keras.Model":
@@ -219,68 +159,6 @@ def _with_half_kernels(weights: bytes) -> bytes:
 
 def _stored_type(array: h5py.Dataset) -> np.dtype:
     return np.dtype("float16") if array.ndim > 1 else array.dtype
-
-
-def begin_branch(start: Path, state: RunState, folder: Path) -> list[Path]:
-    """Make ``folder`` say that its run resumes from ``start`` with ``state``'s settings.
-
-    From then on ``folder`` alone says how the run resumes, also if it is killed before its next
-    epoch ends. What the run goes back behind, and a checkpoint whose settings change, is kept in
-    ``folder/superseded/``.
-
-    Returns:
-        The checkpoint to resume from, now in ``folder``, and then what was set aside.
-
-    Raises:
-        UserError: A file cannot be read or written.
-    """
-    begun = folder / checkpoint_name(state.epoch, state.history["val_loss"][-1])
-    states = _states(folder)
-    others = {path: other for path, other in states.items() if path != begun}
-    if any((o.branch, o.epoch) >= (state.branch, state.epoch) for o in others.values()):
-        state = replace(state, branch=1 + max(other.branch for other in states.values()))
-    aside = []
-    if states.get(begun) != state:
-        if begun.exists():
-            aside.append(_copy_aside(begun))
-        with atomic_write(begun) as unfinished:
-            _write_with_state(_read_members(start), unfinished, state)
-    for path, other in others.items():
-        if other.epoch >= state.epoch or not state.continues(other):
-            aside.append(_free_name(path))
-            with reported_as_user_errors(path):
-                path.rename(aside[-1])
-    return [begun, *aside]
-
-
-def _states(folder: Path) -> dict[Path, RunState]:
-    """Return the state of every checkpoint in ``folder``."""
-    states = {}
-    for path in list_checkpoints(folder):
-        try:
-            states[path] = read_state(path)
-        except UserError as error:
-            raise UserError(f"{error}; or move it out of {folder} to resume without it") from error
-    return states
-
-
-def _copy_aside(path: Path) -> Path:
-    copy = _free_name(path)
-    with atomic_write(copy) as unfinished:
-        unfinished.write_bytes(path.read_bytes())
-    return copy
-
-
-def _free_name(path: Path) -> Path:
-    """Return a name for ``path`` in ``superseded/`` beside it, which is made as needed."""
-    folder, number = path.parent / SUPERSEDED, 2
-    with reported_as_user_errors(folder):
-        folder.mkdir(exist_ok=True)
-    free = folder / path.name
-    while free.exists():
-        free = folder / f"{path.stem}-{number}.keras"
-        number += 1
-    return free
 
 
 def _read_members(path: Path) -> dict[str, bytes]:
