@@ -6,11 +6,10 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from shlex import quote
 
 from config import setup_config as config
 from pipeline.backend import import_keras
-from pipeline.command_line import new_parser, number, run_script
+from pipeline.command_line import new_parser, number, run_script, shell_command
 from pipeline.errors import UserError
 from pipeline.recipe import choose_recipe
 
@@ -127,11 +126,13 @@ def draw_preview(args: argparse.Namespace, hdf5: Path, recipe: str) -> None:
     from pipeline.dataset.builder import read_means
     from pipeline.io.hdf5_dataset import open_training_splits
     from pipeline.plotting.preview import write_preview
-    from pipeline.run.state import new_run
+    from pipeline.run.start import Settings, fresh_run
 
     train, val = open_training_splits(hdf5)
-    values, means = choose_recipe(config.RECIPES, recipe), read_means(hdf5)
-    write_preview(args.preview, train, new_run(recipe, values, train, val, means, seed=args.seed))
+    settings = Settings(recipe_name=recipe, seed=args.seed)
+    values = choose_recipe(config.RECIPES, recipe)
+    state = fresh_run(settings, values, train, val, read_means(hdf5))
+    write_preview(args.preview, train, state)
     print(f"wrote {args.preview}")
 
 
@@ -162,8 +163,9 @@ def training_command(hdf5: Path, recipe: str) -> str:
     from pipeline.dataset.tiny_imagenet import default_hdf5_folder, find_data_set
 
     usual = hdf5 == default_hdf5_folder(find_data_set(config.DATASET))
-    folder = "" if usual else f" --hdf5 {quote(str(hdf5))}"
-    return f"python model_train.py -r {recipe}{folder} -o {config.OUTPUT / recipe}"
+    folder = None if usual else hdf5
+    flags = {"-r": recipe, "--hdf5": folder, "-o": config.OUTPUT / recipe}
+    return shell_command("model_train.py", flags)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from config import setup_config as config
 from pipeline.backend import import_keras
-from pipeline.command_line import new_parser, number, run_script
+from pipeline.command_line import new_parser, number, run_script, shell_command
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
@@ -67,6 +67,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     from pipeline.run.output_folder import checkpoint_to_evaluate
 
     given, args.model = args.model, checkpoint_to_evaluate(args.model)
+    if args.model != given:
+        print(f"best epoch by val rank-1: {args.model}")
     if args.export and args.export.resolve() == args.model.resolve():
         raise UserError(f"--export would replace {args.model}; name another file with it")
     state = read_state(args.model)
@@ -82,7 +84,7 @@ def measure(args: argparse.Namespace, state: "RunState") -> None:
     from pipeline.dataset.tiny_imagenet import default_hdf5_folder, find_data_set
     from pipeline.io.files import write_json
     from pipeline.io.hdf5_dataset import open_split
-    from pipeline.run.state import check_classes
+    from pipeline.run.start import check_classes
 
     hdf5 = args.hdf5 or default_hdf5_folder(find_data_set(config.DATASET))
     dataset = open_split(hdf5, args.split)
@@ -134,9 +136,10 @@ def print_next(args: argparse.Namespace, model: Path) -> None:
 
         print(f"next: open {quote(str(args.report / PAGE))} in a browser")
     elif args.images:
-        print(f"next: python model_eval.py -m {quote(str(model))} --report {config.REPORT}")
+        flags = {"-m": model, "--report": config.REPORT}
+        print(f"next: {shell_command('model_eval.py', flags)}")
     else:
-        print(f"next: python view_model.py -m {quote(str(model))}")
+        print(f"next: {shell_command('view_model.py', {'-m': model})}")
 
 
 def numbers(args: argparse.Namespace, state: "RunState", scores: "Scores") -> dict[str, object]:

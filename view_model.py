@@ -4,11 +4,10 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from shlex import quote
 
 from config import setup_config as config
 from pipeline.backend import import_keras
-from pipeline.command_line import existing_file, new_parser, run_script
+from pipeline.command_line import existing_file, new_parser, run_script, shell_command
 from pipeline.recipe import choose_recipe
 
 
@@ -53,9 +52,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.model:
         from pipeline.run.output_folder import checkpoint_to_evaluate
 
-        file = existing_file(
-            checkpoint_to_evaluate(args.model), "name a checkpoint that model_train.py wrote"
-        )
+        file = checkpoint_to_evaluate(args.model)
+        existing_file(file, "name a checkpoint that model_train.py wrote")
+        if file != args.model:
+            print(f"best epoch by val rank-1: {file}")
 
     else:
         recipe = choose_recipe(config.RECIPES, args.recipe)
@@ -74,10 +74,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     draw_graph(network_graph(model, shape, args.layers), args.output)
     print(f"wrote {args.output}")
     if args.model:
-        print(f"next: python model_eval.py -m {quote(str(args.model))}")
+        command = shell_command("model_eval.py", {"-m": args.model})
     else:
-        output = config.OUTPUT / args.recipe
-        print(f"next: python model_train.py -r {args.recipe} -o {output}")
+        flags = {"-r": args.recipe, "-o": config.OUTPUT / args.recipe}
+        command = shell_command("model_train.py", flags)
+    print(f"next: {command}")
 
 
 if __name__ == "__main__":

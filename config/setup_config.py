@@ -134,5 +134,7 @@ RECIPES = {
     ),
 }
 DEFAULT_RECIPE = "published"
+CPU_RECIPES = ("quick", "demo")
+"""Made for a processor alone."""
 FIRST_RECIPE = "quick"
 """What ``build_dataset.py`` proposes to train with: it needs no GPU."""

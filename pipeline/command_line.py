@@ -1,14 +1,12 @@
-"""What makes the four scripts behave alike: exit statuses, errors, signals, help, numbers.
-
-The only module of the package that knows about the command line.
-"""
+"""What makes the four scripts behave alike: statuses, errors, signals, help, numbers, commands."""
 
 import argparse
 import math
 import os
+import shlex
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -94,6 +92,28 @@ def number(
         return value
 
     return parse
+
+
+def shell_command(script: str, flags: Mapping[str, object]) -> str:
+    """Return the command that runs ``script`` on this process's backend.
+
+    Args:
+        script: Its name.
+        flags: And their values; True gives the flag alone, None and False leave it out.
+    """
+    words = ["python", script]
+    for flag, value in flags.items():
+        if value is True:
+            words.append(flag)
+        elif value is not None and value is not False:
+            words += [flag, str(value)]
+    return backend_setting() + shlex.join(words)
+
+
+def backend_setting() -> str:
+    """Return how a command chooses the backend of this one; "" where it is the usual one."""
+    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    return "" if backend == "tensorflow" else f"KERAS_BACKEND={backend} "
 
 
 def existing_file(path: Path, hint: str) -> Path:

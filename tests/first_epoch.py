@@ -21,11 +21,13 @@ def main(weights: Path, hdf5: Path) -> None:
     from pipeline.evaluation.metrics import evaluate
     from pipeline.io.hdf5_dataset import open_training_splits
     from pipeline.io.hdf5_generator import HDF5Generator
-    from pipeline.run.state import new_run
+    from pipeline.run.start import Settings, fresh_run
     from pipeline.run.training import build_model, training_batches
 
     train_set, val_set = open_training_splits(hdf5)
-    state = new_run("", RECIPE, train_set, val_set, read_means(hdf5), seed=1)
+    state = fresh_run(
+        Settings(recipe_name="own", seed=1), RECIPE, train_set, val_set, read_means(hdf5)
+    )
     with training_batches(train_set, state) as batches, HDF5Generator(val_set, 16) as val:
         batches.begin_epoch(1, 32)
         val.begin_epoch(1, 32)

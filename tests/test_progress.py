@@ -99,9 +99,10 @@ def test_advice_is_a_command_that_lowers_the_rate(
     stalled = with_history(state, [2.0] + [2.5] * 5, [float(np.float32(1e-3))] * 6)
     last = output / "epoch-006-val_loss-2.500.keras"
     last.touch()
-    advice = model_train.advice_on_rate(args, stalled)
-    assert "\n" not in advice
-    command = advice.partition("run: ")[2]
+    advice = model_train.resume_hints(args).on_rate
+    proposed = advice(stalled, 5)
+    assert "\n" not in proposed
+    command = proposed.partition("run: ")[2]
     program = "KERAS_BACKEND=jax python model_train.py "
     assert command.startswith(program)
     again = model_train.parse_arguments(shlex.split(command.removeprefix(program)))
@@ -109,11 +110,8 @@ def test_advice_is_a_command_that_lowers_the_rate(
     assert (again.output, again.hdf5, again.keep) == (output, Path("h"), 3)
     assert again.tensorboard
     for losses in ([2.0] + [2.5] * 4, [2.0] + [2.5] * 6, [2.5] * 5 + [2.0]):
-        assert (
-            model_train.advice_on_rate(args, with_history(state, losses, [1e-3] * len(losses)))
-            == ""
-        )
-    assert model_train.advice_on_rate(args, replace(stalled, epochs=6)) == ""
+        assert advice(with_history(state, losses, [1e-3] * len(losses)), 5) == ""
+    assert advice(replace(stalled, epochs=6), 5) == ""
 
 
 def test_plot_rings_the_best_epoch() -> None:

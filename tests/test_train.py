@@ -243,18 +243,18 @@ def test_going_back_to_a_branch_that_was_left(
     old = checkpoint(own_run, 2).read_bytes()
     first, second = read_state(checkpoint(own_run, 1)), read_state(checkpoint(own_run, 2))
     lowered = replace(first, learning_rate=1e-4)
-    begun, *aside = begin_branch(checkpoint(own_run, 1), lowered, own_run)
+    _, begun, aside = begin_branch(checkpoint(own_run, 1), lowered, own_run)
     assert read_state(begun) == replace(lowered, branch=1)
     assert sorted(path.name[:9] for path in aside) == ["epoch-001", "epoch-002", "epoch-003"]
     for path in aside[1:]:  # as a kill before they were moved would leave them
         path.rename(own_run / path.name)
     assert latest_checkpoint(own_run) == begun
-    again, *aside = begin_branch(begun, read_state(begun), own_run)
+    _, again, aside = begin_branch(begun, read_state(begun), own_run)
     assert read_state(again) == replace(lowered, branch=1)
     assert len(list(own_run.glob("epoch-*"))) == 1
 
     left = next(path for path in aside if path.name.startswith("epoch-002"))
-    begun, *_ = begin_branch(left, second, own_run)
+    _, begun, _ = begin_branch(left, second, own_run)
     assert latest_checkpoint(own_run) == begun
     assert read_state(begun) == replace(second, branch=2)
     assert left.read_bytes() == old
@@ -263,13 +263,13 @@ def test_going_back_to_a_branch_that_was_left(
 def test_branch_from_a_renamed_file_keeps_to_its_own_line(own_run: Path) -> None:
     renamed = checkpoint(own_run, 2).rename(own_run / "good.keras")
     second, third = read_state(renamed), read_state(checkpoint(own_run, 3))
-    begun, *_ = begin_branch(renamed, replace(second, learning_rate=1e-4), own_run)
+    _, begun, _ = begin_branch(renamed, replace(second, learning_rate=1e-4), own_run)
     assert begun == checkpoint(own_run, 2) == latest_checkpoint(own_run)
     assert read_state(renamed) == second
 
     other = {**third.history, "loss": [9.0, 9.0, 9.0]}
     stranger = replace(third, history=other)
-    begun, *aside = begin_branch(renamed, stranger, own_run)
+    _, begun, aside = begin_branch(renamed, stranger, own_run)
     assert list(own_run.glob("epoch-*")) == [begun]
     assert {path.name[:9] for path in aside} == {"epoch-001", "epoch-002"}
 

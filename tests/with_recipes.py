@@ -42,7 +42,7 @@ for name, (recipe, sizes, values) in CHANGES.items():
     config.RECIPES[name] = config.RECIPES[recipe].replaced({**THIN, **sizes, **values})
 config.RECIPES["thin-long"] = replace(config.RECIPES["thin"], epochs=500)
 if edited := os.environ.get("EDITED"):
-    name, part, field, value = edited.split()
+    name, part, field, value = edited.split(maxsplit=3)
     recipe = config.RECIPES[name]
     values = replace(getattr(recipe, part), **{field: ast.literal_eval(value)})
     config.RECIPES[name] = replace(recipe, **{part: values})

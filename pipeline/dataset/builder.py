@@ -18,7 +18,7 @@ from pipeline.dataset.tiny_imagenet import (
     read_labelled_images,
 )
 from pipeline.errors import UserError
-from pipeline.io.files import atomic_writes, folder_lock, remove_unfinished
+from pipeline.io.files import atomic_writes, folder_lock
 from pipeline.io.hdf5_dataset import open_split
 from pipeline.io.hdf5_writer import HDF5Writer
 from pipeline.progress import progress_bar
@@ -69,7 +69,6 @@ def build_data_set(
     """
     found = read_labelled_images(source)
     with folder_lock(output):
-        remove_unfinished(output)
         _refuse_earlier_build(output, overwrite)
         corrupt = dict(find_undecodable(source, [*found.train, *found.val])) if skip_corrupt else {}
         train, test = draw_test_split(

@@ -80,10 +80,16 @@ def reported_as_user_errors(path: Path) -> Iterator[None]:
 
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
-    """Hold ``folder`` for this process; see ``file_lock``."""
+    """Hold ``folder`` for this process, and delete what a killed one left half written there.
+
+    Raises:
+        UserError: As ``file_lock``, or the folder cannot be made.
+    """
     with reported_as_user_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with file_lock(folder / ".lock"):
+        for path in folder.glob(f"{UNFINISHED}*"):
+            path.unlink(missing_ok=True)
         yield
 
 
@@ -107,9 +113,3 @@ def file_lock(lock_file: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def remove_unfinished(folder: Path) -> None:
-    """Delete what a killed process left half written in ``folder``; hold the folder first."""
-    for path in folder.glob(f"{UNFINISHED}*"):
-        path.unlink(missing_ok=True)

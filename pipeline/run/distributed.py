@@ -200,6 +200,11 @@ class DataParallelism:
             return None
         return Shard(self.group.number, self.group.processes, self._multiple)
 
+    @property
+    def on_cpu(self) -> bool:
+        """Whether no device is an accelerator."""
+        return all(device.startswith("cpu") for device in self.devices)
+
     def scope(self) -> AbstractContextManager[None]:
         """Return the context to build, restore and train the network in, in all processes alike."""
         return self._distribution.scope() if self._distribution else nullcontext()

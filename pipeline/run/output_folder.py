@@ -1,9 +1,10 @@
 """The folder of a run: its checkpoints, where it resumes, and what it went back behind."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from pipeline.errors import UserError
 from pipeline.io.files import atomic_write, reported_as_user_errors
@@ -61,16 +62,12 @@ def _highest(folder: Path, rank: Callable[[RunState], tuple[float, int]]) -> Pat
 
 
 def checkpoint_to_evaluate(path: Path) -> Path:
-    """Return ``path``, or of a folder its best checkpoint, and say which that is.
+    """Return ``path``, or of a folder its best checkpoint.
 
     Raises:
         UserError: There is none, or one cannot be read.
     """
-    if not path.is_dir():
-        return path
-    best = best_checkpoint(path)
-    print(f"best epoch by val rank-1: {best}")
-    return best
+    return best_checkpoint(path) if path.is_dir() else path
 
 
 def latest_state(folder: Path) -> RunState | None:
@@ -82,15 +79,28 @@ def latest_state(folder: Path) -> RunState | None:
     return read_state(latest_checkpoint(folder)) if list_checkpoints(folder) else None
 
 
-def begin_branch(start: Path, state: RunState, folder: Path) -> list[Path]:
+class Branch(NamedTuple):
+    """A run as it resumes in its folder."""
+
+    state: RunState
+    checkpoint: Path
+    """In the folder, with that state."""
+    superseded: Sequence[Path]
+    """What was set aside for it."""
+
+    @property
+    def messages(self) -> list[str]:
+        """What to tell the user."""
+        aside = [f"kept an earlier checkpoint as {path}" for path in self.superseded]
+        return [*aside, f"resuming after epoch {self.state.epoch} from {self.checkpoint}"]
+
+
+def begin_branch(start: Path, state: RunState, folder: Path) -> Branch:
     """Make ``folder`` say that its run resumes from ``start`` with ``state``'s settings.
 
     From then on ``folder`` alone says how the run resumes, also if it is killed before its next
     epoch ends. What the run goes back behind, and a checkpoint whose settings change, is kept in
     ``folder/superseded/``.
-
-    Returns:
-        The checkpoint to resume from, now in ``folder``, and then what was set aside.
 
     Raises:
         UserError: A file cannot be read or written.
@@ -110,7 +120,7 @@ def begin_branch(start: Path, state: RunState, folder: Path) -> list[Path]:
             aside.append(_free_name(path))
             with reported_as_user_errors(path):
                 path.rename(aside[-1])
-    return [begun, *aside]
+    return Branch(state, begun, aside)
 
 
 def _states(folder: Path) -> dict[Path, RunState]:

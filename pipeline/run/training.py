@@ -5,7 +5,9 @@ of the state lies in the model and its optimizer, and the checkpoint holds both.
 epoch is a point to resume from exactly.
 """
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import keras
 
@@ -15,6 +17,8 @@ from pipeline.io.shard import Shard
 from pipeline.nn.fused_norm import fuse_batch_norms
 from pipeline.nn.googlenet import googlenet
 from pipeline.nn.optimizers import compile_model
+from pipeline.run.checkpoint import restore
+from pipeline.run.distributed import DataParallelism
 from pipeline.run.state import RunState
 
 
@@ -29,6 +33,30 @@ def build_model(state: RunState, steps: int) -> keras.Model:
     model = googlenet(network, len(state.class_ids), means=state.means, seed=state.seed)
     fuse_batch_norms(model)
     compile_model(model, state.recipe, steps, state.learning_rate)
+    return model
+
+
+def build_distributed(
+    parallel: DataParallelism, state: RunState, steps: int, checkpoint: Path | None
+) -> keras.Model:
+    """Build the network of a run over all devices, restored, once all processes agree.
+
+    Args:
+        parallel: The devices; its primary process gets a replica to evaluate by.
+        state: The run.
+        steps: Batches an epoch.
+        checkpoint: What to restore; None for initial weights.
+
+    Raises:
+        UserError: The checkpoint does not fit, or another process has other settings.
+    """
+    with parallel.scope():
+        model = build_model(state, steps)
+        if checkpoint:
+            restore(model, checkpoint)
+        parallel.group.barrier(json.dumps(state.to_json(), sort_keys=True))
+    if parallel.group.is_primary and parallel.shard:
+        parallel.keep_replica(build_model(state, steps))
     return model
 
 

@@ -1,0 +1,112 @@
+"""What ``model_train.py`` says beside its epochs: what runs where, how to resume, what came out."""
+
+import shlex
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.backend import has_bfloat16
+from pipeline.command_line import Terminated, backend_setting, shell_command
+from pipeline.run.checkpoint import read_state
+from pipeline.run.distributed import DataParallelism
+from pipeline.run.output_folder import latest_checkpoint, latest_state
+from pipeline.run.state import RunState
+
+
+def header(
+    state: RunState,
+    backend: str,
+    parallel: DataParallelism,
+    images: tuple[int, int],
+    parameters: int,
+) -> str:
+    """Return what runs where, and what a user might not expect of it on this machine.
+
+    Args:
+        state: Of the run.
+        backend: Keras's.
+        parallel: The devices.
+        images: Of the train and the val split.
+        parameters: Of the network.
+    """
+    devices = ", ".join(parallel.devices)
+    lines = [
+        f"{backend} on {devices}: {images[0]:,} train and {images[1]:,} val images of "
+        f"{len(state.class_ids)} classes; GoogLeNet with {parameters:,} parameters; "
+        f"recipe {state.recipe_name} ({state.recipe.network.dtype}), "
+        f"batches of {state.batch_size}, seed {state.seed}"
+    ]
+    if backend == "tensorflow" and len(parallel.devices) > 1:
+        lines.append("note: TensorFlow trains on the first of them; KERAS_BACKEND=jax on all")
+    if state.epoch and state.backend != backend:
+        lines.append(f"note: begun on {state.backend}; on {backend} the numbers will differ")
+    if state.recipe.network.dtype == "mixed_bfloat16" and parallel.on_cpu and not has_bfloat16():
+        lines.append("note: this CPU has no bfloat16 instructions; it will be slow")
+    return "\n".join(lines)
+
+
+def results(folder: Path) -> str:
+    """Return which epoch of the run in ``folder`` was best, and what lies there."""
+    latest = latest_checkpoint(folder)
+    state = read_state(latest)
+    best = state.best_epoch
+    # An early best epoch may lie in the folder that the run was begun in.
+    file, *_ = [*folder.glob(f"epoch-{best:03d}-*"), latest]
+    rank1 = state.history["val_accuracy"][best - 1]
+    return (
+        f"best epoch by val: {best}, rank-1 {rank1:.2%}, in {file}\n"
+        f"wrote checkpoints, metric_values.json, training_plot.jpg and run.jsonl to {folder}"
+    )
+
+
+@dataclass(frozen=True)
+class ResumeHints:
+    """The commands that resume a run.
+
+    Args:
+        output: Its folder.
+        kept: Flags that are in no checkpoint, to give again.
+    """
+
+    output: Path
+    kept: Mapping[str, object]
+
+    def command(self, checkpoint: Path, **changed: object) -> str:
+        """Return the command that resumes from ``checkpoint`` with ``changed`` short flags."""
+        flags = {f"-{flag}": value for flag, value in changed.items()}
+        return shell_command(
+            "model_train.py", {"-m": checkpoint, **flags, "-o": self.output, **self.kept}
+        )
+
+    @contextmanager
+    def on_signal(self) -> Iterator[None]:
+        """Print how to resume where a signal stops what is done meanwhile."""
+        before = latest_state(self.output)
+        try:
+            yield
+        except (KeyboardInterrupt, Terminated):
+            if latest_state(self.output) in (None, before):
+                command = backend_setting() + shlex.join(["python", *sys.argv])
+            else:
+                command = self.command(self.output)
+            print(f"to resume: {command}", flush=True)
+            raise
+
+    def on_rate(self, state: RunState, patience: int) -> str:
+        """Return how to lower the rate by hand, where the val loss has stalled; "" where not.
+
+        Args:
+            state: After an epoch.
+            patience: So many epochs without a lower val loss, or a multiple, count as stalled.
+        """
+        stalled = state.stalled_epochs
+        if stalled == 0 or stalled % patience or state.epoch == state.epochs:
+            return ""
+        checkpoint = next(self.output.glob(f"epoch-{state.epoch:03d}-*"))
+        rate = f"{state.history['learning_rate'][-1] / 10:.3g}"
+        return (
+            f"val loss has not improved for {stalled} epochs; to lower the rate, stop with Ctrl-C "
+            f"and run: {self.command(checkpoint, e=state.epoch, l=rate)}"
+        )

@@ -1,0 +1,173 @@
+"""How a run starts: afresh, or from a checkpoint whose settings, data and recipe still hold."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pipeline.errors import UserError
+from pipeline.io.hdf5_dataset import HDF5Dataset
+from pipeline.recipe import Recipe
+from pipeline.run.output_folder import SUPERSEDED, latest_checkpoint, list_checkpoints
+from pipeline.run.state import HISTORY_FILE, METRICS, RunState
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a user asks of a run; None leaves it to the recipe or the checkpoint."""
+
+    recipe_name: str | None = None
+    seed: int | None = None
+    batch_size: int | None = None
+    epoch: int | None = None
+    """The one that the checkpoint was written after."""
+    learning_rate: float | None = None
+    """A constant rate from here on."""
+    epochs: int | None = None
+    """The epoch to end at."""
+
+
+def checkpoint_to_start_from(model: Path | None, output: Path) -> Path | None:
+    """Return the checkpoint to resume from; None for a fresh run.
+
+    Args:
+        model: A checkpoint, or a folder whose latest is taken; None for a fresh run.
+        output: Where the run writes; for a fresh run it holds no other.
+
+    Raises:
+        UserError: ``output`` holds another run, or ``model`` no checkpoint.
+    """
+    holds_run = bool(list_checkpoints(output))
+    if model is None:
+        if holds_run:
+            raise UserError(
+                f"{output} holds a run already; resume it by -m {output}, "
+                "or name another folder with -o"
+            )
+        if (output / HISTORY_FILE).exists():
+            raise UserError(f"{output} holds another run's {HISTORY_FILE}; name another folder")
+        return None
+    if not model.exists():
+        raise UserError(f"{model} does not exist; name a checkpoint or its folder with -m")
+    start = latest_checkpoint(model) if model.is_dir() else model
+    own = (output.resolve(), output.resolve() / SUPERSEDED)
+    if holds_run and start.resolve().parent not in own:
+        raise UserError(f"{output} holds another run than {start}; name another folder")
+    return start
+
+
+def fresh_run(
+    settings: Settings,
+    recipe: Recipe,
+    train: HDF5Dataset,
+    val: HDF5Dataset,
+    means: Sequence[float],
+) -> RunState:
+    """Return the state before the first epoch.
+
+    Args:
+        settings: With the recipe's name and a seed.
+        recipe: Decides what ``settings`` leave open.
+        train: The split to train on.
+        val: The split to validate on.
+        means: Of the train split's R, G and B channels, 0 to 255.
+    """
+    return RunState(
+        recipe_name=settings.recipe_name,
+        recipe=recipe,
+        seed=settings.seed,
+        batch_size=settings.batch_size or recipe.batch_size,
+        learning_rate=settings.learning_rate,
+        epochs=settings.epochs or recipe.epochs,
+        data={"train": train.fingerprint, "val": val.fingerprint},
+        data_seed=train.seed,
+        means=tuple(means),
+        class_ids=list(train.class_ids),
+        class_names=list(train.class_names),
+        backend="",
+        branch=0,
+        epoch=0,
+        history={name: [] for name in METRICS},
+    )
+
+
+def resumed_run(
+    stored: RunState,
+    settings: Settings,
+    recipes: Mapping[str, Recipe],
+    train: HDF5Dataset,
+    val: HDF5Dataset,
+) -> RunState:
+    """Return the state that a checkpoint ``stored``, to resume with ``settings``.
+
+    Raises:
+        UserError: Settings, data or recipe differ from the run's; names how.
+    """
+    check_classes(stored, train)
+    for split, dataset in (("train", train), ("val", val)):
+        if stored.data[split] != dataset.fingerprint:
+            raise UserError(
+                f"the run was begun on other data: its {split} split differs from {dataset.path}; "
+                "name its folder with --hdf5"
+            )
+    for name in ("epoch", "recipe_name", "batch_size", "seed"):
+        asked, was = getattr(settings, name), getattr(stored, name)
+        if asked is not None and asked != was:
+            raise UserError(
+                f"the checkpoint says {name.replace('_', ' ')} {was}, not {asked}; leave the flag "
+                "out to resume, or begin a fresh run in another folder"
+            )
+    _check_recipe(stored, recipes)
+    return replace(
+        stored,
+        learning_rate=settings.learning_rate or stored.learning_rate,
+        epochs=settings.epochs or stored.epochs,
+    )
+
+
+def check_classes(state: RunState, dataset: HDF5Dataset) -> None:
+    """Check that a model's outputs are the labels of ``dataset``.
+
+    Raises:
+        UserError: They are not.
+    """
+    if list(state.class_ids) != list(dataset.class_ids):
+        raise UserError(
+            f"the model tells {len(state.class_ids)} classes apart and {dataset.path} holds "
+            f"{len(dataset.class_ids)}, or others; name the data it was trained on with --hdf5"
+        )
+
+
+def check_trainable(state: RunState, images: int) -> None:
+    """Check that there is something useful to train.
+
+    Raises:
+        UserError: There is not; says why.
+    """
+    if state.batch_size > images:
+        raise UserError(
+            f"a batch of {state.batch_size} is more than the {images} train images; "
+            "give a smaller one with -b"
+        )
+    if state.epoch >= state.epochs:
+        raise UserError(
+            f"epoch {state.epoch} is done and the run ends at epoch {state.epochs}; "
+            "name a later one with -n to resume"
+        )
+    falls_to_zero = not state.recipe.optimizer.rate_drops and state.learning_rate is None
+    if state.epochs > state.recipe.epochs and falls_to_zero:
+        raise UserError(
+            f"the rate of recipe {state.recipe_name!r} is zero after epoch "
+            f"{state.recipe.epochs}; to train to epoch {state.epochs} give a rate with -l too"
+        )
+
+
+def _check_recipe(state: RunState, recipes: Mapping[str, Recipe]) -> None:
+    name = state.recipe_name
+    if name not in recipes:
+        raise UserError(f"the run's recipe {name!r} is no longer configured; put it back to resume")
+    differences = state.recipe.differences(recipes[name])
+    if differences:
+        raise UserError(
+            f"recipe {name!r} was edited since the run began ({'; '.join(differences)}); put it "
+            "back, or begin a fresh run in another folder"
+        )
