@@ -101,7 +101,7 @@ RECIPES = {
             warmup_epochs=3,
             weight_decay=5e-3,
             label_smoothing=0.1,
-            averaging=0.999,
+            ema_momentum=0.999,
         ),
         augmentation=Augmentation(
             shift=0.1,

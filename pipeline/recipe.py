@@ -73,8 +73,8 @@ class Optimizer:
     """Fraction of ``learning_rate`` x weight taken off at each step; batch norm and biases keep
     theirs. With momentum 0.9, ten times the value that other libraries add to the gradient."""
     label_smoothing: Fraction = 0.0
-    averaging: Fraction = 0.0
-    """Momentum of the averaged weights, which are evaluated and saved; 0: none."""
+    ema_momentum: Fraction = 0.0
+    """Of the weights' exponential moving average, which is evaluated and saved; 0: none."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,8 +14,8 @@ keras = import_keras()
 
 from pipeline.callbacks.training_monitor import plot_history  # noqa: E402
 from pipeline.evaluation.metrics import Predictor, cross_entropies, rank_of_truth  # noqa: E402
+from pipeline.nn.ema import ema_weights  # noqa: E402
 from pipeline.nn.optimizers import (  # noqa: E402
-    averaged_weights,
     compile_model,
     learning_rate_schedule,
 )
@@ -95,10 +95,10 @@ def small_model() -> keras.Model:
     )
 
 
-@pytest.mark.parametrize("averaging", [0.0, 0.9])
-def test_sgd_follows_the_formula(averaging: float) -> None:
+@pytest.mark.parametrize("ema_momentum", [0.0, 0.9])
+def test_sgd_follows_the_formula(ema_momentum: float) -> None:
     """Nesterov momentum as Sutskever et al. 2013 have it, decay of kernels alone, and averages."""
-    values = Optimizer(learning_rate=0.2, weight_decay=0.05, averaging=averaging)
+    values = Optimizer(learning_rate=0.2, weight_decay=0.05, ema_momentum=ema_momentum)
     recipe = Recipe(epochs=2, batch_size=4, optimizer=values)
     model = small_model()
     compile_model(model, recipe, steps_per_epoch=3)
@@ -119,16 +119,17 @@ def test_sgd_follows_the_formula(averaging: float) -> None:
         if averages is None:
             averages = weights.copy()
         averages = [
-            averaging * a + (1 - averaging) * w for a, w in zip(averages, weights, strict=True)
+            ema_momentum * a + (1 - ema_momentum) * w
+            for a, w in zip(averages, weights, strict=True)
         ]
     model = small_model()
     compile_model(model, recipe, steps_per_epoch=3)
     for _ in range(3):
         model.train_on_batch(x, y)
     assert close(model.trainable_variables, weights)
-    with averaged_weights(model):
+    with ema_weights(model):
         assert close(model.trainable_variables, averages)
-        assert close(model.trainable_variables, weights) == (averaging == 0)
+        assert close(model.trainable_variables, weights) == (ema_momentum == 0)
     assert close(model.trainable_variables, weights)
 
 

@@ -1,11 +1,11 @@
-"""Evaluate and save another model than the one that trains: on one device, of averaged weights."""
+"""Evaluate and save another model than the one that trains: on one device, of EMA weights."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
 
 import keras
 
-from pipeline.nn.optimizers import averaged_weights
+from pipeline.nn.ema import ema_weights
 from pipeline.run.distributed import DataParallelism
 
 
@@ -13,7 +13,7 @@ class EvaluationModel(keras.callbacks.Callback):
     """Runs callbacks at an epoch's end on the model to evaluate and save.
 
     It lies on one device, so that its file is what a run on one device would write, and has the
-    averaged weights where there are any. All callbacks see one ``logs``, in their order: what
+    EMA of the weights where there is one. All callbacks see one ``logs``, in their order: what
     ``Validation`` adds, the later ones read, as do those that come after this one in ``fit``.
 
     Args:
@@ -32,7 +32,7 @@ class EvaluationModel(keras.callbacks.Callback):
         """Run the callbacks."""
         parallel = self._parallel
         on_one_device = parallel.on_one_device(self.model) if parallel else nullcontext(self.model)
-        with on_one_device as model, averaged_weights(model):
+        with on_one_device as model, ema_weights(model):
             for callback in self._callbacks:
                 callback.set_model(model)
                 callback.on_epoch_end(epoch, logs)

@@ -4,9 +4,6 @@ Own classes would keep a checkpoint from opening in plain Keras. The rate is alw
 also where it is constant, so that the optimizer's state has one form throughout a run.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import keras
 from keras.optimizers import schedules
 
@@ -59,8 +56,8 @@ def _optimizer(
 ) -> keras.Optimizer:
     values = recipe.optimizer
     settings = {"learning_rate": rate, "weight_decay": values.weight_decay or None}
-    if values.averaging:
-        settings |= {"use_ema": True, "ema_momentum": values.averaging}
+    if values.ema_momentum:
+        settings |= {"use_ema": True, "ema_momentum": values.ema_momentum}
     if values.name == "adam":
         optimizer = keras.optimizers.Adam(**settings)
     else:
@@ -71,34 +68,8 @@ def _optimizer(
         optimizer.exclude_from_weight_decay(
             var_list=[v for v in model.trainable_variables if v.name != "kernel"]
         )
-    if values.averaging:
-        # Keras would put the averages in the weights' place whenever `fit` ends. Training goes
-        # on from the raw weights; `averaged_weights` shows the averages where they are wanted.
+    if values.ema_momentum:
+        # Keras would put the EMA in the weights' place whenever `fit` ends. Training goes on from
+        # the raw weights; `ema_weights` shows the EMA where it is wanted.
         optimizer.finalize_variable_values = lambda variables: None
     return optimizer
-
-
-@contextmanager
-def averaged_weights(model: keras.Model) -> Iterator[None]:
-    """Exchange the weights and their averages, and exchange them back at the end.
-
-    Meanwhile the model evaluates and saves with the averages, and a file saved holds the raw
-    weights in the optimizer's state. Batch norm's running statistics are the raw weights' all
-    along: they are averages over the last batches themselves. Without averaging nothing happens.
-    """
-    swap_averages(model)
-    try:
-        yield
-    finally:
-        swap_averages(model)
-
-
-def swap_averages(model: keras.Model) -> None:
-    """Exchange the trainable weights and their averages, where the optimizer keeps any."""
-    if not model.optimizer.use_ema:
-        return
-    averages = model.optimizer._model_variables_moving_average
-    for weight, average in zip(model.trainable_variables, averages, strict=True):
-        raw = keras.ops.convert_to_numpy(weight).copy()
-        weight.assign(average)
-        average.assign(raw)

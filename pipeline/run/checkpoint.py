@@ -94,7 +94,7 @@ def restore(model: "keras.Model", path: Path) -> None:
     Raises:
         UserError: The state is incomplete or does not fit: a run cannot resume exactly from it.
     """
-    from pipeline.nn.optimizers import swap_averages
+    from pipeline.nn.ema import swap_ema
 
     with _explained(path):
         weights = io.BytesIO(_read_members(path)[WEIGHTS])
@@ -108,7 +108,7 @@ def restore(model: "keras.Model", path: Path) -> None:
                 f"{len(needed)} are needed); resume from another checkpoint"
             )
         model.load_weights(path)
-    swap_averages(model)
+    swap_ema(model)
 
 
 def export(path: Path, target: Path) -> None:
