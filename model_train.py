@@ -203,6 +203,7 @@ def reporting_callbacks(
               devices=parallel.devices, learning_rate=state.learning_rate)  # fmt: skip
     curves = TensorBoardCurves(args.output, state) if args.tensorboard else None
     after_epoch = [
+        *norm_statistics(state, batches.dataset, opened),
         Validation(val, state.recipe.image_size),
         history,
         EpochCheckpoint(args.output, args.keep, history),
@@ -231,6 +232,19 @@ def print_results(args: argparse.Namespace) -> None:
     if args.tensorboard:
         print(f"curves for TensorBoard: tensorboard --logdir {quote(str(args.output))}")
     print(f"next: {shell_command('model_eval.py', {'-m': args.output, '--hdf5': args.hdf5})}")
+
+
+def norm_statistics(
+    state: "RunState", train_set: "HDF5Dataset", opened: ExitStack
+) -> "list[keras.callbacks.Callback]":
+    """Return the callback for recipes with an EMA, in a list; else none."""
+    from pipeline.callbacks.norm_statistics import NormStatistics
+    from pipeline.io.hdf5_generator import HDF5Generator
+
+    if not state.recipe.optimizer.ema_momentum:
+        return []
+    clean = HDF5Generator(train_set, state.batch_size, seed=state.seed, shuffle=True)
+    return [NormStatistics(opened.enter_context(clean), state.recipe.image_size)]
 
 
 def renew_curves(output: Path, state: "RunState") -> None:

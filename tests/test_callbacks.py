@@ -17,6 +17,7 @@ from with_recipes import config  # noqa: E402
 from pipeline.callbacks.epoch_checkpoint import EpochCheckpoint  # noqa: E402
 from pipeline.callbacks.epoch_start import EpochStart  # noqa: E402
 from pipeline.callbacks.evaluation_model import EvaluationModel  # noqa: E402
+from pipeline.callbacks.norm_statistics import NormStatistics  # noqa: E402
 from pipeline.callbacks.progress_bar import ProgressBar  # noqa: E402
 from pipeline.callbacks.run_history import RunHistory  # noqa: E402
 from pipeline.callbacks.run_log import RunLog  # noqa: E402
@@ -54,6 +55,43 @@ def model() -> keras.Model:
     )
     model.compile(keras.optimizers.Adam(0.01), "categorical_crossentropy", metrics=["accuracy"])
     return model
+
+
+def test_norm_statistics_are_those_of_the_weights_evaluated(
+    batches: HDF5Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Means over the batches' own statistics under the EMA, computed here by NumPy."""
+    monkeypatch.setattr("pipeline.callbacks.norm_statistics.IMAGES", 48)
+    norm = keras.layers.BatchNormalization()
+    model = keras.Sequential(
+        [keras.Input((64, 64, 3)), keras.layers.Conv2D(2, 8, strides=8), norm,
+         keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(4, "softmax")]
+    )  # fmt: skip
+    sgd = keras.optimizers.SGD(1e-5, use_ema=True, ema_momentum=0.9)
+    model.compile(sgd, "categorical_crossentropy")
+    sgd.build(model.trainable_variables)
+    sgd.finalize_variable_values = lambda variables: None
+    features = keras.Model(model.inputs, model.layers[0].output)
+    seen = []
+
+    class Look(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+            values = [
+                np.asarray(features(batches[step][0]), np.float64).reshape(-1, 2)
+                for step in range(3)
+            ]
+            for running, expected in (
+                (norm.moving_mean, np.mean([value.mean(axis=0) for value in values], axis=0)),
+                (norm.moving_variance, np.mean([value.var(axis=0) for value in values], axis=0)),
+            ):
+                np.testing.assert_allclose(np.asarray(running), expected, rtol=1e-4)
+            seen.append(np.asarray(norm.moving_mean))
+
+    statistics = NormStatistics(batches, lambda epoch: 64)
+    model.fit(batches, epochs=2, verbose=0, callbacks=[EvaluationModel([statistics, Look()])])
+    assert norm.momentum == 0.99
+    assert len(seen) == 2
+    assert not np.allclose(*seen)
 
 
 def test_ours_in_a_fit_of_his_own(

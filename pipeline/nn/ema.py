@@ -15,8 +15,7 @@ def ema_weights(model: keras.Model) -> Iterator[None]:
     """Exchange the weights and their EMA, and exchange them back at the end.
 
     Meanwhile the model evaluates and saves with the EMA, and a file saved holds the raw weights in
-    the optimizer's state. Batch norm's running statistics are the raw weights' all
-    along: they are averages over the last batches themselves. Without EMA nothing happens.
+    the optimizer's state. Without EMA nothing happens.
     """
     swap_ema(model)
     try:

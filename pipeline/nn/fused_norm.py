@@ -11,22 +11,23 @@ from typing import Any
 import keras
 
 
-def fuse_batch_norms(model: keras.Model) -> None:
+def fusebatch_norms(model: keras.Model) -> None:
     """Make what batch norms can train by TensorFlow's fused kernel; elsewhere do nothing.
 
     Evaluation, frozen layers and what the kernel has no form of keep Keras's arithmetic.
     """
     if keras.backend.backend() != "tensorflow":
         return
-    for layer in _batch_norms(model):
+    for layer in batch_norms(model):
         if _has_fused_form(layer):
             layer.call = _fused_call(layer)
 
 
-def _batch_norms(model: keras.Model) -> Iterator[keras.layers.BatchNormalization]:
+def batch_norms(model: keras.Model) -> Iterator[keras.layers.BatchNormalization]:
+    """Yield the batch norms of a model and of the models in it."""
     for layer in model.layers:
         if isinstance(layer, keras.Model):
-            yield from _batch_norms(layer)
+            yield from batch_norms(layer)
         elif isinstance(layer, keras.layers.BatchNormalization):
             yield layer
 
