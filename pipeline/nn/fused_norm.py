@@ -11,7 +11,7 @@ from typing import Any
 import keras
 
 
-def fusebatch_norms(model: keras.Model) -> None:
+def fuse_batch_norms(model: keras.Model) -> None:
     """Make what batch norms can train by TensorFlow's fused kernel; elsewhere do nothing.
 
     Evaluation, frozen layers and what the kernel has no form of keep Keras's arithmetic.
