@@ -161,7 +161,7 @@ def facts(args: argparse.Namespace, state: "RunState") -> dict[str, str]:
     return {
         "model": args.model.name,
         "trained": f"recipe {state.recipe_name}, {state.epoch} epochs, seed {state.seed}",
-        "classes": f"{len(state.class_ids)}",
+        "classes": f"{len(state.classes)}",
         "predictions": "averaged with those for mirrored images" if args.flip else "one an image",
     }
 
@@ -176,12 +176,10 @@ def name_images(args: argparse.Namespace, state: "RunState") -> None:
         prediction_table,
     )
     from pipeline.io.files import atomic_write, write_csv, write_json
-    from pipeline.io.hdf5_dataset import Classes
 
     paths = find_photographs(args.images)
-    classes = Classes(tuple(state.class_ids), tuple(state.class_names))
     results = []
-    for path, predictions in name_photographs(load_predictor(args, state), paths, classes):
+    for path, predictions in name_photographs(load_predictor(args, state), paths, state.classes):
         print(path)
         for predicted in predictions:
             print(f"  {predicted.probability:6.1%}  {predicted.class_id}  {predicted.words}")

@@ -93,9 +93,9 @@ def test_zips(changes: list[Mutation], made_data: Path, made_hdf5: Path) -> None
             found = read_labelled_images(source)
             for chunk in decode_in_order(source, found.train, 64):
                 assert len(chunk.labels) == len(chunk.images)
-            assert found.class_ids == tuple(sorted(CLASS_IDS))
+            assert found.classes.ids == tuple(sorted(CLASS_IDS))
             for image in found.train:
-                assert image.name.split("/")[1] == found.class_ids[image.label]
+                assert image.name.split("/")[1] == found.classes.ids[image.label]
                 assert source.read(image.name) == (made_data / image.name).read_bytes()
 
         works_or_explains(read)
@@ -118,7 +118,7 @@ def test_annotations(changes: list[Mutation], made_data: Path) -> None:
         said = dict(line.split(b"\t")[:2] for line in changed.splitlines())
         assert len(found.val) == rows.count(b"\n") == len(said)
         for image in found.val:
-            assert said[Path(image.name).name.encode()].decode() == found.class_ids[image.label]
+            assert said[Path(image.name).name.encode()].decode() == found.classes.ids[image.label]
 
 
 @fuzz
@@ -131,7 +131,7 @@ def test_hdf5_files(changes: list[Mutation], made_hdf5: Path) -> None:
         if found is not None:
             assert found.images.shape == (len(found), *found.images.shape[1:])
             assert found.images.sum() >= 0
-            assert 0 <= found.labels.min() <= found.labels.max() < len(found.class_ids)
+            assert 0 <= found.labels.min() <= found.labels.max() < len(found.classes.ids)
 
 
 @fuzz

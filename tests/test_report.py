@@ -17,9 +17,10 @@ from pipeline.backend import import_keras
 
 import_keras()
 
+from pipeline.classes import Classes  # noqa: E402
 from pipeline.errors import UserError  # noqa: E402
 from pipeline.evaluation.report import BINS, OUTPUTS, Proportion, Report  # noqa: E402
-from pipeline.io.hdf5_dataset import Classes, HDF5Dataset  # noqa: E402
+from pipeline.io.hdf5_dataset import HDF5Dataset  # noqa: E402
 
 WORDS = ("fish, a", '<script>alert("x")</script> & cat', "toad, it's", "lemon", "never shown")
 IMAGES = 400

@@ -73,7 +73,7 @@ def build_data_set(
         corrupt = dict(find_undecodable(source, [*found.train, *found.val])) if skip_corrupt else {}
         train, test = draw_test_split(
             [image for image in found.train if image not in corrupt],
-            found.class_ids,
+            found.classes.ids,
             test_images_per_class,
             seed,
         )
@@ -91,8 +91,7 @@ def build_data_set(
                     path,
                     count=len(images),
                     image_size=image_size,
-                    class_ids=found.class_ids,
-                    class_names=found.class_names,
+                    classes=found.classes,
                     split=split,
                     seed=seed,
                 )
@@ -104,7 +103,7 @@ def build_data_set(
             of_train = dict(zip("RGB", means["train"], strict=True))
             means_path.write_text(json.dumps(of_train | {"build_id": build_id}, indent=2) + "\n")
     return BuildReport(
-        classes=len(found.class_ids),
+        classes=len(found.classes),
         images={split: len(images) for split, images in splits.items()},
         skipped={image.name: reason for image, reason in corrupt.items()},
     )
@@ -140,7 +139,7 @@ def read_means(folder: Path) -> tuple[float, float, float]:
 
 def _build_id(found: LabelledImages, seed: int, fingerprints: Iterable[str]) -> str:
     """Return what ties the files of a build: equal for equal input and seed."""
-    contents = [seed, found.class_ids, found.class_names, *fingerprints]
+    contents = [seed, found.classes.ids, found.classes.names, *fingerprints]
     return hashlib.sha256(json.dumps(contents).encode()).hexdigest()
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from pipeline.classes import Classes
 from pipeline.dataset.image_source import ImageSource
 from pipeline.errors import UserError
 from pipeline.randomness import random_stream
@@ -29,10 +30,9 @@ class LabelledImage(NamedTuple):
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Images of known classes; ``class_ids`` and ``class_names`` are in label order."""
+    """Images of known classes."""
 
-    class_ids: tuple[str, ...]
-    class_names: tuple[str, ...]
+    classes: Classes
     train: tuple[LabelledImage, ...]
     val: tuple[LabelledImage, ...]
 
@@ -57,8 +57,7 @@ def read_labelled_images(source: ImageSource) -> LabelledImages:
     class_ids = read_class_ids(source)
     labels = {class_id: label for label, class_id in enumerate(class_ids)}
     return LabelledImages(
-        class_ids=class_ids,
-        class_names=_read_class_names(source, class_ids),
+        classes=Classes(class_ids, _read_class_names(source, class_ids)),
         train=_list_train_images(source, labels),
         val=_list_val_images(source, labels),
     )

@@ -8,9 +8,9 @@ from typing import Any
 import cv2
 import numpy as np
 
+from pipeline.classes import Classes
 from pipeline.errors import UserError
 from pipeline.evaluation.metrics import Predictor, best_labels
-from pipeline.io.hdf5_dataset import Classes
 from pipeline.preprocessing.images import JPEG_END, JPEG_START, decode_image, resize_image
 
 SUFFIXES = (".jpg", ".jpeg", ".png")

@@ -10,29 +10,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from pipeline.classes import Classes
 from pipeline.errors import UserError
 from pipeline.io.hdf5_writer import FORMAT
 
 CONTENTS = ("Images", "Labels", "Label_Names", "Class_Names")
 MOST_CLASSES = 100_000
-
-
-@dataclass(frozen=True)
-class Classes:
-    """What a network tells apart, in label order."""
-
-    ids: tuple[str, ...]
-    """WordNet's, as ``n01443537``."""
-    names: tuple[str, ...]
-    """All words for each, as ``goldfish, Carassius auratus``."""
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    @property
-    def short_names(self) -> tuple[str, ...]:
-        """The first word for each, as ``goldfish``."""
-        return tuple(words.partition(",")[0] for words in self.names)
 
 
 @dataclass(frozen=True)
@@ -57,16 +40,6 @@ class HDF5Dataset:
 
     def __len__(self) -> int:
         return len(self.labels)
-
-    @property
-    def class_ids(self) -> tuple[str, ...]:
-        """Those of ``classes``."""
-        return self.classes.ids
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Those of ``classes``."""
-        return self.classes.names
 
 
 def open_split(folder: Path, split: str) -> HDF5Dataset:
@@ -94,7 +67,7 @@ def open_training_splits(folder: Path) -> tuple[HDF5Dataset, HDF5Dataset]:
 
 
 def _build(dataset: HDF5Dataset) -> tuple[object, ...]:
-    return dataset.build_id, dataset.class_ids, dataset.seed
+    return dataset.build_id, dataset.classes.ids, dataset.seed
 
 
 def _open(folder: Path, split: str) -> HDF5Dataset:

@@ -129,7 +129,7 @@ class HDF5Generator(keras.utils.PyDataset):
             lambda: (self[step] for step in range(len(self))),
             output_signature=(
                 tensorflow.TensorSpec(pixels, "uint8"),
-                tensorflow.TensorSpec((None, len(self.dataset.class_ids)), "float32"),
+                tensorflow.TensorSpec((None, len(self.dataset.classes)), "float32"),
             ),
         )
         options = tensorflow.data.Options()
@@ -143,7 +143,7 @@ class HDF5Generator(keras.utils.PyDataset):
         places = self._shard.places(count) if self._shard else np.arange(count)
         rows = rows[places % count]
         images = self.dataset.images[rows]
-        labels = np.eye(len(self.dataset.class_ids), dtype=np.float32)[self.dataset.labels[rows]]
+        labels = np.eye(len(self.dataset.classes), dtype=np.float32)[self.dataset.labels[rows]]
         generator = random_stream(self._seed, "augment", epoch.number, step)
         stream = BatchDraws(generator, count, places % count)
         mirror = self._mirrored(epoch.number, rows, stream)

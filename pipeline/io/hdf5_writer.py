@@ -13,6 +13,8 @@ from types import TracebackType
 import h5py
 import numpy as np
 
+from pipeline.classes import Classes
+
 FORMAT = 1
 """Raised when a reader of older files could no longer read the new ones."""
 
@@ -28,8 +30,7 @@ class HDF5Writer:
         path: Where to write; the caller renames it into place (see ``files.atomic_write``).
         count: How many images will come.
         image_size: Pixels a side.
-        class_ids: In label order.
-        class_names: Their words, in the same order.
+        classes: That the labels are indices of.
         split: "train", "val" or "test".
         seed: What the test split was drawn with.
     """
@@ -40,8 +41,7 @@ class HDF5Writer:
         *,
         count: int,
         image_size: int,
-        class_ids: Sequence[str],
-        class_names: Sequence[str],
+        classes: Classes,
         split: str,
         seed: int,
     ) -> None:
@@ -57,8 +57,8 @@ class HDF5Writer:
             "Images", (count, image_size, image_size, 3), np.uint8
         )
         self._labels = self._file.create_dataset("Labels", (count,), np.int64)
-        self._file.create_dataset("Label_Names", data=list(class_ids), dtype=h5py.string_dtype())
-        self._file.create_dataset("Class_Names", data=list(class_names), dtype=h5py.string_dtype())
+        self._file.create_dataset("Label_Names", data=classes.ids, dtype=h5py.string_dtype())
+        self._file.create_dataset("Class_Names", data=classes.names, dtype=h5py.string_dtype())
 
     def append(self, images: np.ndarray, labels: np.ndarray, sources: bytes) -> None:
         """Add uint8 images (n, size, size, 3) and integer labels (n,) in one write each.

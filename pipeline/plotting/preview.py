@@ -11,8 +11,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from pipeline.classes import Classes
 from pipeline.io.files import atomic_write
-from pipeline.io.hdf5_dataset import Classes, HDF5Dataset
+from pipeline.io.hdf5_dataset import HDF5Dataset
 from pipeline.io.hdf5_generator import HDF5Generator
 from pipeline.plotting.style import new_figure, save_figure
 from pipeline.run.state import RunState

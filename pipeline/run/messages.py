@@ -34,7 +34,7 @@ def header(
     devices = ", ".join(parallel.devices)
     lines = [
         f"{backend} on {devices}: {images[0]:,} train and {images[1]:,} val images of "
-        f"{len(state.class_ids)} classes; GoogLeNet with {parameters:,} parameters; "
+        f"{len(state.classes)} classes; GoogLeNet with {parameters:,} parameters; "
         f"recipe {state.recipe_name} ({state.recipe.network.dtype}), "
         f"batches of {state.batch_size}, seed {state.seed}"
     ]

@@ -81,8 +81,7 @@ def fresh_run(
         data={"train": train.fingerprint, "val": val.fingerprint},
         data_seed=train.seed,
         means=tuple(means),
-        class_ids=list(train.class_ids),
-        class_names=list(train.class_names),
+        classes=train.classes,
         backend="",
         branch=0,
         epoch=0,
@@ -130,10 +129,10 @@ def check_classes(state: RunState, dataset: HDF5Dataset) -> None:
     Raises:
         UserError: They are not.
     """
-    if list(state.class_ids) != list(dataset.class_ids):
+    if state.classes.ids != dataset.classes.ids:
         raise UserError(
-            f"the model tells {len(state.class_ids)} classes apart and {dataset.path} holds "
-            f"{len(dataset.class_ids)}, or others; name the data it was trained on with --hdf5"
+            f"the model tells {len(state.classes)} classes apart and {dataset.path} holds "
+            f"{len(dataset.classes)}, or others; name the data it was trained on with --hdf5"
         )
 
 

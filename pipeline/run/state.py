@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from pipeline.classes import Classes
 from pipeline.errors import UserError
 from pipeline.recipe import Count, LearningRate, Recipe
 
@@ -42,8 +43,7 @@ class RunState:
     """What the test split was drawn with."""
     means: tuple[Mean, Mean, Mean]
     """Of the train split's R, G and B channels, 0 to 255."""
-    class_ids: Annotated[Sequence[str], Meta(min_length=1)]
-    class_names: Sequence[str]
+    classes: Classes
     backend: str
     """What Keras ran on; "" before the run began."""
     branch: FromZero
@@ -54,8 +54,8 @@ class RunState:
 
     def __post_init__(self) -> None:
         self.recipe.check()
-        if set(self.data) != {"train", "val"} or len(self.class_names) != len(self.class_ids):
-            raise ValueError("it does not describe the data")
+        if set(self.data) != {"train", "val"}:
+            raise ValueError("it does not name the data")
         if any(len(self.history.get(name, ())) != self.epoch for name in METRICS):
             raise ValueError("its history does not have a value for each epoch")
 

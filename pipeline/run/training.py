@@ -30,7 +30,7 @@ def build_model(state: RunState, steps: int) -> keras.Model:
         steps: Batches an epoch.
     """
     network = state.recipe.network
-    model = googlenet(network, len(state.class_ids), means=state.means, seed=state.seed)
+    model = googlenet(network, len(state.classes), means=state.means, seed=state.seed)
     fuse_batch_norms(model)
     compile_model(model, state.recipe, steps, state.learning_rate)
     return model

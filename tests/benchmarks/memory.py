@@ -22,6 +22,7 @@ sys.path.insert(0, str(TESTS))
 
 from conftest import ROOT, train_command  # noqa: E402
 
+from pipeline.classes import Classes  # noqa: E402
 from pipeline.io.files import write_json  # noqa: E402
 from pipeline.io.hdf5_writer import HDF5Writer  # noqa: E402
 
@@ -35,7 +36,7 @@ def write_split(folder: Path, split: str, images: int) -> None:
     pixels = stream.integers(256, size=(CHUNK, 64, 64, 3), dtype=np.uint8)
     ids = [f"n{label:08d}" for label in range(CLASSES)]
     writer = HDF5Writer(
-        folder / f"{split}.hdf5", count=images, image_size=64, class_ids=ids, class_names=ids,
+        folder / f"{split}.hdf5", count=images, image_size=64, classes=Classes(ids, ids),
         split=split, seed=0,
     )  # fmt: skip
     with writer:

@@ -149,7 +149,7 @@ def training(hdf5: Path, size: int, batch: int, steps: int, *, fused: bool = Tru
     )
     data = HDF5Generator(split, batch, shuffle=True, augmentation=recipe.augmentation)
     data.begin_epoch(1, size)
-    network = googlenet(recipe.network, len(split.class_ids), means=(122.5, 114.3, 101.4))
+    network = googlenet(recipe.network, len(split.classes), means=(122.5, 114.3, 101.4))
     if fused:
         fuse_batch_norms(network)
     compile_model(network, recipe, steps_per_epoch=1000)
