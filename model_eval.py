@@ -169,11 +169,11 @@ def facts(args: argparse.Namespace, state: "RunState") -> dict[str, str]:
 def name_images(args: argparse.Namespace, state: "RunState") -> None:
     """Print the five most probable classes of each of a person's own images."""
     import_keras()
+    from pipeline.evaluation.metrics import prediction_table
     from pipeline.evaluation.photos import (
         find_photographs,
         name_photographs,
         prediction_records,
-        prediction_table,
     )
     from pipeline.io.files import atomic_write, write_csv, write_json
 
@@ -189,7 +189,8 @@ def name_images(args: argparse.Namespace, state: "RunState") -> None:
         print(f"wrote {args.json}")
     if args.csv:
         with atomic_write(args.csv) as unfinished:
-            write_csv(unfinished, prediction_table(results))
+            paths, predictions = zip(*results, strict=True)
+            write_csv(unfinished, prediction_table({"image": paths}, predictions))
         print(f"wrote {args.csv}")
 
 

@@ -1,11 +1,12 @@
 """Rank-1 and rank-5 over every image, the last partial batch too."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import keras
 import numpy as np
 
+from pipeline.classes import Classes
 from pipeline.io.hdf5_generator import HDF5Generator
 from pipeline.preprocessing.images import resize_images
 from pipeline.progress import progress_bar, remove_bar
@@ -98,6 +99,40 @@ def cross_entropies(probabilities: np.ndarray, truth: np.ndarray) -> np.ndarray:
 def best_labels(probabilities: np.ndarray) -> np.ndarray:
     """Return each image's five most probable labels, the best first, int64 (n, 5 or fewer)."""
     return np.argsort(-probabilities, axis=1, kind="stable")[:, :RANK]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A class that an image may show."""
+
+    class_id: str
+    words: str
+    probability: float
+
+
+def best_predictions(probabilities: np.ndarray, classes: Classes) -> list[list[Prediction]]:
+    """Return each image's five most probable classes, the best first."""
+    return [
+        [Prediction(classes.ids[n], classes.names[n], float(row[n])) for n in best]
+        for best, row in zip(best_labels(probabilities), probabilities, strict=True)
+    ]
+
+
+def prediction_table(
+    columns: Mapping[str, Sequence[object]], predictions: Sequence[Sequence[Prediction]]
+) -> list[list[object]]:
+    """Return a table for ``write_csv``: ``columns``, and beside them the predictions.
+
+    Args:
+        columns: Their heads, and a value an image.
+        predictions: Of each image; at least one image's.
+    """
+    places = range(1, len(predictions[0]) + 1)
+    heads = [head for place in places for head in (f"class_{place}", f"probability_{place}")]
+    table: list[list[object]] = [[*columns, *heads]]
+    for *first, best in zip(*columns.values(), predictions, strict=True):
+        table.append([*first, *(c for p in best for c in (p.class_id, f"{p.probability:.6f}"))])
+    return table
 
 
 def rank_of_truth(probabilities: np.ndarray, truth: np.ndarray) -> np.ndarray:

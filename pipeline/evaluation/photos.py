@@ -1,7 +1,7 @@
 """Say what a person's own photographs show, whatever their size and format."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +10,10 @@ import numpy as np
 
 from pipeline.classes import Classes
 from pipeline.errors import UserError
-from pipeline.evaluation.metrics import Predictor, best_labels
+from pipeline.evaluation.metrics import Prediction, Predictor, best_predictions
 from pipeline.preprocessing.images import JPEG_END, JPEG_START, decode_image, resize_image
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """A class that an image may show."""
-
-    class_id: str
-    words: str
-    probability: float
 
 
 def name_photographs(
@@ -42,9 +33,7 @@ def name_photographs(
     for start in range(0, len(paths), predictor.batch_size):
         batch = paths[start : start + predictor.batch_size]
         images = np.stack([read_photograph(path, predictor.image_size) for path in batch])
-        probabilities = predictor(images)
-        for path, best, row in zip(batch, best_labels(probabilities), probabilities, strict=True):
-            yield path, [Prediction(classes.ids[n], classes.names[n], float(row[n])) for n in best]
+        yield from zip(batch, best_predictions(predictor(images), classes), strict=True)
 
 
 def prediction_records(
@@ -55,19 +44,6 @@ def prediction_records(
         {"image": str(path), "predictions": [asdict(predicted) for predicted in predictions]}
         for path, predictions in results
     ]
-
-
-def prediction_table(
-    results: Sequence[tuple[Path, Sequence[Prediction]]],
-) -> list[list[object]]:
-    """Return what ``name_photographs`` found as a table: a row an image, the best class first."""
-    places = range(1, len(results[0][1]) + 1)
-    heads = [head for place in places for head in (f"class_{place}", f"probability_{place}")]
-    rows: list[list[object]] = [["image", *heads]]
-    for path, predictions in results:
-        cells = [cell for p in predictions for cell in (p.class_id, f"{p.probability:.6f}")]
-        rows.append([path, *cells])
-    return rows
 
 
 def find_photographs(paths: Iterable[Path]) -> list[Path]:

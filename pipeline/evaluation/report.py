@@ -20,7 +20,13 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import confusion_matrix
 
 from pipeline.errors import UserError
-from pipeline.evaluation.metrics import RANK, best_labels, rank_of_truth
+from pipeline.evaluation.metrics import (
+    RANK,
+    best_labels,
+    best_predictions,
+    prediction_table,
+    rank_of_truth,
+)
 from pipeline.io.files import atomic_writes, write_csv
 from pipeline.io.hdf5_dataset import HDF5Dataset
 from pipeline.plotting.style import BLUE, GREY, SHADES, add_grid, new_figure, save_figure
@@ -131,8 +137,7 @@ class Report:
         self._dataset, self._probabilities = dataset, probabilities
         self._truth = dataset.labels
         self._names = dataset.classes.short_names
-        self._best = best_labels(probabilities)
-        self._predicted = self._best[:, 0]
+        self._predicted = best_labels(probabilities)[:, 0]
         self._confidence = probabilities.max(axis=1)
         self._ranks = rank_of_truth(probabilities, self._truth)
         labels = range(len(dataset.classes))
@@ -291,18 +296,10 @@ class Report:
         return rows
 
     def _prediction_rows(self) -> list[list[object]]:
-        ids = self._dataset.classes.ids
-        places = range(1, self._best.shape[1] + 1)
-        heads = [head for place in places for head in (f"class_{place}", f"probability_{place}")]
-        rows: list[list[object]] = [["image", "truth", *heads]]
-        for row, best in enumerate(self._best):
-            cells = [
-                cell
-                for label in best
-                for cell in (ids[label], f"{self._probabilities[row, label]:.6f}")
-            ]
-            rows.append([row, ids[self._truth[row]], *cells])
-        return rows
+        classes = self._dataset.classes
+        truth = [classes.ids[label] for label in self._truth]
+        columns = {"image": range(len(truth)), "truth": truth}
+        return prediction_table(columns, best_predictions(self._probabilities, classes))
 
     def _page(
         self, facts: Mapping[str, str], calibration: Calibration, figures: Mapping[str, str]
