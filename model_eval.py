@@ -38,7 +38,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--flip", action="store_true", help="average with the predictions for mirrored images")
     add("--json", type=Path, metavar="FILE", help="write the numbers here too")
     add("--export", type=Path, metavar="FILE",
-        help="write the model alone, in 16 bits, to pass on")  # fmt: skip
+        help="write the model alone, its kernels in float16, to pass on")  # fmt: skip
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument("--report", type=Path, metavar="DIR",
         help="write report.html, its figures and tables here")  # fmt: skip

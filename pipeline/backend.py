@@ -13,7 +13,7 @@ from pipeline.errors import UserError
 
 CPU_FACTS = Path("/proc/cpuinfo")
 BFLOAT16_INSTRUCTIONS = {"avx512_bf16", "amx_bf16"}
-"""Of x86. Without one of them a CPU computes in 16 bits many times slower than in 32."""
+"""Of x86. Without one of them a CPU computes in bfloat16 many times slower than in float32."""
 BFLOAT16_CAPABILITY = (8, 0)
 """Of an NVIDIA GPU, from Ampere on."""
 PACKAGES = {"tensorflow": "tensorflow", "jax": "jax"}

@@ -7,7 +7,7 @@ from progressbar.widgets import WidgetBase
 
 
 def progress_bar(label: str, total: int, tail: WidgetBase | None = None) -> progressbar.ProgressBar:
-    """Return a bar on stderr with the share done and its time left; silent if no terminal.
+    """Return a bar on stderr with the percentage done and its time left; silent if no terminal.
 
     Args:
         label: What is being done.

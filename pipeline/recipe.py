@@ -97,9 +97,9 @@ class Augmentation:
     erasing: Annotated[float, Meta(ge=0, le=1)] = 0.0
     """Fraction of the images that lose a rectangle to noise (see mixing.py)."""
     cutmix: BetaParameter = 0.0
-    """Alpha of CutMix: a rectangle comes from another image, with its share of the label."""
+    """Alpha of CutMix: a rectangle comes from another image, with lambda of the label."""
     mixup: BetaParameter = 0.0
-    """Alpha of mixup: another image is blended in, with its share of the label. With both, each
+    """Alpha of mixup: another image is blended in, with lambda of the label. With both, each
     batch has one or the other, by chance."""
 
 

@@ -37,7 +37,7 @@ def test_disk_full_while_a_checkpoint_is_written(
 ) -> None:
     """A limit on the size of files stands in for a full disk.
 
-    Going on from the last epoch it fails as the next one ends; going back behind one, at once.
+    Resuming after the last epoch it fails as the next one ends; going back behind one, at once.
     """
     if epochs_there == 2:
         checkpoint(own_run, 3).unlink()

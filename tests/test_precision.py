@@ -1,4 +1,4 @@
-"""What a recipe leaves to the machine: 16 bits where the processor has instructions for them."""
+"""What a recipe leaves to the machine: bfloat16 where the device has instructions for it."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -42,7 +42,7 @@ class RunLog(keras.callbacks.Callback):
             file.write(json.dumps({"event": event, "time": round(time.time(), 3), **values}) + "\n")
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Add the epoch's speed, and the share of its wall time spent waiting for batches."""
+        """Add the epoch's speed, and the fraction of its wall time spent waiting for batches."""
         self.write(
             "epoch",
             epoch=epoch + 1,

@@ -24,7 +24,7 @@ CURVES = {
 }
 """How each metric is drawn: the losses in one panel, the accuracies in the other."""
 DROP = 0.5
-"""A rate at or below this share of the last epoch's is marked."""
+"""A rate at or below this fraction of the last epoch's is marked."""
 
 Metrics = Mapping[str, Sequence[float | None]]
 """A list for each metric, a value an epoch; None where it was no finite number."""

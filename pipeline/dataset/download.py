@@ -13,7 +13,7 @@ from pipeline.errors import UserError
 from pipeline.io.files import file_lock, reported_as_user_errors
 from pipeline.progress import progress_bar
 
-PIECE = 2**18
+CHUNK = 2**18
 TIMEOUT_S = 30
 TRIES = 5
 PAUSE_S = 0.5
@@ -90,10 +90,10 @@ def _fetch_rest(url: str, part: Path, size: int, bar: ProgressBar) -> None:
         with reported_as_user_errors(part):
             file = part.open("ab" if continued else "wb")
         with file:
-            while have <= size and (piece := response.read1(PIECE)):
+            while have <= size and (chunk := response.read1(CHUNK)):
                 with reported_as_user_errors(part):
-                    file.write(piece)
-                have += len(piece)
+                    file.write(chunk)
+                have += len(chunk)
                 bar.update(min(have, size))
     if have < size:
         raise OSError(f"the transfer broke after {have:,} of {size:,} bytes")

@@ -1,6 +1,6 @@
 """The report of an evaluation: a page to look at, tables to compute with, and figures.
 
-It answers in turn: how good is the model, at which classes, what does it take for what, is it as
+It answers in turn: how good is the model, at which classes, which does it confuse, is it as
 often right as it is sure, and where was it sure and wrong. The page holds all its pictures, so it
 opens from the disk and can be passed on as one file.
 """
@@ -53,7 +53,7 @@ class Proportion:
 
     @property
     def value(self) -> float:
-        """The share itself, 0 to 1; not a number where there is nothing."""
+        """0 to 1; NaN where the total is 0."""
         return self.count / self.total if self.total else float("nan")
 
     @property
@@ -93,7 +93,7 @@ class Mistake:
 
 @dataclass(frozen=True)
 class ConfusedPair:
-    """Two classes that are mistaken for each other."""
+    """Two classes that are confused with each other."""
 
     first: str
     second: str
@@ -109,7 +109,7 @@ class Calibration:
     confidence: np.ndarray
     """Mean in each bin that is not empty, float64, 0 to 1."""
     accuracy: np.ndarray
-    """The share that was right in each of these, float64."""
+    """Rank-1 in each of these, float64."""
     images: np.ndarray
     """In each of all ``BINS``, int64."""
 
@@ -188,7 +188,7 @@ class Report:
         return results
 
     def confused_pairs(self) -> list[ConfusedPair]:
-        """Return the pairs of classes most often mistaken for each other, the worst first."""
+        """Return the pairs of classes most often confused, the worst first."""
         both = np.triu(self.confusion + self.confusion.T, k=1)
         worst = np.argsort(-both, axis=None, kind="stable")[:PAIRS]
         pairs = [np.unravel_index(index, both.shape) for index in worst if both.flat[index]]

@@ -51,7 +51,7 @@ class HDF5Generator(keras.utils.PyDataset):
         seed: Decides the order and the augmentation.
         shuffle: Draw a new order each epoch.
         augmentation: How images are changed; the default leaves them as they are.
-        shard: Make only this piece of each batch, with the weight of each image, float32 (n,), in
+        shard: Make only this shard of each batch, with the weight of each image, float32 (n,), in
             third place; None makes it whole.
     """
 

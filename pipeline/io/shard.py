@@ -1,4 +1,4 @@
-"""The piece of each batch that one of several processes makes."""
+"""The part of each batch that one of several processes makes."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Shard:
-    """The piece of each batch that one of several processes makes: contiguous, all of one size.
+    """The part of each batch that one of several processes makes: contiguous, all of one size.
 
     A batch that cannot be divided is padded with images of its own. The padding counts nothing in
     the loss, and a little in batch norm's statistics.

@@ -1,12 +1,12 @@
-"""Muon: step along every direction of a kernel alike, however weak its gradient is there.
+"""Muon: SGD whose steps on convolutions are orthogonalised (Jordan et al. 2024, "Muon: an optimizer
+for hidden layers in neural networks").
 
-The step that SGD would take on a convolution, as a matrix of (height x width x inputs, outputs), is
-replaced by the nearest orthogonal one (Jordan et al. 2024, "Muon: an optimizer for hidden layers
-in neural networks"): what few images need is learned as fast as what all of them need, and a short
-run gets further.
+The step of a kernel, as a matrix of (height x width x inputs, outputs), is replaced by the nearest
+orthogonal one, which has the same length in every direction: what few images need is learned as
+fast as what all of them need.
 
-Keras has a Muon of its own, which leaves convolutions to Adam; what is used of it is its iteration.
-The optimizer stays Keras's SGD, with SGD's state, so that a checkpoint opens in plain Keras.
+Keras has a Muon of its own, which leaves convolutions to Adam; its Newton-Schulz iteration is used
+here. The optimizer stays Keras's SGD, with SGD's state, so that a checkpoint opens in plain Keras.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ import keras
 from keras import ops
 
 NEWTON_SCHULZ_STEPS = 5
-"""Of Keras's iteration: five bring all but the weakest singular values to between 0.68 and 1.21."""
+"""Five bring all but the weakest singular values to between 0.68 and 1.21."""
 KERNEL_RANK = 4
 """Dimensions of a convolution's kernel, and of no other variable."""
 
@@ -23,12 +23,11 @@ KERNEL_RANK = 4
 def orthogonalise_steps(optimizer: keras.optimizers.SGD, dtype: str) -> None:
     """Make ``optimizer``, with Nesterov momentum, step by Muon on the kernels of convolutions.
 
-    A kernel then moves by the learning rate in each of its directions. Classifier, biases and
-    batch norm keep to SGD.
+    Classifier, biases and batch norm keep to SGD.
 
     Args:
         optimizer: What a model is compiled with; its momentum is above 0.
-        dtype: What the iteration computes in; 16 bits suffice.
+        dtype: What the iteration computes in; bfloat16 suffices.
     """
     orthogonalise = keras.optimizers.Muon().zeropower_via_newtonschulz5
     sgd_step = optimizer.update_step

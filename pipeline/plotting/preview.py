@@ -49,7 +49,7 @@ def augmented(batches: HDF5Generator, rows: Sequence[int]) -> Iterator[tuple[np.
     """Yield, for each of ``rows`` of the data set, what the epoch's batches make of it.
 
     Yields:
-        uint8 RGB (size, size, 3), and float32 (classes,): the share of each class.
+        uint8 RGB (size, size, 3), and float32 (classes,): the label.
     """
     places = np.argsort(batches.order)[list(rows)]
     for step, place in zip(*np.divmod(places, batches.batch_size), strict=True):

@@ -11,7 +11,7 @@ from pipeline.errors import UserError
 BLUE, ORANGE, YELLOW, GREY = "#0072B2", "#D55E00", "#E69F00", "0.4"
 """From Okabe and Ito's palette, which the colour-blind can tell apart."""
 SHADES = "Blues"
-"""Of a share: from white, none, to dark blue, all; it reads the same without colours."""
+"""Of a proportion: from white, none, to dark blue, all; it reads the same without colours."""
 DPI = 120
 
 

@@ -1,7 +1,7 @@
 """What is done to a batch of training images, in order, each step where the recipe asks for it.
 
 Everything is drawn from one stream, so that a batch is a function of (seed, epoch, step), also
-where several processes make it, each its share.
+where several processes make it, each its shard.
 """
 
 from dataclasses import replace

@@ -10,21 +10,21 @@ from pipeline.randomness import BatchDraws
 
 ERASED_AREA = (0.02, 0.4)
 ERASED_ASPECT = (0.3, 1 / 0.3)
-"""Share of the image's area and ratio of height to width: Zhong et al. 2017, section 4."""
+"""Fraction of the image's area and ratio of height to width: Zhong et al. 2017, section 4."""
 
 
 def cutmix(
     images: np.ndarray, labels: np.ndarray, alpha: float, stream: BatchDraws
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return images with a rectangle of another one, and labels shared by area.
+    """Return images with a rectangle of another one, and labels mixed by area.
 
-    CutMix: Yun et al. 2019 (arXiv:1905.04899), section 3. The share that an image keeps is drawn
-    from Beta(alpha, alpha), the rectangle's centre evenly over the image, for each image.
+    CutMix: Yun et al. 2019 (arXiv:1905.04899), section 3. For each image lambda, the fraction
+    that it keeps, is drawn from Beta(alpha, alpha), and the rectangle's centre evenly over it.
 
     Args:
         images: uint8 (n, side, side, 3).
         labels: float32 (n, classes).
-        alpha: Above 0; 1 draws the share evenly.
+        alpha: Above 0; 1 draws lambda evenly.
         stream: What is drawn is drawn from it.
     """
     count, side = images.shape[:2]
@@ -46,7 +46,7 @@ def mixup(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return images blended with another one, and labels shared alike.
 
-    mixup: Zhang et al. 2017 (arXiv:1710.09412), equation 2, with a share for each image; arguments
+    mixup: Zhang et al. 2017 (arXiv:1710.09412), equation 2, with a lambda for each image; arguments
     as ``cutmix``.
     """
     partner, lam = _neighbours(len(images)), stream.beta(alpha)
@@ -55,8 +55,8 @@ def mixup(
     return np.rint(mixed).astype(np.uint8), _mix_labels(labels, labels[partner], lam)
 
 
-def erase(images: np.ndarray, share: float, stream: BatchDraws) -> np.ndarray:
-    """Return images of which about a ``share``, 0 to 1, has a rectangle of noise.
+def erase(images: np.ndarray, fraction: float, stream: BatchDraws) -> np.ndarray:
+    """Return images of which about a ``fraction``, 0 to 1, has a rectangle of noise.
 
     Random erasing: Zhong et al. 2017 (arXiv:1708.04896), but for three things: the ratio of the
     sides is drawn evenly on a logarithmic scale, so that upright and flat ones are as likely; a
@@ -69,7 +69,7 @@ def erase(images: np.ndarray, share: float, stream: BatchDraws) -> np.ndarray:
     width = np.clip(np.rint(np.sqrt(area / aspect)), 1, side).astype(int)
     top = (stream.uniform(0, 1) * (side + 1 - height)).astype(int)
     left = (stream.uniform(0, 1) * (side + 1 - width)).astype(int)
-    chosen = stream.uniform(0, 1) < share
+    chosen = stream.uniform(0, 1) < fraction
     noise = stream.of_batch.integers(256, size=(side, side, 3), dtype=np.uint8)
     erased = images.copy()
     for row in np.flatnonzero(chosen):

@@ -127,5 +127,5 @@ COLOURINGS: tuple[Colouring, ...] = (
 
 
 def _blend(image: np.ndarray, other: np.ndarray, strength: float) -> np.ndarray:
-    share = 1 + STRONGEST_BLEND * strength
-    return cv2.addWeighted(image, share, other, 1 - share, 0)
+    weight = 1 + STRONGEST_BLEND * strength
+    return cv2.addWeighted(image, weight, other, 1 - weight, 0)

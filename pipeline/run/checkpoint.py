@@ -114,9 +114,9 @@ def restore(model: "keras.Model", path: Path) -> None:
 def export(path: Path, target: Path) -> None:
     """Write the model of a checkpoint alone, to predict with.
 
-    Its record of the run stays. It computes in 32 bits, as every machine can. The kernels are
-    stored in 16 and read as 32; all else keeps its precision, for batch norm's variances reach
-    beyond what 16 bits hold.
+    Its record of the run stays. It computes in float32, as every machine can. The kernels are
+    stored in float16 and read as float32; all else keeps its precision, for batch norm's variances
+    reach beyond float16.
 
     Raises:
         UserError: The checkpoint cannot be read, or the file not written.
@@ -131,7 +131,7 @@ def export(path: Path, target: Path) -> None:
 
 
 def _in_float32(config: Any, is_dtype: bool = False) -> Any:
-    """Return a model's parsed config with float32 for every dtype and policy of 16 bits."""
+    """Return a model's parsed config with float32 for every half-precision dtype and policy."""
     if isinstance(config, dict):
         return {k: _in_float32(value, is_dtype or k == "dtype") for k, value in config.items()}
     if isinstance(config, list):

@@ -1,6 +1,6 @@
 """Train on several devices, of one machine or of many: Keras's distribution over JAX's runtime.
 
-Every device holds the whole network and works on its piece of each batch. JAX compiles one program
+Every device holds the whole network and works on its shard of each batch. JAX compiles one program
 over all of them, so gradients and batch norm's statistics are those of the whole batch. The primary
 process evaluates and writes, by a replica of the network on one device, so that what it writes is
 what a run on one device would write. The others only train.
@@ -180,7 +180,7 @@ class DataParallelism:
             group.barrier()
         self.devices = keras.distribution.list_devices()
         self._distribution = None
-        # pairs of images are mixed, so no piece may be odd
+        # pairs of images are mixed, so no shard may be odd
         self._multiple = int(np.lcm(len(self.devices), 2 * group.processes))
         if keras.backend.backend() == "jax" and len(self.devices) > 1:
             if batch_size % self._multiple:
@@ -195,7 +195,7 @@ class DataParallelism:
 
     @property
     def shard(self) -> Shard | None:
-        """The piece of each batch that this process makes; None on one device."""
+        """The shard of each batch that this process makes; None on one device."""
         if self._distribution is None:
             return None
         return Shard(self.group.number, self.group.processes, self._multiple)

@@ -67,7 +67,7 @@ def shared(arguments: Arguments) -> list[Way]:
     return [
         Way("one device", [arguments]),
         Way("four virtual devices", [arguments], "--xla_force_host_platform_device_count=4"),
-        Way("two processes", team(arguments, 2)),
+        Way("two processes", processes_of(arguments, 2)),
     ]
 
 
@@ -88,7 +88,7 @@ def print_table(title: str, ways: Sequence[Way], common_epochs: int = 0) -> None
         )
 
 
-def team(arguments: Arguments, processes: int) -> list[Arguments]:
+def processes_of(arguments: Arguments, processes: int) -> list[Arguments]:
     """Return the arguments of each of several processes."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
