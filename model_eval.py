@@ -12,6 +12,7 @@ from config import setup_config as config
 from pipeline.backend import import_keras
 from pipeline.command_line import new_parser, number, run_script, shell_command
 from pipeline.errors import UserError
+from pipeline.recipe import LARGEST_IMAGE, SMALLEST_IMAGE
 
 if TYPE_CHECKING:
     from pipeline.evaluation.metrics import Predictor, Scores
@@ -36,6 +37,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--split", choices=("test", "val", "train"), default="test",
         help="choose between models by val, and read test once")  # fmt: skip
     add("--flip", action="store_true", help="average with the predictions for mirrored images")
+    add("--image-size", type=number(int, SMALLEST_IMAGE, LARGEST_IMAGE), metavar="N",
+        help="pixels a side to predict at (default: the recipe's); --export keeps it")  # fmt: skip
     add("--json", type=Path, metavar="FILE", help="write the numbers here too")
     add("--export", type=Path, metavar="FILE",
         help="write the model alone, its kernels in float16, to pass on")  # fmt: skip
@@ -72,6 +75,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.export and args.export.resolve() == args.model.resolve():
         raise UserError(f"--export would replace {args.model}; name another file with it")
     state = read_state(args.model)
+    if args.image_size:
+        state = state.evaluated_at(args.image_size)
     if args.images:
         name_images(args, state)
     else:
@@ -111,7 +116,7 @@ def measure(args: argparse.Namespace, state: "RunState") -> None:
         write_json(args.json, numbers(args, state, scores))
         print(f"wrote {args.json}")
     if args.export:
-        export(args.model, args.export)
+        export(args.model, args.export, state)
         print(f"wrote {args.export}")
     if args.report:
         from pipeline.evaluation.report import OUTPUTS, Report
@@ -152,6 +157,7 @@ def numbers(args: argparse.Namespace, state: "RunState", scores: "Scores") -> di
         "flip": args.flip,
         "model": str(args.model),
         "epoch": state.epoch,
+        "image_size": state.image_size,
         "loss": scores.loss,
     }
 

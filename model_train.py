@@ -204,7 +204,7 @@ def reporting_callbacks(
     curves = TensorBoardCurves(args.output, state) if args.tensorboard else None
     after_epoch = [
         *norm_statistics(state, batches.dataset, opened),
-        Validation(val, state.recipe.image_size),
+        Validation(val, state.recipe.size_to_evaluate),
         history,
         EpochCheckpoint(args.output, args.keep, history),
         monitor,
@@ -244,7 +244,7 @@ def norm_statistics(
     if not state.recipe.optimizer.ema_momentum:
         return []
     clean = HDF5Generator(train_set, state.batch_size, seed=state.seed, shuffle=True)
-    return [NormStatistics(opened.enter_context(clean), state.recipe.image_size)]
+    return [NormStatistics(opened.enter_context(clean), state.recipe.size_to_evaluate)]
 
 
 def renew_curves(output: Path, state: "RunState") -> None:

@@ -21,8 +21,9 @@ AUTO = "auto"
 DTYPE = "network.dtype"
 Count = Annotated[int, Meta(ge=1)]
 Fraction = Annotated[float, Meta(ge=0, lt=1)]
-ImageSide = Annotated[int, Meta(ge=32, le=1024)]
-"""Pixels; a smaller image leaves the network's last grid no pixel."""
+SMALLEST_IMAGE, LARGEST_IMAGE = 32, 1024
+"""Pixels a side; a smaller one leaves the network's last grid no pixel."""
+ImageSide = Annotated[int, Meta(ge=SMALLEST_IMAGE, le=LARGEST_IMAGE)]
 LearningRate = Annotated[float, Meta(gt=0, le=1000)]
 BetaParameter = Annotated[float, Meta(ge=0, le=1000)]
 
@@ -111,6 +112,10 @@ class Recipe:
     batch_size: Count
     image_sizes: Annotated[tuple[tuple[Count, ImageSide], ...], Meta(min_length=1)] = ((1, 64),)
     """(first epoch, pixels a side), in order; small images first cost less."""
+    evaluation_size: ImageSide | None = None
+    """Pixels a side that the last of these sizes is evaluated at, and photographs predicted;
+    None: the same. Augmented objects look larger than they are (Touvron et al. 2019,
+    arXiv:1906.06423), so another size can be better."""
     network: Network = field(default_factory=Network)
     optimizer: Optimizer = field(default_factory=Optimizer)
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -135,6 +140,11 @@ class Recipe:
     def image_size(self, epoch: int) -> int:
         """Return the pixels a side that the images of ``epoch`` have."""
         return [size for first, size in self.image_sizes if first <= epoch][-1]
+
+    def size_to_evaluate(self, epoch: int) -> int:
+        """Return the pixels a side that the network is evaluated at after ``epoch``."""
+        last = epoch >= self.image_sizes[-1][0]
+        return self.evaluation_size if last and self.evaluation_size else self.image_size(epoch)
 
     def phases(self, first: int, last: int) -> Iterator[tuple[int, int]]:
         """Yield the runs of epochs with one image size, from ``first`` to ``last``."""

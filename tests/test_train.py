@@ -20,9 +20,10 @@ from conftest import CLASS_IDS, ROOT, Run, checkpoint, train_command
 
 from pipeline.backend import import_keras
 from pipeline.errors import UserError
+from pipeline.preprocessing.images import resize_images
 from pipeline.recipe import Recipe, choose_recipe
 from pipeline.run.checkpoint import export, read_state, save_checkpoint
-from pipeline.run.output_folder import begin_branch, latest_checkpoint
+from pipeline.run.output_folder import begin_branch, best_checkpoint, latest_checkpoint
 
 METRICS = {
     "loss", "accuracy", "top5_accuracy", "val_loss", "val_accuracy", "val_top5_accuracy",
@@ -149,6 +150,34 @@ def test_folder_stands_for_its_best_epoch(
         assert "holds no checkpoint" in run(script, "-m", made_hdf5, status=2).stderr
 
 
+def test_image_size_to_evaluate_at(
+    trained: Path, made_hdf5: Path, tmp_path: Path, run: Run
+) -> None:
+    """Scored at 48 pixels by hand, by the flag, and by the exported model, which remembers it."""
+    exported, scores = tmp_path / "at-48.keras", tmp_path / "scores.json"
+    run("model_eval.py", "-m", trained, "--hdf5", made_hdf5, "--split", "val", "--image-size", 48,
+        "--export", exported, "--json", scores)  # fmt: skip
+    by_flag = json.loads(scores.read_text())
+    run("model_eval.py", "-m", exported, "--hdf5", made_hdf5, "--split", "val", "--json", scores)
+    by_record = json.loads(scores.read_text())
+    keras = import_keras()
+    with h5py.File(made_hdf5 / "val.hdf5") as file:
+        images, labels = resize_images(file["Images"][:], 48), file["Labels"][:]
+    model = keras.saving.load_model(best_checkpoint(trained), compile=False)
+    probabilities = model.predict(images, verbose=0)
+    assert by_flag["image_size"] == by_record["image_size"] == 48
+    assert by_flag["rank1"] == by_record["rank1"] == (probabilities.argmax(axis=1) == labels).mean()
+    of_truth = np.maximum(probabilities[np.arange(len(labels)), labels], 1e-7)
+    assert by_flag["loss"] == pytest.approx(-np.log(of_truth).mean(), rel=1e-4)
+
+
+def test_recipe_decides_the_size_to_evaluate_at() -> None:
+    sizes = ((1, 32), (4, 64))
+    recipe = Recipe(epochs=6, batch_size=8, image_sizes=sizes, evaluation_size=56)
+    assert [recipe.size_to_evaluate(epoch) for epoch in (3, 4, 6)] == [32, 56, 56]
+    assert [recipe.image_size(epoch) for epoch in (3, 4, 6)] == [32, 64, 64]
+
+
 def test_exported_model_is_small_and_predicts_the_same(
     trained: Path, made_hdf5: Path, tmp_path: Path, run: Run
 ) -> None:
@@ -177,7 +206,7 @@ def test_export_of_a_16_bit_model_computes_in_32(trained: Path, tmp_path: Path) 
     state = replace(state, recipe=state.recipe.replaced({"network.dtype": "mixed_bfloat16"}))
     model = build_model(state, steps=3)
     save_checkpoint(model, tmp_path / "large.keras", state)
-    export(tmp_path / "large.keras", tmp_path / "small.keras")
+    export(tmp_path / "large.keras", tmp_path / "small.keras", state)
     exported = keras.saving.load_model(tmp_path / "small.keras")
     blocks = [layer for layer in exported.layers if isinstance(layer, keras.Model)]
     layers = [*exported.layers, *(layer for block in blocks for layer in block.layers)]
@@ -193,8 +222,9 @@ def test_export_leaves_names_as_they_are(trained: Path, tmp_path: Path) -> None:
     layer = keras.layers.Dense(4, dtype="mixed_bfloat16", name="bfloat16")
     model = keras.Sequential([keras.Input((3,)), layer], name="mixed_bfloat16")
     model.compile("sgd")
-    save_checkpoint(model, tmp_path / "large.keras", read_state(checkpoint(trained, 3)))
-    export(tmp_path / "large.keras", tmp_path / "small.keras")
+    state = read_state(checkpoint(trained, 3))
+    save_checkpoint(model, tmp_path / "large.keras", state)
+    export(tmp_path / "large.keras", tmp_path / "small.keras", state)
     exported = keras.saving.load_model(tmp_path / "small.keras")
     assert exported.name == "mixed_bfloat16"
     assert exported.get_layer("bfloat16").compute_dtype == "float32"

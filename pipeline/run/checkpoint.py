@@ -111,17 +111,17 @@ def restore(model: "keras.Model", path: Path) -> None:
     swap_ema(model)
 
 
-def export(path: Path, target: Path) -> None:
-    """Write the model of a checkpoint alone, to predict with.
+def export(path: Path, target: Path, state: RunState) -> None:
+    """Write the model of a checkpoint alone, to predict with, and ``state`` as its record.
 
-    Its record of the run stays. It computes in float32, as every machine can. The kernels are
+    It computes in float32, as every machine can. The kernels are
     stored in float16 and read as float32; all else keeps its precision, for batch norm's variances
     reach beyond float16.
 
     Raises:
         UserError: The checkpoint cannot be read, or the file not written.
     """
-    state, model = read_state(path), load_model(path)
+    model = load_model(path)
     with atomic_write(target) as unfinished:
         model.save(unfinished)
         members = _read_members(unfinished)

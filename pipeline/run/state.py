@@ -66,8 +66,14 @@ class RunState:
 
     @property
     def image_size(self) -> int:
-        """Pixels a side of the images that ``epoch`` was trained and validated on."""
-        return self.recipe.image_size(max(self.epoch, 1))
+        """Pixels a side of the images that it was validated on after ``epoch``."""
+        return self.recipe.size_to_evaluate(max(self.epoch, 1))
+
+    def evaluated_at(self, size: int) -> "RunState":
+        """Return the state with another size to evaluate at; to predict, not to resume."""
+        begun = [pair for pair in self.recipe.image_sizes if pair[0] <= max(self.epoch, 1)]
+        changed = {"image_sizes": begun, "evaluation_size": size}
+        return replace(self, recipe=self.recipe.replaced(changed))
 
     @property
     def best_epoch(self) -> int:
