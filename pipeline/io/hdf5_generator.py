@@ -143,7 +143,8 @@ class HDF5Generator(keras.utils.PyDataset):
         places = self._shard.places(count) if self._shard else np.arange(count)
         rows = rows[places % count]
         images = self.dataset.images[rows]
-        labels = np.eye(len(self.dataset.classes), dtype=np.float32)[self.dataset.labels[rows]]
+        labels = np.zeros((len(rows), len(self.dataset.classes)), np.float32)
+        labels[np.arange(len(rows)), self.dataset.labels[rows]] = 1
         generator = random_stream(self._seed, "augment", epoch.number, step)
         stream = BatchDraws(generator, count, places % count)
         mirror = self._mirrored(epoch.number, rows, stream)

@@ -16,8 +16,9 @@ from pipeline.recipe import Augmentation
 
 CHUNK = 32
 """Images handed to OpenCV at once, one below the other: few enough for a cache."""
-FRACTION = 1 / 256
-"""Of a pixel: too fine to show, and held by float32 in the last row too."""
+ROUNDING = np.float32(1.5 * 2**15)
+"""Added and taken off again, it rounds a float32 to multiples of 1/256, ties to even: of a pixel,
+that is too fine to show, and the last row of a chunk holds it too."""
 TALLEST = 2**15 - 2
 """Rows that OpenCV takes at once."""
 
@@ -85,24 +86,20 @@ def affine_matrices(parameters: AffineParameters, side: int) -> np.ndarray:
 
 
 def move_pixels(images: np.ndarray, matrices: np.ndarray) -> np.ndarray:
-    """Return each image resampled bilinearly through its matrix, nearest fill.
+    """Resample each image bilinearly through its matrix, nearest fill, in place; return them.
 
     Args:
         images: uint8 RGB (n, side, side, 3).
         matrices: (n, 2, 3), see ``affine_matrices``.
-
-    Returns:
-        uint8, of the same shape.
     """
-    moved = np.empty(images.shape, np.uint8)
     chunk = max(1, min(CHUNK, TALLEST // images.shape[1]))
     for start in range(0, len(images), chunk):
         part = slice(start, start + chunk)
-        _move_chunk(images[part], matrices[part], moved[part])
-    return moved
+        _move_chunk(images[part], matrices[part])
+    return images
 
 
-def _move_chunk(images: np.ndarray, matrices: np.ndarray, moved: np.ndarray) -> None:
+def _move_chunk(images: np.ndarray, matrices: np.ndarray) -> None:
     """Lay the images one below the other and look every pixel up in one call.
 
     OpenCV has a vectorised path for four channels and none for three: a fourth one, of no use
@@ -114,13 +111,13 @@ def _move_chunk(images: np.ndarray, matrices: np.ndarray, moved: np.ndarray) -> 
     y += np.arange(count, dtype=np.float32)[:, None, None] * side
     four_channels = cv2.cvtColor(images.reshape(*tall, 3), cv2.COLOR_RGB2RGBA)
     found = cv2.remap(four_channels, x.reshape(tall), y.reshape(tall), cv2.INTER_LINEAR)
-    cv2.cvtColor(found, cv2.COLOR_RGBA2RGB, dst=moved.reshape(*tall, 3))
+    cv2.cvtColor(found, cv2.COLOR_RGBA2RGB, dst=images.reshape(*tall, 3))
 
 
 def _source_coordinates(matrices: np.ndarray, side: int) -> np.ndarray:
     """Return where each pixel comes from: x and y, float32 (2, n, side, side), inside the image.
 
-    They are multiples of ``FRACTION``, which stay exact when an image's place in a chunk is added:
+    They are multiples of 1/256, which stay exact when an image's place in a chunk is added:
     the pixels of an image do not depend on what else is in the batch.
     """
     pixel = np.arange(side, dtype=np.float32)
@@ -130,7 +127,6 @@ def _source_coordinates(matrices: np.ndarray, side: int) -> np.ndarray:
         rows = down * pixel + offset
         np.add(rows[:, :, None], (across * pixel)[:, None, :], out=source[axis])
     np.clip(source, 0, side - 1, out=source)
-    source *= 1 / FRACTION
-    np.rint(source, out=source)
-    source *= FRACTION
+    source += ROUNDING
+    source -= ROUNDING
     return source

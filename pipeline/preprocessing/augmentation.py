@@ -22,7 +22,7 @@ def augment(
     augmentation: Augmentation,
     stream: BatchDraws,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return changed copies, or what was given where nothing is to be changed.
+    """Change images in place, where anything is to be changed; return them with their labels.
 
     Args:
         images: uint8 RGB (n, side, side, 3).

@@ -4,6 +4,7 @@ An image is mixed with its neighbour in the batch, a random one since the epoch 
 first with the second and the second with the first, and so on.
 """
 
+import cv2
 import numpy as np
 
 from pipeline.randomness import BatchDraws
@@ -16,7 +17,7 @@ ERASED_ASPECT = (0.3, 1 / 0.3)
 def cutmix(
     images: np.ndarray, labels: np.ndarray, alpha: float, stream: BatchDraws
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return images with a rectangle of another one, and labels mixed by area.
+    """Give images a rectangle of another one, in place, and labels mixed by area; return both.
 
     CutMix: Yun et al. 2019 (arXiv:1905.04899), section 3. For each image lambda, the fraction
     that it keeps, is drawn from Beta(alpha, alpha), and the rectangle's centre evenly over it.
@@ -29,34 +30,34 @@ def cutmix(
     """
     count, side = images.shape[:2]
     partner = _neighbours(count)
+    others = images[partner]
     edge = np.sqrt(1 - stream.beta(alpha)) * side
     centre = np.stack([stream.uniform(0, side), stream.uniform(0, side)])
     top, left = np.clip(np.rint(centre - edge / 2), 0, side).astype(int)
     bottom, right = np.clip(np.rint(centre + edge / 2), 0, side).astype(int)
-    mixed = images.copy()
-    for row, other in enumerate(partner):
+    for row, other in enumerate(others):
         area = np.s_[top[row] : bottom[row], left[row] : right[row]]
-        mixed[row][area] = images[other][area]
+        images[row][area] = other[area]
     lam = 1 - (bottom - top) * (right - left) / side**2
-    return mixed, _mix_labels(labels, labels[partner], lam)
+    return images, _mix_labels(labels, labels[partner], lam)
 
 
 def mixup(
     images: np.ndarray, labels: np.ndarray, alpha: float, stream: BatchDraws
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return images blended with another one, and labels shared alike.
+    """Blend images with another one, in place, and labels alike; return both.
 
     mixup: Zhang et al. 2017 (arXiv:1710.09412), equation 2, with a lambda for each image; arguments
     as ``cutmix``.
     """
     partner, lam = _neighbours(len(images)), stream.beta(alpha)
-    first = lam.astype(np.float32)[:, None, None, None]
-    mixed = images * first + images[partner] * (1 - first)
-    return np.rint(mixed).astype(np.uint8), _mix_labels(labels, labels[partner], lam)
+    for image, other, weight in zip(images, images[partner], lam.tolist(), strict=True):
+        cv2.addWeighted(image, weight, other, 1 - weight, 0, dst=image)
+    return images, _mix_labels(labels, labels[partner], lam)
 
 
 def erase(images: np.ndarray, fraction: float, stream: BatchDraws) -> np.ndarray:
-    """Return images of which about a ``fraction``, 0 to 1, has a rectangle of noise.
+    """Give about a ``fraction``, 0 to 1, of images a rectangle of noise, in place; return them.
 
     Random erasing: Zhong et al. 2017 (arXiv:1708.04896), but for three things: the ratio of the
     sides is drawn evenly on a logarithmic scale, so that upright and flat ones are as likely; a
@@ -71,11 +72,10 @@ def erase(images: np.ndarray, fraction: float, stream: BatchDraws) -> np.ndarray
     left = (stream.uniform(0, 1) * (side + 1 - width)).astype(int)
     chosen = stream.uniform(0, 1) < fraction
     noise = stream.of_batch.integers(256, size=(side, side, 3), dtype=np.uint8)
-    erased = images.copy()
     for row in np.flatnonzero(chosen):
         area = np.s_[top[row] : top[row] + height[row], left[row] : left[row] + width[row]]
-        erased[row][area] = noise[area]
-    return erased
+        images[row][area] = noise[area]
+    return images
 
 
 def _neighbours(count: int) -> np.ndarray:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from pipeline.preprocessing.affine import move_pixels
+from pipeline.preprocessing.affine import CHUNK, move_pixels
 from pipeline.randomness import BatchDraws
 
 STRONGEST_BLEND = 0.99
@@ -21,51 +21,53 @@ STRONGEST_SHIFT = 0.5
 """Of the side."""
 FEWEST_BITS, ALL_BITS = 2, 8
 
+VALUES = np.arange(256, dtype=np.uint8)
+"""Of a pixel: what a lookup table is made from."""
 SMOOTHING = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]]) / 13
 
 
 def trivial_augment(images: np.ndarray, stream: BatchDraws) -> np.ndarray:
-    """Return changed copies of uint8 RGB images (n, side, side, 3)."""
-    kinds = stream.integers(len(MOVES) + len(COLOURINGS) + 1)
+    """Change uint8 RGB images (n, side, side, 3) in place; return them."""
+    kinds = stream.integers(MOVES + len(COLOURINGS) + 1)
     strengths = stream.uniform(-1, 1)
-    changed = images.copy()
-    moved = np.flatnonzero(kinds < len(MOVES))
-    if len(moved):
-        matrices = [
-            _about_centre(MOVES[kinds[row]](strengths[row]), images.shape[1]) for row in moved
-        ]
-        changed[moved] = move_pixels(images[moved], np.stack(matrices))
-    for row in np.flatnonzero(kinds > len(MOVES)):
-        colour = COLOURINGS[kinds[row] - len(MOVES) - 1]
-        changed[row] = colour(images[row], strengths[row])
-    return changed
+    moved = np.flatnonzero(kinds < MOVES)
+    matrices = move_matrices(kinds[moved], strengths[moved], images.shape[1])
+    for start in range(0, len(moved), CHUNK):  # small copies stay in the cache
+        part = slice(start, start + CHUNK)
+        images[moved[part]] = move_pixels(images[moved[part]], matrices[part])
+    for row in np.flatnonzero(kinds > MOVES):
+        images[row] = COLOURINGS[kinds[row] - MOVES - 1](images[row], strengths[row])
+    return images
 
 
-Move = Callable[[float], list[list[float]]]
-"""From a strength, -1 to 1, to the map from (x, y, 1) in the result to (x, y) in the source image:
-about the centre, in units of the side."""
 Colouring = Callable[[np.ndarray, float], np.ndarray]
 """From uint8 (side, side, 3) and a strength, -1 to 1, to the same in other colours."""
+MOVES = 5
+"""Rotation, shear along x and y, shift along x and y; the kind after them changes nothing."""
 
 
-def _rotate(strength: float) -> list[list[float]]:
-    angle = np.deg2rad(STRONGEST_ROTATION * strength)
-    return [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0]]
+def move_matrices(kinds: np.ndarray, strengths: np.ndarray, side: int) -> np.ndarray:
+    """Return float64 (n, 2, 3): from (x, y, 1) in the result to (x, y) in the source image.
 
-
-MOVES: tuple[Move, ...] = (
-    _rotate,
-    lambda strength: [[1, STRONGEST_SHEAR * strength, 0], [0, 1, 0]],
-    lambda strength: [[1, 0, 0], [STRONGEST_SHEAR * strength, 1, 0]],
-    lambda strength: [[1, 0, STRONGEST_SHIFT * strength], [0, 1, 0]],
-    lambda strength: [[1, 0, 0], [0, 1, STRONGEST_SHIFT * strength]],
-)
-
-
-def _about_centre(move: list[list[float]], side: int) -> np.ndarray:
-    matrix = np.array(move)
-    matrix[:, 2] = matrix[:, 2] * side + (side - 1) / 2 * (1 - matrix[:, :2].sum(axis=1))
-    return matrix
+    Args:
+        kinds: Integers (n,), 0 to below ``MOVES``.
+        strengths: (n,), -1 to 1.
+        side: Pixels.
+    """
+    angle = np.where(kinds == 0, np.deg2rad(STRONGEST_ROTATION * strengths), 0)
+    cos, sin = np.cos(angle), np.sin(angle)
+    shear_x, shear_y, shift_x, shift_y = (
+        np.where(kinds == kind, strongest * strengths, 0)
+        for kind, strongest in enumerate((STRONGEST_SHEAR,) * 2 + (STRONGEST_SHIFT * side,) * 2, 1)
+    )
+    about_centre = (side - 1) / 2
+    return np.stack(
+        [
+            np.stack([cos, shear_x - sin, shift_x + about_centre * (1 - cos - shear_x + sin)], 1),
+            np.stack([shear_y + sin, cos, shift_y + about_centre * (1 - cos - shear_y - sin)], 1),
+        ],
+        axis=1,
+    )
 
 
 def change_brightness(image: np.ndarray, strength: float) -> np.ndarray:
@@ -75,7 +77,7 @@ def change_brightness(image: np.ndarray, strength: float) -> np.ndarray:
 
 def change_contrast(image: np.ndarray, strength: float) -> np.ndarray:
     """Blend with the mean luminance, or away from it."""
-    mean = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).mean()
+    mean, *_ = cv2.mean(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))
     return _blend(image, np.full_like(image, round(mean)), strength)
 
 
@@ -98,20 +100,23 @@ def posterize(image: np.ndarray, strength: float) -> np.ndarray:
 
 def solarize(image: np.ndarray, strength: float) -> np.ndarray:
     """Turn each value at or above a threshold into its negative."""
-    return np.where(image < 256 * (1 - abs(strength)), image, 255 - image)
+    return cv2.LUT(image, np.where(256 * (1 - abs(strength)) > VALUES, VALUES, 255 - VALUES))
 
 
 def stretch(image: np.ndarray, strength: float) -> np.ndarray:
     """Stretch each channel to the whole range, whatever the strength."""
-    low, high = image.min(axis=(0, 1)).astype(float), image.max(axis=(0, 1))
-    scale = 255 / np.maximum(high - low, 1)
-    stretched = np.rint((image - low) * scale).astype(np.uint8)
-    return np.where(high > low, stretched, image)
+    return cv2.merge([_stretch_channel(channel) for channel in cv2.split(image)])
+
+
+def _stretch_channel(channel: np.ndarray) -> np.ndarray:
+    low, high, *_ = cv2.minMaxLoc(channel)
+    wider = np.rint(np.clip((VALUES - low) * (255 / max(high - low, 1)), 0, 255))
+    return cv2.LUT(channel, wider.astype(np.uint8)) if high > low else channel
 
 
 def equalize(image: np.ndarray, strength: float) -> np.ndarray:
     """Make every value of a channel about as frequent as any other, whatever the strength."""
-    return np.dstack([cv2.equalizeHist(channel) for channel in cv2.split(image)])
+    return cv2.merge([cv2.equalizeHist(channel) for channel in cv2.split(image)])
 
 
 COLOURINGS: tuple[Colouring, ...] = (
