@@ -1,6 +1,6 @@
 """Exactness of the whole networks, where the tests train thin ones: stopped, resumed, compared.
 
-    python tests/whole_networks.py          # about 20 minutes on two cores
+    python tests/whole_networks.py          # 21 minutes on two busy cores
 
 Each recipe trains for two epochs on the digits sample; a second run ends after the first epoch and
 resumes from its checkpoint. The second epoch's checkpoints must be equal, byte for byte.
