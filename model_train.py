@@ -136,8 +136,10 @@ def train(
     group.initialize()
     keras = import_keras()
     from pipeline.callbacks.epoch_start import EpochStart
+    from pipeline.callbacks.momentum_correction import MomentumCorrection
     from pipeline.callbacks.tensorboard import check_tensorboard
     from pipeline.io.hdf5_generator import HDF5Generator
+    from pipeline.nn.optimizers import learning_rate_schedule
     from pipeline.run.distributed import DataParallelism
     from pipeline.run.messages import header
     from pipeline.run.output_folder import begin_branch
@@ -154,7 +156,11 @@ def train(
         ExitStack() as opened,
     ):
         model = build_distributed(parallel, state, len(batches), checkpoint)
-        callbacks = [EpochStart(batches, state.seed, state.recipe.image_size)]
+        schedule = learning_rate_schedule(state.recipe, len(batches), state.learning_rate)
+        callbacks = [
+            EpochStart(batches, state.seed, state.recipe.image_size),
+            MomentumCorrection(schedule, len(batches), state.last_rate),
+        ]
         if group.is_primary:
             images = len(train_set), len(val_set)
             print(header(state, backend, parallel, images, model.count_params()))

@@ -17,6 +17,7 @@ from with_recipes import config  # noqa: E402
 from pipeline.callbacks.epoch_checkpoint import EpochCheckpoint  # noqa: E402
 from pipeline.callbacks.epoch_start import EpochStart  # noqa: E402
 from pipeline.callbacks.evaluation_model import EvaluationModel  # noqa: E402
+from pipeline.callbacks.momentum_correction import MomentumCorrection  # noqa: E402
 from pipeline.callbacks.norm_statistics import NormStatistics  # noqa: E402
 from pipeline.callbacks.progress_bar import ProgressBar  # noqa: E402
 from pipeline.callbacks.run_history import RunHistory  # noqa: E402
@@ -55,6 +56,53 @@ def model() -> keras.Model:
     )
     model.compile(keras.optimizers.Adam(0.01), "categorical_crossentropy", metrics=["accuracy"])
     return model
+
+
+@pytest.mark.parametrize(("recipe_rate", "last_rate"), [(0.01, 0.1), (0.1, None)])
+def test_momentum_is_corrected_where_the_rate_drops(
+    recipe_rate: float, last_rate: float | None
+) -> None:
+    """The velocity as Goyal et al. 2017 have it, equation 10: scaled by new rate / old rate."""
+    steps, m = 4, 0.9
+    drops = keras.optimizers.schedules.PiecewiseConstantDecay([steps - 1], [recipe_rate, 0.01])
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, use_bias=False)])
+    model.compile(keras.optimizers.SGD(drops, momentum=m), "mse", jit_compile=False)
+    model.optimizer.build(model.trainable_variables)
+    x, y = np.random.default_rng(0).normal(size=(2, steps, 2)).astype("f")
+    y = y[:, :1]
+    weights, velocity = np.asarray(model.layers[0].kernel, np.float64), np.zeros((2, 1))
+    rate = last_rate or recipe_rate
+    if last_rate:  # as a checkpoint restores it
+        velocity += 0.3
+        model.optimizer.momentums[0].assign(velocity)
+    corrected = MomentumCorrection(drops, steps, last_rate)
+    model.fit(x, y, batch_size=1, epochs=2, shuffle=False, verbose=0, callbacks=[corrected])
+    for step in range(2 * steps):
+        new = float(drops(step))
+        velocity *= new / rate
+        rate, row = new, step % steps
+        gradient = 2 * x[row][:, None] * (x[row] @ weights - y[row])
+        velocity = m * velocity - rate * gradient
+        weights = weights + velocity
+    np.testing.assert_allclose(np.asarray(model.layers[0].kernel), weights, rtol=1e-4)
+
+
+def test_momentum_correction_leaves_adam_and_rising_rates_alone(model: keras.Model) -> None:
+    for optimizer, last in (
+        (keras.optimizers.Adam(0.1), 9.0),
+        (keras.optimizers.SGD(0.1, 0.9), 1e-9),
+    ):
+        optimizer.build(model.trainable_variables)
+        model.optimizer = optimizer
+        for variable in optimizer.variables[2:]:
+            variable.assign(variable + 1)
+        before = [np.asarray(variable) for variable in optimizer.variables]
+        rate = keras.optimizers.schedules.ExponentialDecay(0.1, 1, 1.0)
+        correction = MomentumCorrection(rate, 3, last)
+        correction.set_model(model)
+        correction.on_epoch_begin(1)
+        for variable, value in zip(optimizer.variables, before, strict=True):
+            assert np.array_equal(np.asarray(variable), value)
 
 
 def test_norm_statistics_are_those_of_the_weights_evaluated(

@@ -105,7 +105,7 @@ class ResumeHints:
         if stalled == 0 or stalled % patience or state.epoch == state.epochs:
             return ""
         checkpoint = next(self.output.glob(f"epoch-{state.epoch:03d}-*"))
-        rate = f"{state.history['learning_rate'][-1] / 10:.3g}"
+        rate = f"{state.last_rate / 10:.3g}"
         return (
             f"val loss has not improved for {stalled} epochs; to lower the rate, stop with Ctrl-C "
             f"and run: {self.command(checkpoint, e=state.epoch, l=rate)}"

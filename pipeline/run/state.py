@@ -76,6 +76,11 @@ class RunState:
         return replace(self, recipe=self.recipe.replaced(changed))
 
     @property
+    def last_rate(self) -> float | None:
+        """The learning rate of the last step; None before the first epoch."""
+        return self.history["learning_rate"][-1] if self.epoch else None
+
+    @property
     def best_epoch(self) -> int:
         """The epoch of the highest val accuracy, the first of equals."""
         return best_epoch(self.history)

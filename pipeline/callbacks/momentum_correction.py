@@ -1,0 +1,45 @@
+"""Momentum correction (Goyal et al. 2017, arXiv:1706.02677, section 3) where the rate is lowered.
+
+Keras's SGD keeps the rate inside its velocity, v = m v - rate x gradient. After a drop the old,
+large velocity would coast on for dozens of steps at the old rate and undo what the drop is for.
+"""
+
+import keras
+from keras.optimizers.schedules import LearningRateSchedule
+
+DROP = 0.5
+"""A rate at or below this fraction of the step's before is a drop, and no part of a schedule."""
+
+
+class MomentumCorrection(keras.callbacks.Callback):
+    """Scales SGD's and Muon's velocity down with the rate, where that drops between two epochs.
+
+    Adam keeps no rate in its moments and is left alone.
+
+    Args:
+        schedule: The learning rate by step.
+        steps: In an epoch.
+        last_rate: Of the last step before the first epoch, where a rate set by hand now differs
+            from it; None: the schedule's.
+    """
+
+    def __init__(
+        self, schedule: LearningRateSchedule, steps: int, last_rate: float | None = None
+    ) -> None:
+        super().__init__()
+        self._schedule = schedule
+        self._steps = steps
+        self._last_rate = last_rate
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        """Correct the velocity, if it is time to."""
+        step = epoch * self._steps
+        before = self._last_rate or self._rate(max(step - 1, 0))
+        self._last_rate = None
+        ratio = self._rate(step) / before if before else 1.0
+        if ratio <= DROP:
+            for velocity in getattr(self.model.optimizer, "momentums", ()):
+                velocity.assign(velocity * ratio)
+
+    def _rate(self, step: int) -> float:
+        return float(keras.ops.convert_to_numpy(self._schedule(step)))
