@@ -209,7 +209,7 @@ def reporting_callbacks(
               devices=parallel.devices, learning_rate=state.learning_rate)  # fmt: skip
     curves = TensorBoardCurves(args.output, state) if args.tensorboard else None
     after_epoch = [
-        *norm_statistics(state, batches.dataset, opened),
+        *precise_batch_norm(state, batches.dataset, opened),
         Validation(val, state.recipe.size_to_evaluate),
         history,
         EpochCheckpoint(args.output, args.keep, history),
@@ -240,17 +240,17 @@ def print_results(args: argparse.Namespace) -> None:
     print(f"next: {shell_command('model_eval.py', {'-m': args.output, '--hdf5': args.hdf5})}")
 
 
-def norm_statistics(
+def precise_batch_norm(
     state: "RunState", train_set: "HDF5Dataset", opened: ExitStack
 ) -> "list[keras.callbacks.Callback]":
-    """Return the callback for recipes with an EMA, in a list; else none."""
-    from pipeline.callbacks.norm_statistics import NormStatistics
+    """Return the callback in a list, or none, as the recipe says."""
+    from pipeline.callbacks.precise_batch_norm import PreciseBatchNorm
     from pipeline.io.hdf5_generator import HDF5Generator
 
-    if not state.recipe.optimizer.ema_momentum:
+    if not state.recipe.network.precise_norm:
         return []
     clean = HDF5Generator(train_set, state.batch_size, seed=state.seed, shuffle=True)
-    return [NormStatistics(opened.enter_context(clean), state.recipe.size_to_evaluate)]
+    return [PreciseBatchNorm(opened.enter_context(clean), state.recipe.size_to_evaluate)]
 
 
 def renew_curves(output: Path, state: "RunState") -> None:

@@ -70,6 +70,7 @@ RECIPES = {
             stem="fine",
             dropout=0.0,
             norm_momentum=0.9,
+            precise_norm=True,
             dtype="auto",
         ),
         optimizer=Optimizer(
@@ -93,6 +94,7 @@ RECIPES = {
             dropout=0.2,
             squeeze_excite=16,
             norm_momentum=0.9,
+            precise_norm=True,
             dtype="mixed_bfloat16",
         ),
         optimizer=Optimizer(
@@ -121,6 +123,7 @@ RECIPES = {
             width=0.25,
             dropout=0.0,
             norm_momentum=0.9,
+            precise_norm=True,
         ),
         optimizer=Optimizer(
             learning_rate=0.05,

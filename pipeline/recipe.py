@@ -49,6 +49,8 @@ class Network:
     (Hu et al. 2018, arXiv:1709.01507: 16); 0: none."""
     norm_momentum: Fraction = 0.99
     """Of batch norm's running statistics."""
+    precise_norm: bool = False
+    """PreciseBN: replace them after each epoch by statistics measured on train images."""
     dtype: Literal["float32", "mixed_bfloat16", "auto"] = "float32"
     """``"mixed_bfloat16"`` computes in bfloat16 and keeps the weights, the means, the classifier
     and its softmax in float32; ``"auto"`` does so where TensorFlow's device computes in bfloat16:
@@ -134,6 +136,8 @@ class Recipe:
                 raise ValueError(f"the epochs of {name} must rise")
         if self.optimizer.name == "muon" and not self.optimizer.momentum:
             raise ValueError("muon needs a momentum above 0")
+        if self.optimizer.ema_momentum and not self.network.precise_norm:
+            raise ValueError("ema_momentum needs precise_norm: the EMA has no running statistics")
         if self.optimizer.warmup_epochs >= self.epochs:
             raise ValueError("warmup_epochs must leave some of the epochs for the fall of the rate")
 

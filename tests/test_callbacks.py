@@ -18,7 +18,7 @@ from pipeline.callbacks.epoch_checkpoint import EpochCheckpoint  # noqa: E402
 from pipeline.callbacks.epoch_start import EpochStart  # noqa: E402
 from pipeline.callbacks.evaluation_model import EvaluationModel  # noqa: E402
 from pipeline.callbacks.momentum_correction import MomentumCorrection  # noqa: E402
-from pipeline.callbacks.norm_statistics import NormStatistics  # noqa: E402
+from pipeline.callbacks.precise_batch_norm import PreciseBatchNorm  # noqa: E402
 from pipeline.callbacks.progress_bar import ProgressBar  # noqa: E402
 from pipeline.callbacks.run_history import RunHistory  # noqa: E402
 from pipeline.callbacks.run_log import RunLog  # noqa: E402
@@ -109,7 +109,7 @@ def test_norm_statistics_are_those_of_the_weights_evaluated(
     batches: HDF5Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Means over the batches' own statistics under the EMA, computed here by NumPy."""
-    monkeypatch.setattr("pipeline.callbacks.norm_statistics.IMAGES", 48)
+    monkeypatch.setattr("pipeline.callbacks.precise_batch_norm.IMAGES", 48)
     norm = keras.layers.BatchNormalization()
     model = keras.Sequential(
         [keras.Input((64, 64, 3)), keras.layers.Conv2D(2, 8, strides=8), norm,
@@ -135,7 +135,7 @@ def test_norm_statistics_are_those_of_the_weights_evaluated(
                 np.testing.assert_allclose(np.asarray(running), expected, rtol=1e-4)
             seen.append(np.asarray(norm.moving_mean))
 
-    statistics = NormStatistics(batches, lambda epoch: 64)
+    statistics = PreciseBatchNorm(batches, lambda epoch: 64)
     model.fit(batches, epochs=2, verbose=0, callbacks=[EvaluationModel([statistics, Look()])])
     assert norm.momentum == 0.99
     assert len(seen) == 2
