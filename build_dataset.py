@@ -131,7 +131,7 @@ def draw_preview(args: argparse.Namespace, hdf5: Path, recipe: str) -> None:
     train, val = open_training_splits(hdf5)
     settings = Settings(recipe_name=recipe, seed=args.seed)
     values = choose_recipe(config.RECIPES, recipe)
-    state = fresh_run(settings, values, train, val, read_means(hdf5))
+    state = fresh_run(settings, values, train, val, read_means(train))
     write_preview(args.preview, train, state)
     print(f"wrote {args.preview}")
 

@@ -113,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         else:
             seed = config.SEED if args.seed is None else args.seed
             settings = replace(settings, recipe_name=name, seed=seed)
-            state = fresh_run(settings, recipe, train_set, val_set, read_means(hdf5))
+            state = fresh_run(settings, recipe, train_set, val_set, read_means(train_set))
         if group.is_primary and state.epoch >= state.epochs:
             renew_curves(args.output, state)
         check_trainable(state, len(train_set))

@@ -26,7 +26,7 @@ def main(weights: Path, hdf5: Path) -> None:
 
     train_set, val_set = open_training_splits(hdf5)
     state = fresh_run(
-        Settings(recipe_name="own", seed=1), RECIPE, train_set, val_set, read_means(hdf5)
+        Settings(recipe_name="own", seed=1), RECIPE, train_set, val_set, read_means(train_set)
     )
     with training_batches(train_set, state) as batches, HDF5Generator(val_set, 16) as val:
         batches.begin_epoch(1, 32)

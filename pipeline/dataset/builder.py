@@ -19,7 +19,7 @@ from pipeline.dataset.tiny_imagenet import (
 )
 from pipeline.errors import UserError
 from pipeline.io.files import atomic_writes, folder_lock
-from pipeline.io.hdf5_dataset import open_split
+from pipeline.io.hdf5_dataset import HDF5Dataset
 from pipeline.io.hdf5_writer import HDF5Writer
 from pipeline.progress import progress_bar
 
@@ -114,14 +114,13 @@ def is_built(folder: Path) -> bool:
     return all((folder / name).is_file() for name in OUTPUTS)
 
 
-def read_means(folder: Path) -> tuple[float, float, float]:
-    """Return the R, G and B means of the train split built in ``folder``, 0 to 255.
+def read_means(train: HDF5Dataset) -> tuple[float, float, float]:
+    """Return the R, G and B means, 0 to 255, that lie beside a train split.
 
     Raises:
         UserError: They are missing, damaged, or of another build than the train split.
     """
-    path = folder / MEANS
-    train = open_split(folder, "train")
+    path = train.path.parent / MEANS
     try:
         stored = json.loads(path.read_text())
         red, green, blue = means = tuple(float(stored[channel]) for channel in "RGB")

@@ -51,9 +51,7 @@ def open_split(folder: Path, split: str) -> HDF5Dataset:
     """
     dataset = _open(folder, split)
     if split != "train" and (folder / "train.hdf5").is_file():
-        train = _open(folder, "train")
-        if _build(train) != _build(dataset):
-            raise _unusable(dataset.path, f"of another build than {train.path.name}")
+        _check_same_build(_open(folder, "train"), dataset)
     return dataset
 
 
@@ -63,7 +61,14 @@ def open_training_splits(folder: Path) -> tuple[HDF5Dataset, HDF5Dataset]:
     Raises:
         UserError: As ``open_split``.
     """
-    return open_split(folder, "train"), open_split(folder, "val")
+    train, val = _open(folder, "train"), _open(folder, "val")
+    _check_same_build(train, val)
+    return train, val
+
+
+def _check_same_build(train: HDF5Dataset, other: HDF5Dataset) -> None:
+    if _build(train) != _build(other):
+        raise _unusable(other.path, f"of another build than {train.path.name}")
 
 
 def _build(dataset: HDF5Dataset) -> tuple[object, ...]:
