@@ -8,7 +8,7 @@ import keras
 from keras.optimizers.schedules import LearningRateSchedule
 
 DROP = 0.5
-"""A rate at or below this fraction of the step's before is a drop, and no part of a schedule."""
+"""A rate at or below this fraction of the one before is a drop, and no part of a schedule."""
 
 
 class MomentumCorrection(keras.callbacks.Callback):

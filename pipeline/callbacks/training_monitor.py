@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from pipeline.callbacks.momentum_correction import DROP
 from pipeline.io.files import atomic_write, write_json
 from pipeline.plotting.style import BLUE, GREY, ORANGE, YELLOW, add_grid, new_figure, save_figure
 from pipeline.run.state import HISTORY_FILE
@@ -23,8 +24,6 @@ CURVES = {
     "val_top5_accuracy": ("^-", YELLOW, "validation, rank-5"),
 }
 """How each metric is drawn: the losses in one panel, the accuracies in the other."""
-DROP = 0.5
-"""A rate at or below this fraction of the last epoch's is marked."""
 
 Metrics = Mapping[str, Sequence[float | None]]
 """A list for each metric, a value an epoch; None where it was no finite number."""

@@ -22,7 +22,6 @@ from sklearn.metrics import confusion_matrix
 from pipeline.errors import UserError
 from pipeline.evaluation.metrics import (
     RANK,
-    best_labels,
     best_predictions,
     prediction_table,
     rank_of_truth,
@@ -137,7 +136,7 @@ class Report:
         self._dataset, self._probabilities = dataset, probabilities
         self._truth = dataset.labels
         self._names = dataset.classes.short_names
-        self._predicted = best_labels(probabilities)[:, 0]
+        self._predicted = probabilities.argmax(axis=1)
         self._confidence = probabilities.max(axis=1)
         self._ranks = rank_of_truth(probabilities, self._truth)
         labels = range(len(dataset.classes))
