@@ -69,7 +69,8 @@ class Optimizer:
     learning_rate: LearningRate = 0.1
     """The first rate, or with a warm-up the highest."""
     rate_drops: tuple[tuple[Count, LearningRate], ...] = ()
-    """(first epoch, rate) of each later rate. Empty: a cosine from the highest rate to zero."""
+    """(first epoch, rate) of each later rate. Empty: the rate falls to zero by ``schedule``."""
+    schedule: Literal["cosine", "linear"] = "cosine"
     warmup_epochs: Annotated[float, Meta(ge=0)] = 0.0
     """The rate rises linearly from zero over these; cosine only."""
     weight_decay: Fraction = 0.0
@@ -138,6 +139,8 @@ class Recipe:
             raise ValueError("muon needs a momentum above 0")
         if self.optimizer.ema_momentum and not self.network.precise_norm:
             raise ValueError("ema_momentum needs precise_norm: the EMA has no running statistics")
+        if self.optimizer.warmup_epochs and self.optimizer.schedule != "cosine":
+            raise ValueError(f"a {self.optimizer.schedule} schedule has no warmup_epochs")
         if self.optimizer.warmup_epochs >= self.epochs:
             raise ValueError("warmup_epochs must leave some of the epochs for the fall of the rate")
 

@@ -80,6 +80,15 @@ def test_cosine_rises_then_falls_to_zero() -> None:
     assert np.allclose(values[20:], 0.25 * (1 + np.cos(np.pi * (step - 20) / 80)), atol=1e-6)
 
 
+def test_linear_schedule_falls_to_zero() -> None:
+    recipe = RECIPES["published"].replaced(
+        {"epochs": 3, "optimizer.rate_drops": (), "optimizer.schedule": "linear"}
+    )
+    assert np.allclose(rates(recipe, 4, 3), 1e-3 * (1 - np.arange(12) / 12))
+    with pytest.raises(ValueError, match="no warmup_epochs"):
+        recipe.replaced({"optimizer.warmup_epochs": 1}).check()
+
+
 def test_rate_set_by_hand_is_exact_and_constant() -> None:
     assert set(rates(RECIPES["quick"], 5, 3, constant=0.1)) == {float(np.float32(0.1))}
 

@@ -24,6 +24,8 @@ def learning_rate_schedule(
             [values.learning_rate, *(rate for _, rate in values.rate_drops)],
         )
     steps, warmup = recipe.epochs * steps_per_epoch, round(values.warmup_epochs * steps_per_epoch)
+    if values.schedule == "linear":
+        return schedules.PolynomialDecay(values.learning_rate, steps, end_learning_rate=0.0)
     if not warmup:
         return schedules.CosineDecay(values.learning_rate, steps)
     return schedules.CosineDecay(
