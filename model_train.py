@@ -101,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         epochs=args.epochs,
     )
     name = args.recipe or config.DEFAULT_RECIPE
-    recipe = choose_recipe(config.RECIPES, name)
+    recipe = None if args.model else choose_recipe(config.RECIPES, name)
     group = find_process_group(args.processes, args.process_id, args.coordinator, os.environ)
     hdf5 = args.hdf5 or default_hdf5_folder(find_data_set(config.DATASET))
     train_set, val_set = open_training_splits(hdf5)

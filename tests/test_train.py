@@ -361,7 +361,7 @@ def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:5000])
 
 
-GO_ON = {
+REFUSED = {
     "epoch 2, not 1": (lambda run: None, ("-e", 1)),
     "name a later one with -n": (lambda run: None, ("-n", 2)),
     "batch size 16, not 8": (lambda run: None, ("-b", 8)),
@@ -373,10 +373,10 @@ GO_ON = {
 }
 
 
-@pytest.mark.parametrize("message", GO_ON)
-def test_going_on_is_refused(message: str, own_run: Path, made_hdf5: Path, run: Run) -> None:
+@pytest.mark.parametrize("message", REFUSED)
+def test_resuming_is_refused(message: str, own_run: Path, made_hdf5: Path, run: Run) -> None:
     start = checkpoint(own_run, 2)
-    spoil, flags = GO_ON[message]
+    spoil, flags = REFUSED[message]
     spoil(own_run)
     before = {path: path.read_bytes() for path in own_run.glob("*.*")}
     arguments = ("-m", start, "-o", own_run, "--hdf5", made_hdf5, *flags)
@@ -384,11 +384,20 @@ def test_going_on_is_refused(message: str, own_run: Path, made_hdf5: Path, run: 
     assert {path: path.read_bytes() for path in own_run.glob("*.*")} == before
 
 
-def test_edited_recipe_is_named(own_run: Path, made_hdf5: Path, run: Run) -> None:
-    edit = "thin optimizer label_smoothing 0.31"
-    error = run("model_train.py", "-m", own_run, "-n", 9, "-l", 1, "-o", own_run, "--hdf5",
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        ("thin optimizer label_smoothing 0.31", "optimizer.label_smoothing 0.1, now 0.31"),
+        ("thin optimizer label_smoothing '0.1'", "recipe 'thin' in config/setup_config.py"),
+        ("published optimizer name 'adma'", "is done and the run ends at epoch 3"),
+    ],
+)
+def test_only_the_own_recipe_must_hold(
+    edit: str, message: str, own_run: Path, made_hdf5: Path, run: Run
+) -> None:
+    error = run("model_train.py", "-m", own_run, "-n", 3, "-l", 1, "-o", own_run, "--hdf5",
                 made_hdf5, status=2, EDITED=edit).stderr  # fmt: skip
-    assert "optimizer.label_smoothing 0.1, now 0.31" in error
+    assert message in error
 
 
 def test_other_data_is_named(own_run: Path, made_data: Path, tmp_path: Path, run: Run) -> None:

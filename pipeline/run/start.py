@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipeline.errors import UserError
 from pipeline.io.hdf5_dataset import HDF5Dataset
-from pipeline.recipe import Recipe
+from pipeline.recipe import Recipe, choose_recipe
 from pipeline.run.output_folder import SUPERSEDED, latest_checkpoint, list_checkpoints
 from pipeline.run.state import HISTORY_FILE, METRICS, RunState
 
@@ -164,7 +164,7 @@ def _check_recipe(state: RunState, recipes: Mapping[str, Recipe]) -> None:
     name = state.recipe_name
     if name not in recipes:
         raise UserError(f"the run's recipe {name!r} is no longer configured; put it back to resume")
-    differences = state.recipe.differences(recipes[name])
+    differences = state.recipe.differences(choose_recipe(recipes, name))
     if differences:
         raise UserError(
             f"recipe {name!r} was edited since the run began ({'; '.join(differences)}); put it "
