@@ -1,4 +1,4 @@
-"""TensorFlow and JAX train alike: from the same weights, an epoch ends at about the same losses."""
+"""TensorFlow and JAX train alike: the losses of an epoch, and what the callbacks do."""
 
 import json
 import os
@@ -25,3 +25,11 @@ def test_first_epochs_losses_agree(made_hdf5: Path, tmp_path: Path) -> None:
     weights = tmp_path / "initial.weights.h5"
     on_tensorflow, on_jax = (losses(b, weights, made_hdf5) for b in ("tensorflow", "jax"))
     assert on_jax == pytest.approx(on_tensorflow, rel=0.02)
+
+
+def test_callbacks_work_on_jax_too(jax_settings: dict[str, str]) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "pytest", ROOT / "tests" / "test_callbacks.py"],
+        env={**os.environ, **jax_settings},
+        check=True,
+    )

@@ -26,6 +26,7 @@ from pipeline.callbacks.training_monitor import TrainingMonitor  # noqa: E402
 from pipeline.callbacks.validation import Validation  # noqa: E402
 from pipeline.io.hdf5_dataset import open_split  # noqa: E402
 from pipeline.io.hdf5_generator import HDF5Generator  # noqa: E402
+from pipeline.recipe import Augmentation  # noqa: E402
 
 
 @pytest.fixture
@@ -140,6 +141,35 @@ def test_norm_statistics_are_those_of_the_weights_evaluated(
     assert norm.momentum == 0.99
     assert len(seen) == 2
     assert not np.allclose(*seen)
+
+
+def test_each_epoch_of_a_plain_fit_has_its_own_batches(
+    model: keras.Model, made_hdf5: Path, val: HDF5Generator
+) -> None:
+    """Those of begin_epoch, also in a second ``fit``, which asks for some batches early."""
+    train = open_split(made_hdf5, "train")
+    changes = Augmentation(shift=0.2, flip="random")
+    given = []
+
+    class Noted(HDF5Generator):
+        def __getitem__(self, step: int) -> tuple[np.ndarray, ...]:
+            batch = super().__getitem__(step)
+            given.append(batch)
+            return batch
+
+    kept = {"shuffle": True, "augmentation": changes}
+    with Noted(train, 16, **kept) as batches, HDF5Generator(train, 16, **kept) as expected:
+        steps, in_order = len(batches), []
+        for first, last in ((0, 2), (2, 3)):
+            model.fit(batches, initial_epoch=first, epochs=last, shuffle=False, verbose=0,
+                      validation_data=val)  # fmt: skip
+            in_order += given[-(last - first) * steps :]
+            given.clear()
+        for epoch in (1, 2, 3):
+            expected.begin_epoch(epoch, 64)
+            for step in range(steps):
+                for ours, theirs in zip(in_order.pop(0), expected[step], strict=True):
+                    assert np.array_equal(ours, theirs)
 
 
 def test_ours_in_a_fit_of_his_own(

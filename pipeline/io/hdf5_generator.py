@@ -35,6 +35,8 @@ class _Epoch:
     number: int
     image_size: int
     order: np.ndarray
+    begun: bool = False
+    finished: bool = False
     prepared: dict[int, Future[Batch]] = field(default_factory=dict)
     seconds_waited: float = 0.0
 
@@ -42,8 +44,9 @@ class _Epoch:
 class HDF5Generator(keras.utils.PyDataset):
     """Batches of uint8 RGB images (n, size, size, 3) and one-hot labels, float32 (n, classes).
 
-    The last batch of an epoch holds what is left. Use as a context manager, or call ``close``;
-    pass ``shuffle=False`` to ``fit``, for the epoch is shuffled here, over all images.
+    The last batch of an epoch holds what is left. Each epoch of a ``fit`` has an order and an
+    augmentation of its own. Use as a context manager, or call ``close``; pass ``shuffle=False`` to
+    ``fit``, for the epoch is shuffled here, over all images.
 
     Args:
         dataset: The split.
@@ -77,11 +80,20 @@ class HDF5Generator(keras.utils.PyDataset):
         self.begin_epoch(1, dataset.images.shape[1])
 
     def begin_epoch(self, epoch: int, image_size: int) -> None:
-        """Yield the batches of ``epoch`` from now on, with images of ``image_size`` pixels."""
+        """Yield the batches of ``epoch``, from 1, next, with images of ``image_size`` pixels."""
         order = np.arange(len(self.dataset))
         if self._shuffle:
             random_stream(self._seed, "shuffle", epoch).shuffle(order)
         self._epoch = _Epoch(epoch, image_size, order)
+
+    def on_epoch_begin(self) -> None:
+        """Move to the next epoch where this one was trained to its end; for Keras to call.
+
+        Keras also asks for some batches, and begins an epoch, to see the shapes.
+        """
+        if self._epoch.finished:
+            self.begin_epoch(self._epoch.number + 1, self._epoch.image_size)
+        self._epoch.begun = True
 
     @property
     def order(self) -> np.ndarray:
@@ -104,6 +116,7 @@ class HDF5Generator(keras.utils.PyDataset):
         started = time.perf_counter()
         batch = epoch.prepared.pop(step).result()
         epoch.seconds_waited += time.perf_counter() - started
+        epoch.finished |= epoch.begun and step == len(self) - 1
         return batch
 
     @property
