@@ -9,8 +9,8 @@ import numpy as np
 class Shard:
     """The part of each batch that one of several processes makes: contiguous, all of one size.
 
-    A batch that cannot be divided is padded with images of its own. The padding counts nothing in
-    the loss, and a little in batch norm's statistics.
+    A smaller batch, the last of an epoch, is padded with images of its own. The padding counts
+    nothing in the loss, and a little in batch norm's statistics.
     """
 
     number: int

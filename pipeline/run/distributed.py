@@ -180,13 +180,15 @@ class DataParallelism:
             group.barrier()
         self.devices = keras.distribution.list_devices()
         self._distribution = None
+        self._batch_size = batch_size
+        self._on_jax = keras.backend.backend() == "jax"
         # pairs of images are mixed, so no shard may be odd
-        self._multiple = int(np.lcm(len(self.devices), 2 * group.processes))
-        if keras.backend.backend() == "jax" and len(self.devices) > 1:
-            if batch_size % self._multiple:
+        multiple = int(np.lcm(len(self.devices), 2 * group.processes))
+        if self._on_jax and len(self.devices) > 1:
+            if batch_size % multiple:
                 raise UserError(
                     f"{len(self.devices)} devices in {group.processes} processes cannot share "
-                    f"batches of {batch_size}; give -b a multiple of {self._multiple}"
+                    f"batches of {batch_size}; give -b a multiple of {multiple}"
                 )
             self._distribution = keras.distribution.DataParallel(
                 devices=self.devices, auto_shard_dataset=False
@@ -195,10 +197,18 @@ class DataParallelism:
 
     @property
     def shard(self) -> Shard | None:
-        """The shard of each batch that this process makes; None on one device."""
-        if self._distribution is None:
+        """The shard of each batch that this process makes; None on TensorFlow.
+
+        An epoch's last batch is padded to a whole one, or JAX would compile once more for it.
+        """
+        if not self._on_jax:
             return None
-        return Shard(self.group.number, self.group.processes, self._multiple)
+        return Shard(self.group.number, self.group.processes, self._batch_size)
+
+    @property
+    def is_distributed(self) -> bool:
+        """Whether there are several devices to train on."""
+        return self._distribution is not None
 
     @property
     def on_cpu(self) -> bool:

@@ -55,7 +55,7 @@ def build_distributed(
         if checkpoint:
             restore(model, checkpoint)
         parallel.group.barrier(json.dumps(state.to_json(), sort_keys=True))
-    if parallel.group.is_primary and parallel.shard:
+    if parallel.group.is_primary and parallel.is_distributed:
         parallel.keep_replica(build_model(state, steps))
     return model
 
