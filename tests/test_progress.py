@@ -26,7 +26,7 @@ from pipeline.callbacks.training_monitor import plot_history  # noqa: E402
 from pipeline.errors import UserError  # noqa: E402
 from pipeline.run.checkpoint import read_state  # noqa: E402
 from pipeline.run.output_folder import best_checkpoint  # noqa: E402
-from pipeline.run.state import RunState  # noqa: E402
+from pipeline.run.state import RunState, best_epoch  # noqa: E402
 
 
 @pytest.fixture
@@ -114,10 +114,16 @@ def test_advice_is_a_command_that_lowers_the_rate(
     assert advice(replace(stalled, epochs=6), 5) == ""
 
 
+def test_best_of_equals_has_the_lowest_val_loss() -> None:
+    losses = {"val_loss": [3.0, 2.5, 2.0, 2.0, 1.9]}
+    assert best_epoch(losses | {"val_accuracy": [0.1, 0.3, 0.3, 0.3, 0.2]}) == 3
+    assert best_epoch(losses | {"val_accuracy": [0.1, 0.3, 0.2, 0.2, 0.2]}) == 2
+
+
 def test_plot_rings_the_best_epoch() -> None:
     metrics = ("loss", "accuracy", "val_loss", "val_top5_accuracy", "learning_rate")
-    curves = {name: [0.5] * 4 for name in metrics}
-    axes = plot_history({**curves, "val_accuracy": [0.1, 0.3, 0.4, 0.2]}, "title").axes[1]
+    curves = {name: [0.5] * 5 for name in metrics} | {"val_loss": [0.5, 0.6, 0.5, 0.5, None]}
+    axes = plot_history({**curves, "val_accuracy": [0.1, 0.4, 0.4, 0.4, None]}, "title").axes[1]
     ring = next(line for line in axes.lines if line.get_label() == "best so far, 40.0%")
     assert (ring.get_xdata()[0], ring.get_ydata()[0]) == (3, 0.4)
 

@@ -26,7 +26,7 @@ class EpochCheckpoint(keras.callbacks.Callback):
         self._folder = Path(folder)
         self._keep = keep
         self._history = history
-        self._accuracies: dict[int, float] = {}
+        self._ranks: dict[int, tuple[float, float]] = {}
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Write the checkpoint, atomically.
@@ -38,9 +38,9 @@ class EpochCheckpoint(keras.callbacks.Callback):
         state = self._history.state if self._history else None
         path = self._folder / checkpoint_name(epoch + 1, logs.get("val_loss"))
         save_checkpoint(self.model, path, state)
-        self._accuracies[epoch + 1] = logs.get("val_accuracy", 0.0)
+        self._ranks[epoch + 1] = logs.get("val_accuracy", 0.0), -logs.get("val_loss", 0.0)
         if self._keep:
-            best = state.best_epoch if state else max(self._accuracies, key=self._accuracies.get)
+            best = state.best_epoch if state else max(self._ranks, key=self._ranks.get)
             self._delete_old(epoch + 1 - self._keep, best)
 
     def _delete_old(self, last: int, best: int) -> None:

@@ -77,8 +77,9 @@ def plot_history(history: Metrics, title: str) -> Figure:
         if name in values:
             axes = loss if name.endswith("loss") else accuracy
             axes.plot(epochs, values[name], style, color=colour, label=label)
-    if np.isfinite(values.get("val_accuracy", np.nan)).any():
-        best = np.nanargmax(values["val_accuracy"])
+    if np.isfinite(values.get("val_accuracy", np.nan)).any():  # as ``best_epoch``
+        losses = values.get("val_loss", np.zeros(len(epochs)))
+        best = np.lexsort((-epochs, -losses, np.nan_to_num(values["val_accuracy"], nan=-1)))[-1]
         highest = values["val_accuracy"][best]
         figure.suptitle(f"{title}: best validation rank-1 {highest:.1%}, epoch {epochs[best]}")
         accuracy.plot(epochs[best], highest, "o", fillstyle="none", color=GREY,

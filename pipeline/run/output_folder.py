@@ -45,15 +45,20 @@ def latest_checkpoint(folder: Path) -> Path:
 
 
 def best_checkpoint(folder: Path) -> Path:
-    """Return the checkpoint in ``folder`` of the highest val accuracy, the earliest of equals.
+    """Return the checkpoint in ``folder`` whose epoch is the best of those there (``best_epoch``).
 
     Raises:
         UserError: There is none, or one cannot be read.
     """
-    return _highest(folder, lambda state: (state.history["val_accuracy"][-1], -state.epoch))
+    return _highest(
+        folder,
+        lambda state: (
+            state.history["val_accuracy"][-1], -state.history["val_loss"][-1], -state.epoch
+        ),
+    )  # fmt: skip
 
 
-def _highest(folder: Path, rank: Callable[[RunState], tuple[float, int]]) -> Path:
+def _highest(folder: Path, rank: Callable[[RunState], tuple[float, ...]]) -> Path:
     """Return the checkpoint in ``folder`` whose state ranks highest."""
     states = _states(folder)
     if not states:

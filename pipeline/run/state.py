@@ -20,9 +20,10 @@ METRICS = ("loss", "accuracy", "top5_accuracy", "val_loss", "val_accuracy", "val
 
 
 def best_epoch(history: History) -> int:
-    """Return the epoch of the highest val accuracy, the first of equals."""
-    accuracies = list(history["val_accuracy"])
-    return accuracies.index(max(accuracies)) + 1
+    """Return the epoch of the highest val accuracy, of equals that of the lowest val loss."""
+    pairs = zip(history["val_accuracy"], history["val_loss"], strict=True)
+    ranks = [(accuracy, -loss) for accuracy, loss in pairs]
+    return ranks.index(max(ranks)) + 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +83,7 @@ class RunState:
 
     @property
     def best_epoch(self) -> int:
-        """The epoch of the highest val accuracy, the first of equals."""
+        """The epoch of the highest val accuracy, of equals that of the lowest val loss."""
         return best_epoch(self.history)
 
     @property
