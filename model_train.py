@@ -150,6 +150,8 @@ def train(
         check_tensorboard(backend)
     state = replace(state, recipe=state.recipe.for_this_machine())
     parallel = DataParallelism(group, state.batch_size)
+    if group.is_primary:
+        print(header(state, backend, parallel, (len(train_set), len(val_set))), flush=True)
     with (
         training_batches(train_set, state, parallel.shard) as batches,
         HDF5Generator(val_set, state.batch_size) as val,
@@ -162,8 +164,6 @@ def train(
             MomentumCorrection(schedule, len(batches), state.last_rate),
         ]
         if group.is_primary:
-            images = len(train_set), len(val_set)
-            print(header(state, backend, parallel, images, model.count_params()))
             state = replace(state, backend=backend)
             if checkpoint:
                 branch = begin_branch(checkpoint, state, args.output)

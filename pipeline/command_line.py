@@ -33,12 +33,11 @@ def run_script(main: Callable[[Sequence[str] | None], None]) -> None:
             raise
         print(f"error: cannot use {error.filename}: {error.strerror}", file=sys.stderr)
         _end(BAD_INPUT)
-    except KeyboardInterrupt:
-        print("stopped by Ctrl-C", file=sys.stderr)
-        _end(INTERRUPTED)
-    except Terminated:
-        print("stopped by SIGTERM", file=sys.stderr)
-        _end(TERMINATED)
+    except (KeyboardInterrupt, Terminated) as stop:
+        by_user = isinstance(stop, KeyboardInterrupt)
+        notes = getattr(stop, "__notes__", ())
+        print(f"stopped by {'Ctrl-C' if by_user else 'SIGTERM'}", *notes, sep="\n", file=sys.stderr)
+        _end(INTERRUPTED if by_user else TERMINATED)
 
 
 def _end(status: int) -> NoReturn:

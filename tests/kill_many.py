@@ -47,9 +47,9 @@ def train_with_kills(hdf5: Path, folder: Path, kills: int, epochs: int, seed: in
 
 
 def _kill_soon_after_an_epoch(process: subprocess.Popen, moments: random.Random) -> None:
-    """Wait for the first epoch to end, so that every start goes on a little, then kill."""
+    """Wait for the first epoch to end, whose row begins the table, then kill."""
     for line in process.stdout:
-        if line.startswith("epoch "):
+        if line.endswith(" left\n"):
             break
     # Let nothing wait for this reader meanwhile.
     threading.Thread(target=process.stdout.read, daemon=True).start()

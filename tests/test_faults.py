@@ -82,7 +82,7 @@ def test_second_process_is_refused_and_a_dead_one_holds_nothing(
     )
     with first:
         for line in first.stdout:
-            if line.startswith("epoch 1/"):
+            if line.startswith("  1/"):
                 break
         error = run("model_train.py", "-m", tmp_path, *settings, status=2).stderr
         assert "another process" in error

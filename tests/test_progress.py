@@ -34,8 +34,9 @@ def state(trained: Path) -> RunState:
     return read_state(checkpoint(trained, 3))
 
 
-def test_bar_tells_epoch_speed_and_time_left(
-    state: RunState, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+@pytest.mark.parametrize("columns", [60, 80])
+def test_bar_tells_epoch_metrics_and_time_left(
+    columns: int, state: RunState, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     """100 steps of 2 s for 6,400 images, and two later epochs: one of the same, one 4 x as slow."""
     now = [0.0]
@@ -43,24 +44,30 @@ def test_bar_tells_epoch_speed_and_time_left(
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     terminal = io.StringIO()
     monkeypatch.setattr(progressbar.streams, "original_stderr", terminal)
-    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("COLUMNS", str(columns))
     recipe = replace(state.recipe, image_sizes=((1, 32), (6, 64)))
     bar = ProgressBar(replace(state, epochs=6, recipe=recipe), images=6400)
     bar.set_params({"steps": 100})
+    bar.on_train_begin()
     with bar:
         bar.on_epoch_begin(3)
         now[0] = 30  # the first three steps compile
         for step in range(51):
             bar.on_train_batch_begin(step)
             now[0] += 2 if step >= 3 else 0
+            bar.on_train_batch_end(step, {"cross_entropy": 2.345, "accuracy": 0.12})
         bar._bar.update(50, force=True)
     lines = re.split(r"[\r\n]", terminal.getvalue())
+    assert "compiling" in next(line for line in lines if "epoch" in line)
     shown = next(line for line in reversed(lines) if "epoch" in line)
     assert "epoch 4/6" in shown
     assert "50%" in shown
     # 100 s are left of this epoch, then 200 s and 800 s
-    assert "32 images/s, 18 min 20 s left of the run" in shown
-    assert "about 20 min" in capsys.readouterr().out
+    assert ("32/s, " in shown) == (columns == 80)
+    assert "loss 2.35, rank-1 12%, " in shown
+    assert "18 min 20 s left" in shown
+    assert max(map(len, lines)) <= columns
+    assert "about 20 min 00 s for epochs 4 to 6, at 32 images/s" in capsys.readouterr().out
 
 
 def with_history(state: RunState, losses: list[float], rates: list[float]) -> RunState:

@@ -1,5 +1,6 @@
 """model_train.py as a user runs it: what it writes, how it resumes, and what it refuses."""
 
+import csv
 import json
 import re
 import shlex
@@ -42,6 +43,10 @@ def test_each_epoch_leaves_its_files(trained: Path) -> None:
     names = sorted(path.name for path in trained.glob("*.keras"))
     losses = history["val_loss"]
     assert names == [f"epoch-{e:03d}-val_loss-{v:.3f}.keras" for e, v in enumerate(losses, 1)]
+    with (trained / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert {name: [float(row[name]) for row in rows] for name in METRICS} == history
     plot = cv2.imread(str(trained / "training_plot.jpg"))
     assert plot.shape[0] > 400 < plot.shape[1]
     events = [json.loads(line) for line in (trained / "run.jsonl").read_text().splitlines()]
@@ -51,8 +56,17 @@ def test_each_epoch_leaves_its_files(trained: Path) -> None:
 
 def test_output_tells_what_runs_and_what_next(trained: Path) -> None:
     text = (trained / "stdout.txt").read_text()
-    for part in ("tensorflow on cpu:0", "48 train", "20 val", "4 classes", "recipe thin (float32)"):
+    for part in ("tensorflow on cpu:0", "48 train", "20 val", "4 classes", "recipe thin, ",
+                 "float32"):  # fmt: skip
         assert part in text
+    titles, *rows = text.splitlines()[-7:-3]
+    assert titles.split() == ["epoch", "loss", "rank-1", "val", "loss", "rank-1", "rank-5", "left"]
+    names = ("loss", "accuracy", "val_loss", "val_accuracy", "val_top5_accuracy")
+    for epoch, row in enumerate(rows):
+        for name, shown in zip(names, row.split()[1:6], strict=True):
+            value = numbers(trained)[name][epoch]
+            assert shown in (f"{value:.3f}", f"{value:.2%}")
+    assert all(len(line) <= 80 for line in text.splitlines()[:-3])
     assert "next: python model_eval.py -m" in text
 
 
@@ -313,19 +327,18 @@ def test_interrupted_run_prints_the_command_that_goes_on(
     with subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
-        lines = []
         for line in process.stdout:
-            lines.append(line)
-            if line.startswith("epoch 2/"):
+            if line.startswith("  2/500 "):
                 process.send_signal(number)
         assert process.wait(timeout=30) == status
-        assert "Traceback" not in process.stderr.read()
-    assert lines[-1].startswith("to resume: python model_train.py -m ")
+        stopped, last = process.stderr.read().splitlines()[-2:]
+    assert stopped.startswith("stopped by ")
+    assert last.startswith("every finished epoch is kept; to resume: python model_train.py -m ")
     assert not list(output.glob(".unfinished*"))
     reached = read_state(latest_checkpoint(output)).epoch
     assert reached >= 2
     if number == signal.SIGTERM:
-        _, script, *arguments = command_of(lines[-1])
+        _, script, *arguments = command_of(last)
         done = run(script, *arguments, "-n", reached + 1)
         assert f"resuming after epoch {reached}" in done.stdout
 

@@ -1,4 +1,4 @@
-"""Print a line an epoch, and advice where the training stalls."""
+"""Print a table, a row an epoch, and advice where the training stalls."""
 
 from collections.abc import Callable
 
@@ -7,12 +7,13 @@ import keras
 from pipeline.callbacks.progress_bar import ProgressBar
 from pipeline.callbacks.run_history import RunHistory
 from pipeline.progress import duration
-from pipeline.run.output_folder import checkpoint_name
 from pipeline.run.state import RunState
+
+TITLES = "  epoch   loss  rank-1 val loss  rank-1  rank-5       left"
 
 
 class EpochSummary(keras.callbacks.Callback):
-    """Prints the metrics, the speed, the time left and the checkpoint's name.
+    """Prints the metrics and the time left, in 60 columns; a star marks the best epoch so far.
 
     Args:
         history: Of the run.
@@ -27,19 +28,19 @@ class EpochSummary(keras.callbacks.Callback):
         self._history = history
         self._speed = speed
         self._advise = advise
+        self._titles = TITLES + "\n"
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Print."""
         state = self._history.state
+        left = duration(self._speed.time_left(state.epoch))
         print(
-            f"epoch {state.epoch}/{state.epochs}  "
-            f"loss {logs['loss']:.3f}  rank-1 {logs['accuracy']:.2%}  |  "
-            f"val loss {logs['val_loss']:.3f}  rank-1 {logs['val_accuracy']:.2%}  "
-            f"rank-5 {logs['val_top5_accuracy']:.2%}  |  "
-            f"{self._speed.images_per_second:,.0f} images/s, "
-            f"{duration(self._speed.time_left(state.epoch))} left  ->  "
-            f"{checkpoint_name(state.epoch, logs['val_loss'])}",
+            f"{self._titles}{state.epoch:>3}/{state.epochs:<3} "
+            f"{logs['loss']:7.3f}{logs['accuracy']:8.2%}{logs['val_loss']:9.3f}"
+            f"{logs['val_accuracy']:8.2%}{logs['val_top5_accuracy']:8.2%}{left:>11}"
+            f"{' *' if state.best_epoch == state.epoch else ''}",
             flush=True,
         )
+        self._titles = ""
         if advice := self._advise(state):
             print(advice, flush=True)

@@ -1,6 +1,8 @@
 """Show how fast the training goes and how long the run will take."""
 
+import shutil
 import time
+from collections.abc import Mapping
 
 import keras
 import progressbar
@@ -11,13 +13,16 @@ from pipeline.run.state import RunState
 WARM_UP_STEPS, MEASURED_STEPS = 3, 20
 """The first steps compile; the next so many are timed for the first estimate."""
 LONG_ON_CPU_S = 6 * 3600
+WIDE = 72
+"""Columns of a terminal that has room for the speed too."""
 
 
 class ProgressBar(keras.callbacks.Callback):
     """A bar for each epoch and, after the first steps, one line with an estimate for the run.
 
-    It counts a batch when ``fit`` asks for the next: to look at a step's end, ``fit`` would have to
-    wait for the device. Use as a context manager, so that an interruption too takes the bar away.
+    It counts a batch when ``fit`` asks for the next, and Keras hands it the running metrics in a
+    thread of its own, so ``fit`` need not wait for the device. Use as a context manager, so that an
+    interruption too takes the bar away.
 
     Args:
         state: Before the first epoch; its recipe says what later epochs cost.
@@ -25,21 +30,28 @@ class ProgressBar(keras.callbacks.Callback):
         hint: Printed below an estimate of more than six hours; "" for none.
     """
 
+    async_safe = True
+
     def __init__(self, state: RunState, images: int, hint: str = "") -> None:
         super().__init__()
         self._state = state
         self._images = images
         self._hint = hint
-        self._estimated = False
+        self._estimated = self._compiled = False
+        self._running: Mapping[str, float] = {}
         self._bar: progressbar.ProgressBar | None = None
         self._pace = progressbar.FormatCustomText("%(text)s", {"text": ""})
         self.epoch_seconds = self.images_per_second = 0.0
         """Of the last epoch: its wall time, and its speed once it was compiled."""
 
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Expect that the first step of a ``fit`` compiles."""
+        self._compiled = False
+
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Show an empty bar."""
-        self._epoch, self._steps = epoch + 1, self.params["steps"]
-        self._pace.update_mapping(text="")
+        self._epoch, self._steps, self._running = epoch + 1, self.params["steps"], {}
+        self._pace.update_mapping(text="" if self._compiled else "compiling")
         self._bar = progress_bar(
             f"epoch {self._epoch}/{self._state.epochs}", self._steps, self._pace
         )
@@ -48,6 +60,7 @@ class ProgressBar(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
         """Move the bar; after the first steps of a session, print the estimate."""
+        self._compiled |= batch > 0
         if batch <= WARM_UP_STEPS:
             self._warm = time.perf_counter()
         else:
@@ -57,6 +70,10 @@ class ProgressBar(keras.callbacks.Callback):
             if enough and not self._estimated:
                 self._print_estimate()
         self._bar.update(batch)
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Keep the means over the epoch's batches so far."""
+        self._running = logs or {}
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Stop the clock and take the bar away."""
@@ -81,8 +98,11 @@ class ProgressBar(keras.callbacks.Callback):
 
         An image costs as its number of pixels.
         """
-        recipe, epochs = self._state.recipe, range(epoch + 1, self._state.epochs + 1)
-        pixels = sum(recipe.image_size(later) ** 2 for later in epochs)
+        recipe = self._state.recipe
+        pixels = sum(
+            (last - first + 1) * recipe.image_size(first) ** 2
+            for first, last in recipe.phases(epoch + 1, self._state.epochs)
+        )
         epoch_seconds = self._images / self.images_per_second
         return epoch_seconds * pixels / recipe.image_size(self._epoch) ** 2
 
@@ -97,17 +117,21 @@ class ProgressBar(keras.callbacks.Callback):
     def _show_pace(self, done: int) -> None:
         left = self._images / self.images_per_second * (1 - done / self._steps)
         left += self.time_left(self._epoch)
-        pace = f"{self.images_per_second:,.0f} images/s, {duration(left)} left of the run"
-        self._pace.update_mapping(text=pace)
+        parts = [f"{duration(left)} left"]
+        if shutil.get_terminal_size().columns >= WIDE:
+            parts.insert(0, f"{self.images_per_second:,.0f}/s")
+        if {"cross_entropy", "accuracy"} <= self._running.keys():
+            loss, rank1 = self._running["cross_entropy"], self._running["accuracy"]
+            parts.insert(0, f"loss {loss:.2f}, rank-1 {rank1:.0%}")
+        self._pace.update_mapping(text=", ".join(parts))
 
     def _print_estimate(self) -> None:
         self._estimated = True
         clear_line()
         total = self.time_left(self._epoch - 1)
-        print(
-            f"about {duration(total)} for epochs {self._epoch} to {self._state.epochs} on this "
-            f"machine, at {self.images_per_second:,.0f} images/s now",
-            flush=True,
-        )
+        last = self._state.epochs
+        epochs = f"epochs {self._epoch} to {last}" if self._epoch < last else f"epoch {last}"
+        speed = f"{self.images_per_second:,.0f} images/s now"
+        print(f"about {duration(total)} for {epochs}, at {speed}", flush=True)
         if self._hint and total > LONG_ON_CPU_S:
             print(self._hint, flush=True)

@@ -42,10 +42,11 @@ class RunLog(keras.callbacks.Callback):
             file.write(json.dumps({"event": event, "time": round(time.time(), 3), **values}) + "\n")
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Add the epoch's speed, and the fraction of its wall time spent waiting for batches."""
+        """Add the epoch's speed, the fraction of it spent waiting for batches, the time left."""
         self.write(
             "epoch",
             epoch=epoch + 1,
             images_per_second=round(self._speed.images_per_second, 1),
             waiting=round(self._batches.seconds_waited / self._speed.epoch_seconds, 5),
+            seconds_left=round(self._speed.time_left(epoch + 1), 1),
         )

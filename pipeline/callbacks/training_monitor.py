@@ -1,4 +1,4 @@
-"""The training curves: ``metric_values.json`` and ``training_plot.jpg``, renewed each epoch."""
+"""The training curves, as numbers and as a plot, renewed each epoch."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,11 +11,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from pipeline.callbacks.momentum_correction import DROP
-from pipeline.io.files import atomic_write, write_json
+from pipeline.io.files import atomic_write, write_csv, write_json
 from pipeline.plotting.style import BLUE, GREY, ORANGE, YELLOW, add_grid, new_figure, save_figure
 from pipeline.run.state import HISTORY_FILE
 
 PLOT = "training_plot.jpg"
+TABLE = "metrics.csv"
 CURVES = {
     "loss": ("o-", BLUE, "training"),
     "val_loss": ("s-", ORANGE, "validation"),
@@ -30,7 +31,10 @@ Metrics = Mapping[str, Sequence[float | None]]
 
 
 class TrainingMonitor(keras.callbacks.Callback):
-    """Writes the metrics of all epochs and their plot to ``folder``, made as needed.
+    """Writes the metrics of all epochs to ``folder``, made as needed.
+
+    They go to ``metric_values.json`` (a list a metric), ``metrics.csv`` (a row an epoch) and
+    ``training_plot.jpg``.
 
     Args:
         folder: Where to.
@@ -47,7 +51,7 @@ class TrainingMonitor(keras.callbacks.Callback):
         self._title = title
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Append the epoch's metrics and write both files."""
+        """Append the epoch's metrics and write the files."""
         logs = logs or {}
         before = max(map(len, self._history.values()), default=0)
         for name in dict.fromkeys([*self._history, *logs]):
@@ -57,12 +61,16 @@ class TrainingMonitor(keras.callbacks.Callback):
         self.write()
 
     def write(self) -> None:
-        """Write both files.
+        """Write the files.
 
         Raises:
             UserError: One cannot be written.
         """
         write_json(self._folder / HISTORY_FILE, self._history)
+        with atomic_write(self._folder / TABLE) as path:
+            rows = zip(*self._history.values(), strict=True)
+            table = [("epoch", *self._history), *((n, *row) for n, row in enumerate(rows, 1))]
+            write_csv(path, table)
         with atomic_write(self._folder / PLOT) as path:
             save_figure(plot_history(self._history, self._title), path)
 

@@ -16,11 +16,7 @@ from pipeline.run.state import RunState
 
 
 def header(
-    state: RunState,
-    backend: str,
-    parallel: DataParallelism,
-    images: tuple[int, int],
-    parameters: int,
+    state: RunState, backend: str, parallel: DataParallelism, images: tuple[int, int]
 ) -> str:
     """Return what runs where, and what a user might not expect of it on this machine.
 
@@ -29,14 +25,12 @@ def header(
         backend: Keras's.
         parallel: The devices.
         images: Of the train and the val split.
-        parameters: Of the network.
     """
-    devices = ", ".join(parallel.devices)
+    train, val = images
     lines = [
-        f"{backend} on {devices}: {images[0]:,} train and {images[1]:,} val images of "
-        f"{len(state.classes)} classes; GoogLeNet with {parameters:,} parameters; "
-        f"recipe {state.recipe_name} ({state.recipe.network.dtype}), "
-        f"batches of {state.batch_size}, seed {state.seed}"
+        f"GoogLeNet on {train:,} train and {val:,} val images, {len(state.classes)} classes",
+        f"recipe {state.recipe_name}, batches of {state.batch_size}, seed {state.seed}",
+        f"{backend} on {', '.join(parallel.devices)}, {state.recipe.network.dtype}",
     ]
     if backend == "tensorflow" and len(parallel.devices) > 1:
         lines.append("note: TensorFlow trains on the first of them; KERAS_BACKEND=jax on all")
@@ -57,7 +51,8 @@ def results(folder: Path) -> str:
     rank1 = state.history["val_accuracy"][best - 1]
     return (
         f"best epoch by val: {best}, rank-1 {rank1:.2%}, in {file}\n"
-        f"wrote checkpoints, metric_values.json, training_plot.jpg and run.jsonl to {folder}"
+        f"wrote checkpoints, metric_values.json, metrics.csv, training_plot.jpg and run.jsonl "
+        f"to {folder}"
     )
 
 
@@ -82,16 +77,16 @@ class ResumeHints:
 
     @contextmanager
     def on_signal(self) -> Iterator[None]:
-        """Print how to resume where a signal stops what is done meanwhile."""
+        """Note how to resume on what a signal raises meanwhile."""
         before = latest_state(self.output)
         try:
             yield
-        except (KeyboardInterrupt, Terminated):
+        except (KeyboardInterrupt, Terminated) as stop:
             if latest_state(self.output) in (None, before):
                 command = backend_setting() + shlex.join(["python", *sys.argv])
             else:
                 command = self.command(self.output)
-            print(f"to resume: {command}", flush=True)
+            stop.add_note(f"every finished epoch is kept; to resume: {command}")
             raise
 
     def on_rate(self, state: RunState, patience: int) -> str:
