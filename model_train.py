@@ -3,7 +3,7 @@
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -19,6 +19,7 @@ from pipeline.recipe import choose_recipe
 if TYPE_CHECKING:
     import keras
 
+    from pipeline.callbacks.training_monitor import TrainingMonitor
     from pipeline.io.hdf5_dataset import HDF5Dataset
     from pipeline.io.hdf5_generator import HDF5Generator
     from pipeline.run.distributed import DataParallelism, ProcessGroup
@@ -115,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             settings = replace(settings, recipe_name=name, seed=seed)
             state = fresh_run(settings, recipe, train_set, val_set, read_means(train_set))
         if group.is_primary and state.epoch >= state.epochs:
-            renew_curves(args.output, state)
+            renew_curves(args.output, state, len(train_set))
         check_trainable(state, len(train_set))
         hints = resume_hints(args)
         with hints.on_signal() if group.is_primary else nullcontext(), group.ends_together():
@@ -190,7 +191,6 @@ def reporting_callbacks(
     from pipeline.callbacks.run_history import RunHistory
     from pipeline.callbacks.run_log import RunLog
     from pipeline.callbacks.tensorboard import TensorBoardCurves
-    from pipeline.callbacks.training_monitor import TrainingMonitor
     from pipeline.callbacks.validation import Validation
     from pipeline.nn.optimizers import learning_rate_schedule
 
@@ -201,7 +201,7 @@ def reporting_callbacks(
     if parallel.on_cpu and state.recipe_name not in config.CPU_RECIPES:
         hint = f"that is long: -r {config.FIRST_RECIPE} is the recipe made for two CPU cores"
     bar = opened.enter_context(ProgressBar(state, len(batches.dataset), hint))
-    monitor = TrainingMonitor(args.output, state.history, state.title)
+    monitor = training_monitor(args.output, lambda: history.state, steps)
     if state.epoch:
         monitor.write()
     log = RunLog(args.output, batches, bar)
@@ -253,15 +253,25 @@ def precise_batch_norm(
     return [PreciseBatchNorm(opened.enter_context(clean), state.recipe.size_to_evaluate)]
 
 
-def renew_curves(output: Path, state: "RunState") -> None:
+def training_monitor(
+    output: Path, state: "Callable[[], RunState]", steps: int
+) -> "TrainingMonitor":
+    """Return the callback that writes a run's curves; ``state`` gives the run as it is then."""
+    from pipeline.callbacks.training_monitor import TrainingMonitor
+    from pipeline.plotting.curves import changes
+
+    begun = state()
+    return TrainingMonitor(output, begun.history, begun.title, lambda: changes(state(), steps))
+
+
+def renew_curves(output: Path, state: "RunState", images: int) -> None:
     """Renew the curves where a kill came between a finished run's last checkpoint and them."""
     from pipeline.run.output_folder import latest_state
 
     if latest_state(output) == state:
         import_keras()
-        from pipeline.callbacks.training_monitor import TrainingMonitor
-
-        TrainingMonitor(output, state.history, state.title).write()
+        steps = -(-images // state.batch_size)
+        training_monitor(output, lambda: state, steps).write()
 
 
 if __name__ == "__main__":

@@ -22,8 +22,8 @@ keras = import_keras()
 
 from pipeline.callbacks.progress_bar import ProgressBar  # noqa: E402
 from pipeline.callbacks.tensorboard import TensorBoardCurves, check_tensorboard  # noqa: E402
-from pipeline.callbacks.training_monitor import plot_history  # noqa: E402
 from pipeline.errors import UserError  # noqa: E402
+from pipeline.plotting.curves import plot_history  # noqa: E402
 from pipeline.run.checkpoint import read_state  # noqa: E402
 from pipeline.run.output_folder import best_checkpoint  # noqa: E402
 from pipeline.run.state import RunState, best_epoch  # noqa: E402

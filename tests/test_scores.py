@@ -1,10 +1,13 @@
 """Scores, rates, averages and curves against references of other makers."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
+from conftest import checkpoint
 from sklearn.metrics import log_loss, top_k_accuracy_score
 
 from config.setup_config import RECIPES
@@ -12,14 +15,15 @@ from pipeline.backend import import_keras
 
 keras = import_keras()
 
-from pipeline.callbacks.training_monitor import plot_history  # noqa: E402
 from pipeline.evaluation.metrics import Predictor, cross_entropies, rank_of_truth  # noqa: E402
 from pipeline.nn.ema import ema_weights  # noqa: E402
 from pipeline.nn.optimizers import (  # noqa: E402
     compile_model,
     learning_rate_schedule,
 )
+from pipeline.plotting.curves import changes, plot_history  # noqa: E402
 from pipeline.recipe import Optimizer, Recipe, choose_recipe  # noqa: E402
+from pipeline.run.checkpoint import read_state  # noqa: E402
 
 
 def random_probabilities(images: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -168,12 +172,35 @@ def test_recipes_survive_json(name: str) -> None:
     assert msgspec.convert(stored, Recipe) == recipe == RECIPES[name]
 
 
-def test_plot_marks_drops_and_not_a_cosine() -> None:
-    metrics = ("loss", "accuracy", "val_loss", "val_accuracy", "val_top5_accuracy")
-    curves = {name: [0.5] * 6 for name in metrics}
-    falling = {"learning_rate": [1e-3, 1e-3, 1e-4, 1e-4, 1e-5, 1e-5]}
-    smooth = {"learning_rate": [0.1, 0.09, 0.06, 0.03, 0.01, 0.0]}
-    for rate, marks in ((falling, [2.5, 4.5]), (smooth, [])):
-        axes = plot_history(curves | rate, "title").axes[0]
-        found = [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == ":"]
-        assert found == marks
+@pytest.mark.parametrize(
+    ("name", "by_hand", "expected"),
+    [
+        ("published", {}, {27: "rate 0.0001", 41: "rate 1e-05", 53: "rate 1e-06"}),
+        ("cosine", {}, {4: "48 px"}),
+        ("cosine", {4: 0.02, 5: 0.02, 6: 0.003}, {4: "48 px, rate 0.02", 6: "rate 0.003"}),
+    ],
+)
+def test_changes_are_drops_hands_and_sizes(
+    name: str, by_hand: dict[int, float], expected: dict[int, str], trained: Path
+) -> None:
+    sizes = {"epochs": 6, "image_sizes": ((1, 32), (4, 48)), "optimizer.warmup_epochs": 1}
+    recipe = RECIPES["published"] if name == "published" else RECIPES["quick"].replaced(sizes)
+    planned = rates(recipe, 7, recipe.epochs)[6::7]
+    shown = [by_hand.get(epoch, rate) for epoch, rate in enumerate(planned, start=1)]
+    state = read_state(checkpoint(trained, 3))
+    history = dict.fromkeys(state.history, shown)
+    done = replace(state, recipe=recipe, epoch=recipe.epochs, history=history)
+    assert changes(done, 7) == expected
+
+
+def test_plot_marks_changes_and_clips_outliers() -> None:
+    curves = {"loss": [2.0, 1.5, 1.0], "val_loss": [14.4, 1.6, 1.2], "learning_rate": [0.1] * 3}
+    figure = plot_history(curves, "title", {3: "48 px", 9: "rate 0.1"})
+    for axes in figure.axes[:2]:
+        lines = [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == ":"]
+        assert lines == [2.5]
+    loss = figure.axes[0]
+    assert loss.get_ylim()[1] == 3.0
+    beyond = loss.lines[-2]
+    assert beyond.get_label() == "validation beyond the axis, up to 14.4"
+    assert list(beyond.get_xdata()) == [1]
