@@ -76,7 +76,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Build the data set that the command line names, and draw the preview if asked for."""
     args = parse_arguments(argv)
-    from pipeline.dataset.builder import is_built
+    from pipeline.dataset.builder import check_built, is_built
+    from pipeline.dataset.image_source import open_source
     from pipeline.dataset.tiny_imagenet import default_hdf5_folder
 
     if args.preview:
@@ -86,8 +87,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     data_set = prepare_data_set(args)
     output = args.output or default_hdf5_folder(data_set)
     recipe = args.recipe or (SAMPLE_RECIPE if args.sample else config.FIRST_RECIPE)
-    if args.preview and is_built(output) and not args.overwrite:
-        print(f"{output} is built already, and stays as it is")
+    if is_built(output) and not args.overwrite:
+        if not args.preview:
+            check_built(open_source(data_set), output, **build_settings(args))
+        print(f"{output} is built already, and stays as it is; --overwrite builds it again")
     else:
         build(args, data_set, output)
     if args.preview:
@@ -101,15 +104,8 @@ def build(args: argparse.Namespace, data_set: Path, output: Path) -> None:
     from pipeline.dataset.image_source import open_source
 
     started = time.perf_counter()
-    report = build_data_set(
-        open_source(data_set),
-        output,
-        image_size=config.IMAGE_SIZE,
-        test_images_per_class=config.TEST_IMAGES_PER_CLASS,
-        seed=args.seed,
-        overwrite=args.overwrite,
-        skip_corrupt=args.skip_corrupt,
-    )
+    source = open_source(data_set)
+    report = build_data_set(source, output, overwrite=args.overwrite, **build_settings(args))
     seconds = time.perf_counter() - started
     for name, reason in report.skipped.items():
         print(f"skipped {name}: {reason}", file=sys.stderr)
@@ -118,6 +114,16 @@ def build(args: argparse.Namespace, data_set: Path, output: Path) -> None:
     counts = ", ".join(f"{count:,} {split}" for split, count in report.images.items())
     print(f"{report.classes} classes: {counts} images in {seconds:.1f} s")
     print(f"wrote {', '.join(OUTPUTS)} to {output}")
+
+
+def build_settings(args: argparse.Namespace) -> dict[str, int | bool]:
+    """Return what decides on the contents of a build."""
+    return {
+        "image_size": config.IMAGE_SIZE,
+        "test_images_per_class": config.TEST_IMAGES_PER_CLASS,
+        "seed": args.seed,
+        "skip_corrupt": args.skip_corrupt,
+    }
 
 
 def draw_preview(args: argparse.Namespace, hdf5: Path, recipe: str) -> None:
@@ -161,10 +167,11 @@ def prepare_data_set(args: argparse.Namespace) -> Path:
 def training_command(hdf5: Path, recipe: str) -> str:
     """Return the command that trains on what was built."""
     from pipeline.dataset.tiny_imagenet import default_hdf5_folder, find_data_set
+    from pipeline.run.output_folder import unused_folder
 
     usual = hdf5 == default_hdf5_folder(find_data_set(config.DATASET))
     folder = None if usual else hdf5
-    flags = {"-r": recipe, "--hdf5": folder, "-o": config.OUTPUT / recipe}
+    flags = {"-r": recipe, "--hdf5": folder, "-o": unused_folder(config.OUTPUT / recipe)}
     return shell_command("model_train.py", flags)
 
 

@@ -187,7 +187,11 @@ def test_sample_is_a_data_set_like_any_other(tmp_path: Path, run: Run) -> None:
 def test_earlier_build_stays_unless_overwritten(own_data: Path, run: Run) -> None:
     run("build_dataset.py", "-d", own_data)
     before = contents(own_data / "hdf5")
-    assert "--overwrite" in run("build_dataset.py", "-d", own_data, status=2).stderr
+    again = run("build_dataset.py", "-d", own_data).stdout
+    assert "is built already" in again
+    assert "next: python model_train.py -r quick --hdf5 " in again
+    error = run("build_dataset.py", "-d", own_data, "--seed", 1, status=2).stderr
+    assert "holds another build (other seed); give --overwrite" in error
     assert contents(own_data / "hdf5") == before
     run("build_dataset.py", "-d", own_data, "--overwrite", "--seed", 1)
     assert contents(own_data / "hdf5") != before

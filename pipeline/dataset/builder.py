@@ -19,7 +19,7 @@ from pipeline.dataset.tiny_imagenet import (
 )
 from pipeline.errors import UserError
 from pipeline.io.files import atomic_writes, folder_lock
-from pipeline.io.hdf5_dataset import HDF5Dataset
+from pipeline.io.hdf5_dataset import HDF5Dataset, open_split
 from pipeline.io.hdf5_writer import HDF5Writer
 from pipeline.progress import progress_bar
 
@@ -112,6 +112,46 @@ def build_data_set(
 def is_built(folder: Path) -> bool:
     """Tell whether ``folder`` holds all files of a build."""
     return all((folder / name).is_file() for name in OUTPUTS)
+
+
+def check_built(
+    source: ImageSource,
+    folder: Path,
+    *,
+    image_size: int,
+    test_images_per_class: int,
+    seed: int,
+    skip_corrupt: bool = False,
+) -> None:
+    """Check that ``folder`` holds what ``build_data_set`` would write there.
+
+    Settings, classes and counts are compared, not pixels.
+
+    Raises:
+        UserError: It holds another build, or a damaged one.
+    """
+    found = read_labelled_images(source)
+    train, val, test = (open_split(folder, split) for split in ("train", "val", "test"))
+    built = {
+        "seed": train.seed,
+        "classes": train.classes,
+        "IMAGE_SIZE": train.images.shape[1],
+        "TEST_IMAGES_PER_CLASS": len(test) // len(train.classes),
+        "images": (len(train) + len(test), len(val)),
+    }
+    asked = {
+        "seed": seed,
+        "classes": found.classes,
+        "IMAGE_SIZE": image_size,
+        "TEST_IMAGES_PER_CLASS": test_images_per_class,
+        "images": built["images"] if skip_corrupt else (len(found.train), len(found.val)),
+    }
+    differing = ", ".join(name for name, value in built.items() if value != asked[name])
+    if differing:
+        raise UserError(
+            f"{folder} holds another build (other {differing}); give --overwrite to replace it, "
+            "or another folder with -o"
+        )
 
 
 def read_means(train: HDF5Dataset) -> tuple[float, float, float]:
