@@ -50,7 +50,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--csv", type=Path, metavar="FILE",
         help="with --images: write their five best classes here, a row an image")  # fmt: skip
     add("--hdf5", type=Path, metavar="DIR",
-        help="what build_dataset.py wrote (default: where it writes by default)")  # fmt: skip
+        help="what build_dataset.py wrote (default: what the model was trained on, "
+        "or where it writes by default)")  # fmt: skip
     add("-b", "--batch-size", type=number(int, 1), metavar="N",
         default=config.EVALUATION_BATCH_SIZE, help="images at a time")  # fmt: skip
     args = parser.parse_args(argv)
@@ -86,13 +87,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def measure(args: argparse.Namespace, state: "RunState") -> None:
     """Print rank-1 and rank-5 over every image of a split; write the report if asked for."""
-    from pipeline.dataset.tiny_imagenet import default_hdf5_folder, find_data_set
     from pipeline.io.files import write_json
     from pipeline.io.hdf5_dataset import open_split
     from pipeline.run.start import check_classes
 
-    hdf5 = args.hdf5 or default_hdf5_folder(find_data_set(config.DATASET))
-    dataset = open_split(hdf5, args.split)
+    dataset = open_split(hdf5_folder(args), args.split)
     check_classes(state, dataset)
     warn_of_seen_images(state, dataset)
 
@@ -126,6 +125,15 @@ def measure(args: argparse.Namespace, state: "RunState") -> None:
         print(f"wrote {', '.join(OUTPUTS)} to {args.report}")
 
 
+def hdf5_folder(args: argparse.Namespace) -> Path:
+    """Return where the data lies: where it was said, where the model had it, or the usual place."""
+    from pipeline.dataset.tiny_imagenet import default_hdf5_folder, find_data_set
+    from pipeline.run.output_folder import logged_hdf5
+
+    known = args.hdf5 or logged_hdf5(args.model)
+    return known or default_hdf5_folder(find_data_set(config.DATASET))
+
+
 def load_predictor(args: argparse.Namespace, state: "RunState") -> "Predictor":
     """Return the model as it is to predict: in what batches, at what size, and mirrored or not."""
     from pipeline.evaluation.metrics import Predictor
@@ -140,8 +148,8 @@ def print_next(args: argparse.Namespace, model: Path) -> None:
         from pipeline.evaluation.report import PAGE
 
         print(f"next: open {quote(str(args.report / PAGE))} in a browser")
-    elif args.images:
-        flags = {"-m": model, "--report": config.REPORT}
+    elif args.images and (hdf5_folder(args) / "test.hdf5").is_file():
+        flags = {"-m": model, "--report": config.REPORT, "--hdf5": args.hdf5}
         print(f"next: {shell_command('model_eval.py', flags)}")
     else:
         print(f"next: {shell_command('view_model.py', {'-m': model})}")

@@ -54,7 +54,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help=f"how to train: {', '.join(config.RECIPES)}; the values are in "
         f"config/setup_config.py (default: {config.DEFAULT_RECIPE})")  # fmt: skip
     add("--hdf5", type=Path, metavar="DIR",
-        help="what build_dataset.py wrote (default: where it writes by default)")  # fmt: skip
+        help="what build_dataset.py wrote (default: where it writes by default; with -m, what the "
+        "run was trained on)")  # fmt: skip
     add("--keep", type=count, metavar="N",
         help="leave only the newest N checkpoints and the best one (default: all)")  # fmt: skip
     add("--tensorboard", action="store_true", help="keep the curves for TensorBoard too")
@@ -85,6 +86,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from pipeline.io.hdf5_dataset import open_training_splits
     from pipeline.run.checkpoint import read_state
     from pipeline.run.distributed import find_process_group
+    from pipeline.run.output_folder import logged_hdf5
     from pipeline.run.start import (
         Settings,
         check_trainable,
@@ -104,7 +106,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     name = args.recipe or config.DEFAULT_RECIPE
     recipe = None if args.model else choose_recipe(config.RECIPES, name)
     group = find_process_group(args.processes, args.process_id, args.coordinator, os.environ)
-    hdf5 = args.hdf5 or default_hdf5_folder(find_data_set(config.DATASET))
+    hdf5 = args.hdf5 or (logged_hdf5(args.model) if args.model else None)
+    hdf5 = hdf5 or default_hdf5_folder(find_data_set(config.DATASET))
     train_set, val_set = open_training_splits(hdf5)
     with folder_lock(args.output) if group.is_primary else nullcontext():
         checkpoint = checkpoint_to_start_from(args.model, args.output)
@@ -206,7 +209,8 @@ def reporting_callbacks(
         monitor.write()
     log = RunLog(args.output, batches, bar)
     log.write("start", epoch=state.epoch, epochs=state.epochs, backend=state.backend,
-              devices=parallel.devices, learning_rate=state.learning_rate)  # fmt: skip
+              devices=parallel.devices, learning_rate=state.learning_rate,
+              hdf5=str(batches.dataset.path.parent.resolve()))  # fmt: skip
     curves = TensorBoardCurves(args.output, state) if args.tensorboard else None
     after_epoch = [
         *precise_batch_norm(state, batches.dataset, opened),
@@ -237,7 +241,7 @@ def print_results(args: argparse.Namespace) -> None:
     print(results(args.output))
     if args.tensorboard:
         print(f"curves for TensorBoard: tensorboard --logdir {quote(str(args.output))}")
-    print(f"next: {shell_command('model_eval.py', {'-m': args.output, '--hdf5': args.hdf5})}")
+    print(f"next: {shell_command('model_eval.py', {'-m': args.output})}")
 
 
 def precise_batch_norm(

@@ -73,12 +73,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     shape = known_input_shape(model, config.IMAGE_SIZE)
     draw_graph(network_graph(model, shape, args.layers), args.output)
     print(f"wrote {args.output}")
+    print(f"next: {next_command(args)}")
+
+
+def next_command(args: argparse.Namespace) -> str:
+    """Return what to do next with what was drawn, as far as there is data."""
+    from pipeline.dataset.tiny_imagenet import default_hdf5_folder, find_data_set
+    from pipeline.run.output_folder import logged_hdf5, unused_folder
+
+    hdf5 = logged_hdf5(args.model) if args.model else None
+    hdf5 = hdf5 or default_hdf5_folder(find_data_set(config.DATASET))
+    if not (hdf5 / "train.hdf5").is_file():
+        return shell_command("build_dataset.py", {"--download": True})
     if args.model:
-        command = shell_command("model_eval.py", {"-m": args.model})
-    else:
-        flags = {"-r": args.recipe, "-o": config.OUTPUT / args.recipe}
-        command = shell_command("model_train.py", flags)
-    print(f"next: {command}")
+        return shell_command("model_eval.py", {"-m": args.model})
+    folder = unused_folder(config.OUTPUT / args.recipe)
+    return shell_command("model_train.py", {"-r": args.recipe, "-o": folder})
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ SAMPLE = Path("digits")
 """Where ``build_dataset.py --sample`` writes the small data set."""
 OUTPUT = Path("outs")
 RELEASED_MODEL = OUTPUT / "googlenet-tiny-imagenet.keras"
-DIAGRAM = OUTPUT / "googlenet.png"
+DIAGRAM = OUTPUT / "network.png"
 REPORT = OUTPUT / "report"
 
 # The official archive

@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from pipeline.errors import UserError
 
+SCRIPTS = Path(__file__).resolve().parent.parent
 BAD_INPUT, INTERRUPTED, TERMINATED = 2, 130, 143
 
 
@@ -94,13 +95,13 @@ def number(
 
 
 def shell_command(script: str, flags: Mapping[str, object]) -> str:
-    """Return the command that runs ``script`` on this process's backend.
+    """Return the command that runs ``script`` from the current folder, on this process's backend.
 
     Args:
         script: Its name.
         flags: And their values; True gives the flag alone, None and False leave it out.
     """
-    words = ["python", script]
+    words = ["python", script if Path.cwd() == SCRIPTS else str(SCRIPTS / script)]
     for flag, value in flags.items():
         if value is True:
             words.append(flag)

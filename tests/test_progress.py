@@ -141,7 +141,7 @@ def test_summary_names_the_best_checkpoint(trained: Path) -> None:
     best = checkpoint(trained, accuracies.index(max(accuracies)) + 1)
     assert best_checkpoint(trained) == best
     assert summary.endswith(f"rank-1 {max(accuracies):.2%}, in {best}")
-    assert next_command.startswith(f"next: python model_eval.py -m {best.parent} --hdf5 ")
+    assert next_command == f"next: python model_eval.py -m {best.parent}"
 
 
 def event_values(folder: Path) -> dict[str, dict[int, float]]:

@@ -251,7 +251,7 @@ def test_branching_back_by_hand(own_run: Path, made_hdf5: Path, run: Run) -> Non
     start = checkpoint(own_run, 1)
     done = run("model_train.py", "-m", start, "-e", 1, "-l", "1e-4", "-n", 2, "-o", own_run,
                "--hdf5", made_hdf5)  # fmt: skip
-    assert "epoch 2/2" in done.stdout
+    assert "\n  2/2 " in done.stdout
     assert latest_checkpoint(own_run) == checkpoint(own_run, 2)
     kept = {path.name: path.read_bytes() for path in (own_run / "superseded").iterdir()}
     assert kept == before
@@ -264,6 +264,14 @@ def test_branching_back_by_hand(own_run: Path, made_hdf5: Path, run: Run) -> Non
     run("model_train.py", "-m", own_run, "-n", 3, "-o", own_run, "--hdf5", made_hdf5)
     first_rate, by_hand = curves["learning_rate"]
     assert numbers(own_run)["learning_rate"] == [first_rate, by_hand, by_hand]
+
+
+def test_longer_run_sets_nothing_aside(own_run: Path) -> None:
+    last = checkpoint(own_run, 3)
+    longer = replace(read_state(last), epochs=9)
+    assert begin_branch(last, longer, own_run) == (longer, last, [])
+    assert read_state(last) == longer
+    assert not (own_run / "superseded").exists()
 
 
 def test_rate_set_by_hand_survives_a_kill_before_the_next_epoch(

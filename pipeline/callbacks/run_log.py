@@ -1,4 +1,4 @@
-"""``run.jsonl``: what differs between equal runs, such as times, speeds and points of resuming."""
+"""Log what differs between equal runs, such as times, speeds and points of resuming."""
 
 import json
 import time
@@ -10,8 +10,7 @@ import keras
 from pipeline.callbacks.progress_bar import ProgressBar
 from pipeline.io.files import atomic_write, reported_as_user_errors
 from pipeline.io.hdf5_generator import HDF5Generator
-
-LOG = "run.jsonl"
+from pipeline.run.output_folder import LOG
 
 
 class RunLog(keras.callbacks.Callback):

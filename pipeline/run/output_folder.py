@@ -1,5 +1,6 @@
-"""The folder of a run: its checkpoints, where it resumes, and what it went back behind."""
+"""The folder of a run: its checkpoints, its log, where it resumes, what it went back behind."""
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,6 +15,8 @@ from pipeline.run.state import RunState
 NAME = re.compile(r"epoch-(\d+)(.*-val_loss-.*)?\.keras")
 """Of a checkpoint; without a val loss where none was measured."""
 SUPERSEDED = "superseded"
+LOG = "run.jsonl"
+"""What differs between equal runs: a JSON object a line, of each start and each epoch."""
 
 
 def checkpoint_name(epoch: int, val_loss: float | None) -> str:
@@ -75,6 +78,27 @@ def checkpoint_to_evaluate(path: Path) -> Path:
     return best_checkpoint(path) if path.is_dir() else path
 
 
+def logged_hdf5(model: Path) -> Path | None:
+    """Return where the run of ``model``, a checkpoint or a folder, last had its data, if still."""
+    folder = model if model.is_dir() else model.parent
+    log = (folder.parent if folder.name == SUPERSEDED else folder) / LOG
+    try:
+        events = [json.loads(line) for line in log.read_text().splitlines()]
+        folders = [Path(event["hdf5"]) for event in events if "hdf5" in event]
+    except (OSError, ValueError, TypeError):
+        return None
+    return folders[-1] if folders and folders[-1].is_dir() else None
+
+
+def unused_folder(folder: Path) -> Path:
+    """Return ``folder``, or with a number after its name, the first that is not there."""
+    number, unused = 2, folder
+    while unused.exists():
+        unused = folder.with_name(f"{folder.name}-{number}")
+        number += 1
+    return unused
+
+
 def latest_state(folder: Path) -> RunState | None:
     """Return the state of the latest checkpoint, None where there is none.
 
@@ -104,8 +128,8 @@ def begin_branch(start: Path, state: RunState, folder: Path) -> Branch:
     """Make ``folder`` say that its run resumes from ``start`` with ``state``'s settings.
 
     From then on ``folder`` alone says how the run resumes, also if it is killed before its next
-    epoch ends. What the run goes back behind, and a checkpoint whose settings change, is kept in
-    ``folder/superseded/``.
+    epoch ends. What the run goes back behind, and a checkpoint of which more changes than the epoch
+    to end at, is kept in ``folder/superseded/``.
 
     Raises:
         UserError: A file cannot be read or written.
@@ -117,7 +141,7 @@ def begin_branch(start: Path, state: RunState, folder: Path) -> Branch:
         state = replace(state, branch=1 + max(other.branch for other in states.values()))
     aside = []
     if states.get(begun) != state:
-        if begun.exists():
+        if begun.exists() and replace(states[begun], epochs=state.epochs) != state:
             aside.append(_copy_aside(begun))
         copy_checkpoint(start, begun, state)
     for path, other in others.items():

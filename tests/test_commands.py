@@ -1,0 +1,63 @@
+"""The commands that the scripts propose run as they stand, from any folder."""
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+
+def follow(command: str, folder: Path, *more: str) -> str:
+    """Run a command in ``folder`` and return the one that it proposes next."""
+    python, *arguments = shlex.split(command)
+    assert python == "python"
+    done = subprocess.run(
+        [sys.executable, *arguments, *more],
+        cwd=folder,
+        env={**os.environ, "KERAS_BACKEND": "tensorflow"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    *_, last = done.stdout.splitlines()
+    assert last.startswith("next: ")
+    return last.removeprefix("next: ")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where somebody works who keeps the scripts elsewhere: with a model trained for an epoch."""
+    folder = tmp_path_factory.mktemp("my work")
+    training = follow(f"python {ROOT}/build_dataset.py --sample", folder)
+    evaluation = follow(training, folder, "-n", "1")
+    drawing = follow(evaluation, folder)
+    assert follow(drawing, folder) == evaluation
+    assert sorted(path.name for path in (folder / "outs").iterdir()) == ["demo", "network.png"]
+    return folder
+
+
+def test_commands_run_elsewhere(folder: Path) -> None:
+    """The fixture followed them all; a second build proposes a second run."""
+    again = follow(f"python {ROOT}/build_dataset.py --sample", folder)
+    assert shlex.split(again)[-2:] == ["-o", "outs/demo-2"]
+    photo = next((folder / "digits" / "val").rglob("*.JPEG"))
+    report = follow(
+        f"python {ROOT}/model_eval.py -m outs/demo --images {photo.as_posix()!r}", folder
+    )
+    assert follow(report, folder).startswith("open ")
+
+
+def test_commands_run_beside_the_scripts(folder: Path, tmp_path: Path) -> None:
+    model = shlex.quote(str(folder / "outs" / "demo"))
+    drawing = follow(f"python model_eval.py -m {model}", ROOT)
+    assert drawing.startswith("python view_model.py -m ")
+    evaluation = follow(drawing, ROOT, "-o", str(tmp_path / "network.svg"))
+    assert follow(evaluation, ROOT) == drawing
+
+
+def test_without_data_the_download_is_next(tmp_path: Path) -> None:
+    drawing = f"python {ROOT}/view_model.py -r demo -o network.svg"
+    assert follow(drawing, tmp_path) == f"python {ROOT}/build_dataset.py --download"
