@@ -35,10 +35,10 @@ PAGE, CLASSES, PREDICTIONS = "report.html", "per_class.csv", "predictions.csv"
 MATRIX, CALIBRATION = "confusion_matrix.png", "calibration.png"
 OUTPUTS = (PAGE, CLASSES, PREDICTIONS, MATRIX, CALIBRATION)
 TEMPLATE = "report.html.jinja"
-PAIRS, EXAMPLES, MISTAKES = 12, 4, 24
+PAIRS, EXAMPLES, MISTAKES = 12, 3, 24
 """How many confused pairs the page shows, with how many images of each side, and mistakes."""
-BINS = 15
-"""Of equal width, over the confidence from 0 to 1."""
+BINS, FEWEST_IN_BIN = 15, 5
+"""Of equal width, over the confidence from 0 to 1; one of fewer images is no point of the curve."""
 MOST_NUMBERED = 25
 """With more classes, the cells of the confusion matrix are too small for numbers."""
 
@@ -230,6 +230,7 @@ class Report:
         side = cell * len(order) + 2.4
         figure = new_figure("Confusion matrix: true and predicted classes", side + 0.6, side)
         figure.set_layout_engine("compressed")  # the one for axes of a fixed aspect
+        figure.suptitle(figure.get_suptitle(), x=0.01, ha="left")
         axes = figure.subplots()
         image = axes.imshow(shares, cmap=SHADES, norm=PowerNorm(0.5, 0, 1))
         names = [self._names[label] for label in order]
@@ -320,6 +321,7 @@ class Report:
             mistakes=self.confident_mistakes(),
             calibration=calibration,
             bins=BINS,
+            matrix_file=MATRIX,
             **figures,
         )
 
@@ -330,13 +332,14 @@ def plot_calibration(calibration: Calibration) -> Figure:
     figure = new_figure(title, 6, 6.4)
     curve, counts = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     filled = calibration.images[calibration.images > 0]
-    shares = zip(calibration.accuracy, filled, strict=True)
-    bounds = np.array([Proportion(round(a * n), int(n)).interval for a, n in shares]).T
-    reach = np.abs(bounds - calibration.accuracy)
+    drawn = filled >= FEWEST_IN_BIN
+    confidence, accuracy = calibration.confidence[drawn], calibration.accuracy[drawn]
+    shares = zip(accuracy, filled[drawn], strict=True)
+    bounds = np.array([Proportion(round(a * n), int(n)).interval for a, n in shares])
+    reach = np.abs(bounds.reshape(-1, 2).T - accuracy)
     curve.plot([0, 1], [0, 1], "--", color=GREY, label="perfect calibration")
-    curve.errorbar(calibration.confidence, calibration.accuracy, yerr=reach, fmt="o-",
-                   color=BLUE, markersize=4, linewidth=1.4, capsize=2,
-                   label="the model, with 95% intervals")  # fmt: skip
+    curve.errorbar(confidence, accuracy, yerr=reach, fmt="o-", color=BLUE, markersize=4,
+                   linewidth=1.4, capsize=2, label="the model, with 95% intervals")  # fmt: skip
     curve.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
     curve.legend(fontsize=8)
     counts.stairs(calibration.images, np.linspace(0, 1, BINS + 1), fill=True, color=BLUE)
