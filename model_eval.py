@@ -184,12 +184,9 @@ def name_images(args: argparse.Namespace, state: "RunState") -> None:
     """Print the five most probable classes of each of a person's own images."""
     import_keras()
     from pipeline.evaluation.metrics import prediction_table
-    from pipeline.evaluation.photos import (
-        find_photographs,
-        name_photographs,
-        prediction_records,
-    )
+    from pipeline.evaluation.photos import name_photographs, prediction_records
     from pipeline.io.files import atomic_write, write_csv, write_json
+    from pipeline.preprocessing.photographs import find_photographs
 
     paths = find_photographs(args.images)
     results = []

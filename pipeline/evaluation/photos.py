@@ -1,19 +1,15 @@
-"""Say what a person's own photographs show, whatever their size and format."""
+"""Say what a person's own photographs show."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from pipeline.classes import Classes
-from pipeline.errors import UserError
 from pipeline.evaluation.metrics import Prediction, Predictor, best_predictions
-from pipeline.preprocessing.images import JPEG_END, JPEG_START, decode_image, resize_image
-
-SUFFIXES = (".jpg", ".jpeg", ".png")
+from pipeline.preprocessing.photographs import read_photograph
 
 
 def name_photographs(
@@ -44,67 +40,3 @@ def prediction_records(
         {"image": str(path), "predictions": [asdict(predicted) for predicted in predictions]}
         for path, predictions in results
     ]
-
-
-def find_photographs(paths: Iterable[Path]) -> list[Path]:
-    """Return the files named, and of each folder named the images directly in it, sorted.
-
-    Raises:
-        UserError: One is not there, or a folder holds no image.
-    """
-    found = []
-    for path in paths:
-        if not path.exists():
-            raise UserError(f"{path} does not exist; name image files, or folders of them")
-        if path.is_dir():
-            images = [file for file in sorted(path.iterdir()) if _claims_to_be_image(file)]
-            if not images:
-                raise UserError(f"{path} holds no image that OpenCV reads; name another folder")
-            found += images
-        else:
-            found.append(path)
-    return found
-
-
-def _claims_to_be_image(file: Path) -> bool:
-    """Tell whether a folder's file is an image by its name or its first bytes.
-
-    A damaged one is then named as such rather than passed over. Names that begin with a dot are
-    the system's: macOS writes ``._photo.jpg``.
-    """
-    if file.name.startswith(".") or not file.is_file():
-        return False
-    return file.suffix.lower() in SUFFIXES or cv2.haveImageReader(str(file))
-
-
-def read_photograph(path: Path, size: int) -> np.ndarray:
-    """Return the square in the middle of a photograph, resized: uint8 RGB (size, size, 3).
-
-    It is turned upright where the camera noted how it was held.
-
-    Raises:
-        UserError: It cannot be read or decoded.
-    """
-    try:
-        image = decode_image(_without_trailer(path.read_bytes()))
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else error
-        raise UserError(
-            f"cannot read {path}: {why}; name another, or save it as JPEG or PNG"
-        ) from error
-    return resize_image(central_square(image), size)
-
-
-def central_square(image: np.ndarray) -> np.ndarray:
-    """Cut the longer side of (height, width, 3) to the length of the shorter, about its middle."""
-    height, width = image.shape[:2]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    return image[top : top + side, left : left + side]
-
-
-def _without_trailer(data: bytes) -> bytes:
-    """Drop what some cameras append to a JPEG, so that its end shows that it is whole."""
-    if data.startswith(JPEG_START) and JPEG_END in data:
-        return data[: data.rindex(JPEG_END) + len(JPEG_END)]
-    return data
