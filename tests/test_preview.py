@@ -14,6 +14,7 @@ import_keras()
 
 from pipeline.io.hdf5_dataset import HDF5Dataset, open_split  # noqa: E402
 from pipeline.plotting.preview import (  # noqa: E402
+    epochs_to_show,
     evenly_spaced,
     name_mixture,
     plot_preview,
@@ -44,7 +45,7 @@ def test_sheet_shows_what_training_shows(train: HDF5Dataset) -> None:
     cells = np.reshape([axes for axes in figure.axes if axes.images], (len(rows), -1))
     assert cells.shape == (4, 7)
     with training_batches(train, state) as batches:
-        for column, epoch in enumerate(evenly_spaced(1, 10, 6), start=1):
+        for column, epoch in enumerate((1, 2, 5, 6, 9, 10), start=1):
             batches.begin_epoch(epoch, state.recipe.image_size(epoch))
             images = np.concatenate([batches[step][0] for step in range(len(batches))])
             for axes, row in zip(cells[:, column], rows, strict=True):
@@ -70,6 +71,14 @@ def test_mixed_images_tell_their_shares(train: HDF5Dataset) -> None:
     axes = Figure().subplots()
     name_mixture(axes, np.array([0.7, 0, 0, 0.3]), train.classes)
     assert axes.get_xlabel() == "70% goldfish\n30% lemon"
+    axes = Figure().subplots()
+    name_mixture(axes, np.array([0.996, 0, 0, 0.004]), train.classes)
+    assert axes.get_xlabel() == ""
+
+
+def test_epochs_come_in_pairs() -> None:
+    assert [epochs_to_show(last) for last in (1, 2, 3)] == [[1], [1, 2], [1, 2, 3]]
+    assert epochs_to_show(11) == [1, 2, 6, 7, 10, 11]
 
 
 def test_evenly_spaced() -> None:

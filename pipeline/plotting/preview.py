@@ -21,6 +21,8 @@ from pipeline.run.training import training_batches
 
 CLASSES, EPOCHS = 8, 6
 """Rows and augmented columns of the sheet, where there are as many."""
+SMALLEST_SHARE = 0.005
+"""Of a mixed image's classes, one with less would round to nothing."""
 
 
 def write_preview(path: Path, train: HDF5Dataset, state: RunState) -> None:
@@ -45,6 +47,12 @@ def evenly_spaced(first: int, last: int, count: int) -> list[int]:
     return sorted({round(number) for number in np.linspace(first, last, count)})
 
 
+def epochs_to_show(last: int) -> list[int]:
+    """Return up to ``EPOCHS`` epochs from 1 to ``last``, in pairs: alternating flips show both."""
+    firsts = evenly_spaced(1, max(last - 1, 1), EPOCHS // 2)
+    return sorted({min(first + more, last) for first in firsts for more in (0, 1)})
+
+
 def augmented(batches: HDF5Generator, rows: Sequence[int]) -> Iterator[tuple[np.ndarray, ...]]:
     """Yield, for each of ``rows`` of the data set, what the epoch's batches make of it.
 
@@ -60,7 +68,7 @@ def augmented(batches: HDF5Generator, rows: Sequence[int]) -> Iterator[tuple[np.
 def plot_preview(batches: HDF5Generator, state: RunState, rows: Sequence[int]) -> Figure:
     """Draw the sheet: ``rows`` of the data set, as stored and in some of the run's epochs."""
     dataset, recipe = batches.dataset, state.recipe
-    epochs = evenly_spaced(1, state.epochs, EPOCHS)
+    epochs = epochs_to_show(state.epochs)
     columns = len(epochs) + 1
     title = f"Train images as stored, and as recipe {state.recipe_name} shows them to the network"
     figure = new_figure(title, 1.25 * columns + 1.6, 1.3 * len(rows) + 0.8)
@@ -86,7 +94,7 @@ def plot_preview(batches: HDF5Generator, state: RunState, rows: Sequence[int]) -
 
 def name_mixture(axes: Axes, shares: np.ndarray, classes: Classes) -> None:
     """Write the classes of a mixed image below it."""
-    labels = np.flatnonzero(shares)
+    labels = np.flatnonzero(shares >= SMALLEST_SHARE)
     if len(labels) > 1:
         parts = (f"{shares[label]:.0%} {classes.short_names[label]}" for label in labels)
         axes.set_xlabel("\n".join(parts), fontsize=6, labelpad=1)
