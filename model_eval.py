@@ -26,7 +26,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         __doc__,
         "python model_eval.py -m outs/quick --split val\n"
         "  python model_eval.py -m outs/quick --report outs/report\n"
-        "  python model_eval.py --images holiday.jpg album/ --csv outs/predictions.csv",
+        "  python model_eval.py --images holiday.jpg album/ --sheet outs/album.png",
     )
 
     def add(*flags: str, **options: object) -> None:
@@ -46,9 +46,11 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     instead.add_argument("--report", type=Path, metavar="DIR",
         help="write report.html, its figures and tables here")  # fmt: skip
     instead.add_argument("--images", type=Path, nargs="+", metavar="FILE",
-        help="name these photographs, or those in a folder, instead of measuring")  # fmt: skip
+        help="name these photographs, or all in a folder, instead of measuring")  # fmt: skip
     add("--csv", type=Path, metavar="FILE",
         help="with --images: write their five best classes here, a row an image")  # fmt: skip
+    add("--sheet", type=Path, metavar="FILE",
+        help="with --images: draw them here, with their five best classes")  # fmt: skip
     add("--hdf5", type=Path, metavar="DIR",
         help="what build_dataset.py wrote (default: what the model was trained on, "
         "or where it writes by default)")  # fmt: skip
@@ -57,6 +59,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.csv and not args.images:
         parser.error("--csv goes with --images; a measurement's table is part of --report")
+    if args.sheet and not args.images:
+        parser.error("--sheet goes with --images")
     if args.export and args.images:
         parser.error("--export goes with a measurement, which says what is passed on")
     if args.export and args.export.suffix != ".keras":
@@ -182,27 +186,43 @@ def facts(args: argparse.Namespace, state: "RunState") -> dict[str, str]:
 
 def name_images(args: argparse.Namespace, state: "RunState") -> None:
     """Print the five most probable classes of each of a person's own images."""
-    import_keras()
-    from pipeline.evaluation.metrics import prediction_table
-    from pipeline.evaluation.photos import name_photographs, prediction_records
-    from pipeline.io.files import atomic_write, write_csv, write_json
+    from pipeline.plotting.style import check_figure_format
     from pipeline.preprocessing.photographs import find_photographs
 
     paths = find_photographs(args.images)
-    results = []
-    for path, predictions in name_photographs(load_predictor(args, state), paths, state.classes):
-        print(path)
-        for predicted in predictions:
+    if args.sheet:
+        check_figure_format(args.sheet)
+    import_keras()
+    from pipeline.evaluation.metrics import prediction_table
+    from pipeline.evaluation.photos import name_photographs, prediction_records
+    from pipeline.evaluation.sheet import write_sheet
+    from pipeline.io.files import atomic_write, write_csv, write_json
+
+    def refuse(path: Path, error: UserError) -> None:
+        if path in args.images:
+            raise error
+        print(f"skipped: {error}", file=sys.stderr)
+
+    named = []
+    for photo in name_photographs(load_predictor(args, state), paths, state.classes, refuse):
+        print(photo.path)
+        for predicted in photo.predictions:
             print(f"  {predicted.probability:6.1%}  {predicted.class_id}  {predicted.words}")
-        results.append((path, predictions))
+        named.append(photo)
+    if not named:
+        raise UserError(f"none of {len(paths)} images could be read; name others")
     if args.json:
-        write_json(args.json, prediction_records(results))
+        write_json(args.json, prediction_records(named))
         print(f"wrote {args.json}")
     if args.csv:
         with atomic_write(args.csv) as unfinished:
-            paths, predictions = zip(*results, strict=True)
-            write_csv(unfinished, prediction_table({"image": paths}, predictions))
+            columns = {"image": [photo.path for photo in named]}
+            predictions = [photo.predictions for photo in named]
+            write_csv(unfinished, prediction_table(columns, predictions))
         print(f"wrote {args.csv}")
+    if args.sheet:
+        write_sheet(args.sheet, named)
+        print(f"wrote {args.sheet}")
 
 
 def warn_of_seen_images(state: "RunState", dataset: "HDF5Dataset") -> None:

@@ -95,7 +95,10 @@ def test_what_cannot_be_read_is_named(scene: np.ndarray, tmp_path: Path) -> None
     album.mkdir()
     for name in ("empty.JPEG", "._mac.jpg", "notes.txt"):
         (album / name).touch()
-    assert find_photographs([album]) == [album / "empty.JPEG"]  # to be named as damaged
+    assert find_photographs([tmp_path / "album"]) == [album / "empty.JPEG"]  # named as damaged
+    (album / "2019").mkdir()
+    (album / "2019" / "b.png").touch()
+    assert find_photographs([album]) == [album / "2019" / "b.png", album / "empty.JPEG"]
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="holds no image"):
         find_photographs([tmp_path / "empty"])
@@ -142,12 +145,13 @@ def test_flags_that_do_not_go_together(trained: Path, tmp_path: Path, run: Run) 
     for flags in (
         ("--images", "x.jpg", "--report", "r"),
         ("--csv", "t.csv"),
+        ("--sheet", "s.png"),
         ("--images", "x.jpg", "--export", "e.keras"),
     ):
         run("model_eval.py", "-m", checkpoint(trained, 3), *flags, status=2, cwd=tmp_path)
 
 
-def test_table_holds_every_image_or_is_not_written(
+def test_table_holds_every_image_that_can_be_read(
     made_data: Path, trained: Path, tmp_path: Path, run: Run
 ) -> None:
     """The unlabelled test images, as one would hand in predictions for them."""
@@ -168,5 +172,33 @@ def test_table_holds_every_image_or_is_not_written(
     table.unlink()
     last = folder / "test_2.JPEG"
     last.write_bytes(last.read_bytes()[:-100])
-    assert "test_2.JPEG: it is cut short" in run(*command, status=2).stderr
-    assert not table.exists()
+    done = run(*command)
+    assert done.stderr.startswith(f"skipped: cannot read {last}: it is cut short")
+    with table.open(newline="") as file:
+        assert [row["image"] for row in csv.DictReader(file)] == [r["image"] for r in rows[:2]]
+    named = (*command[:3], "--images", folder, last, "--csv", tmp_path / "none.csv")
+    assert "test_2.JPEG: it is cut short" in run(*named, status=2).stderr
+    assert not (tmp_path / "none.csv").exists()
+
+
+def test_sheet_shows_each_photograph_with_its_classes(
+    made_data: Path, trained: Path, tmp_path: Path, run: Run
+) -> None:
+    sheet = tmp_path / "sheet.png"
+    command = ("model_eval.py", "-m", checkpoint(trained, 3), "--images", made_data / "test")
+    done = run(*command, "--sheet", sheet)
+    assert f"wrote {sheet}" in done.stdout
+    height, width, _ = cv2.imread(str(sheet)).shape
+    assert width > 3 * height
+    error = run(*command, "--sheet", tmp_path / "sheet.txt", status=2).stderr
+    assert "must end in .png" in error
+
+
+def test_missing_photograph_is_named_before_keras_is_there(
+    trained: Path, tmp_path: Path, run: Run
+) -> None:
+    """A Keras that cannot be imported shows that it was not asked for."""
+    (tmp_path / "keras.py").write_text("raise SystemExit(9)")
+    error = run("model_eval.py", "-m", checkpoint(trained, 3), "--images", tmp_path / "none.jpg",
+                status=2, PYTHONPATH=str(tmp_path)).stderr  # fmt: skip
+    assert "none.jpg does not exist" in error

@@ -1,42 +1,59 @@
 """Say what a person's own photographs show."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pipeline.classes import Classes
+from pipeline.errors import UserError
 from pipeline.evaluation.metrics import Prediction, Predictor, best_predictions
 from pipeline.preprocessing.photographs import read_photograph
 
 
+@dataclass(frozen=True)
+class NamedPhotograph:
+    """A photograph and what a model says of it."""
+
+    path: Path
+    image: np.ndarray
+    """What the model saw: uint8 RGB (side, side, 3)."""
+    predictions: Sequence[Prediction]
+    """Its five most probable classes, the best first."""
+
+
 def name_photographs(
-    predictor: Predictor, paths: Sequence[Path], classes: Classes
-) -> Iterator[tuple[Path, list[Prediction]]]:
-    """Yield each photograph's path and its five most probable classes, the best first.
+    predictor: Predictor,
+    paths: Sequence[Path],
+    classes: Classes,
+    refuse: Callable[[Path, UserError], None],
+) -> Iterator[NamedPhotograph]:
+    """Yield the photographs, named.
 
     Args:
-        predictor: With the image size that its model was trained on.
+        predictor: With the image size to predict at.
         paths: See ``find_photographs``.
         classes: The model's.
-
-    Raises:
-        UserError: One cannot be read or decoded.
+        refuse: Called with what cannot be read or decoded; returns where it is to be left out.
     """
     predictor = replace(predictor, batch_size=min(predictor.batch_size, len(paths)))
     for start in range(0, len(paths), predictor.batch_size):
-        batch = paths[start : start + predictor.batch_size]
-        images = np.stack([read_photograph(path, predictor.image_size) for path in batch])
-        yield from zip(batch, best_predictions(predictor(images), classes), strict=True)
+        read = {}
+        for path in paths[start : start + predictor.batch_size]:
+            try:
+                read[path] = read_photograph(path, predictor.image_size)
+            except UserError as error:
+                refuse(path, error)
+        if read:
+            predictions = best_predictions(predictor(np.stack([*read.values()])), classes)
+            yield from map(NamedPhotograph, read.keys(), read.values(), predictions)
 
 
-def prediction_records(
-    results: Iterable[tuple[Path, Sequence[Prediction]]],
-) -> list[dict[str, Any]]:
+def prediction_records(named: Iterable[NamedPhotograph]) -> list[dict[str, Any]]:
     """Return what ``name_photographs`` found as a JSON file holds it."""
     return [
-        {"image": str(path), "predictions": [asdict(predicted) for predicted in predictions]}
-        for path, predictions in results
+        {"image": str(photo.path), "predictions": [asdict(p) for p in photo.predictions]}
+        for photo in named
     ]

@@ -13,7 +13,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 def find_photographs(paths: Iterable[Path]) -> list[Path]:
-    """Return the files named, and of each folder named the images directly in it, sorted.
+    """Return the files named, and of each folder named the images in and below it, sorted.
 
     Raises:
         UserError: One is not there, or a folder holds no image.
@@ -23,7 +23,7 @@ def find_photographs(paths: Iterable[Path]) -> list[Path]:
         if not path.exists():
             raise UserError(f"{path} does not exist; name image files, or folders of them")
         if path.is_dir():
-            images = [file for file in sorted(path.iterdir()) if _claims_to_be_image(file)]
+            images = [file for file in sorted(path.rglob("*")) if _claims_to_be_image(file)]
             if not images:
                 raise UserError(f"{path} holds no image that OpenCV reads; name another folder")
             found += images

@@ -1,0 +1,57 @@
+"""A contact sheet of photographs with the five most probable classes of each."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+
+from pipeline.evaluation.photos import NamedPhotograph
+from pipeline.io.files import atomic_write
+from pipeline.plotting.style import BLUE, new_figure, save_figure
+
+COLUMNS, MOST = 3, 60
+"""Photographs in a row, and on the sheet: the first so many."""
+
+
+def write_sheet(path: Path, named: Sequence[NamedPhotograph]) -> None:
+    """Draw the photographs as the model saw them, bars of probability beside each, to ``path``.
+
+    Args:
+        path: Its suffix decides the format; see ``check_figure_format``.
+        named: One or more.
+
+    Raises:
+        UserError: The file cannot be written.
+    """
+    shown = named[:MOST]
+    rows, columns = -(-len(shown) // COLUMNS), min(COLUMNS, len(shown))
+    title = "Images as the model saw them"
+    if len(named) > MOST:
+        title += f": the first {MOST} of {len(named)}"
+    figure = new_figure(title, 4.6 * columns, 1.45 * rows + 0.5)
+    cells = figure.subplots(rows, 2 * columns, squeeze=False, width_ratios=[1, 2.2] * columns)
+    for axes in cells.flat:
+        axes.axis("off")
+    for number, photo in enumerate(shown):
+        row, column = divmod(number, columns)
+        picture, bars = cells[row, 2 * column : 2 * column + 2]
+        picture.imshow(photo.image)
+        picture.set_title(_short(photo.path.name), fontsize=7, parse_math=False)
+        _draw_bars(bars, photo)
+    with atomic_write(path) as unfinished:
+        save_figure(figure, unfinished)
+
+
+def _draw_bars(axes: Axes, photo: NamedPhotograph) -> None:
+    """Draw a bar a class, its name written over it."""
+    places = range(len(photo.predictions))
+    axes.barh(places, [p.probability for p in photo.predictions], color=BLUE, alpha=0.3)
+    axes.set(xlim=(0, 1), ylim=(len(places) - 0.4, -0.6))
+    for place, predicted in zip(places, photo.predictions, strict=True):
+        name = _short(predicted.words.partition(",")[0])
+        axes.text(0.01, place, f"{predicted.probability:.0%}  {name}", va="center", fontsize=8,
+                  parse_math=False)  # fmt: skip
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 26 else f"{text[:25]}…"
