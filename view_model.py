@@ -66,12 +66,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     from pipeline.run.checkpoint import load_model
 
     if args.model:
-        model = load_model(file)
+        model, title = load_model(file), file.name
     else:
         network = recipe.for_this_machine().network
         model = googlenet(network, config.CLASSES, means=(0.0, 0.0, 0.0))
+        title = f"GoogLeNet, recipe {args.recipe}"
     shape = known_input_shape(model, config.IMAGE_SIZE)
-    draw_graph(network_graph(model, shape, args.layers), args.output)
+    draw_graph(network_graph(model, shape, title, args.layers), args.output)
     print(f"wrote {args.output}")
     print(f"next: {next_command(args)}")
 

@@ -48,6 +48,23 @@ def test_svg_names_every_block_with_its_shape(model: Path, tmp_path: Path, run: 
     for shape in ("64 x 64 x 3", "16 x 16 x 19", "2 x 2 x 102", "102 values"):
         assert shape in text
     assert f"{keras.saving.load_model(model).count_params():,} parameters" in text
+    assert "thin.keras" in text
+
+
+def test_svg_in_a_browser(tmp_path: Path, run: Run, browser: object) -> None:
+    """Drawn in another font than it was laid out in, all text lies within its box and the page."""
+    run("view_model.py", "-r", "best", "-o", tmp_path / "net.svg")
+    browser.get((tmp_path / "net.svg").as_uri())
+    texts, boxes = browser.execute_script(
+        "const around = e => { const r = e.getBoundingClientRect(); return [r.left, r.right]; };"
+        "const own = t => t.closest('g.node')?.querySelector('path, polygon')"
+        " ?? document.documentElement;"
+        "const texts = [...document.querySelectorAll('text')];"
+        "return [texts.map(around), texts.map(own).map(around)]"
+    )
+    assert len(texts) > 30
+    for (left, right), (least, most) in zip(texts, boxes, strict=True):
+        assert least <= left < right <= most
 
 
 def test_layers_of_the_recipes_network(tmp_path: Path, run: Run) -> None:
@@ -56,6 +73,10 @@ def test_layers_of_the_recipes_network(tmp_path: Path, run: Run) -> None:
     assert text.count("conv_5x5_norm") >= 9
     assert '"pool_3" -> "inception_3a/conv_1x1"' in text.replace("pool_3 ->", '"pool_3" ->')
     assert "4 x 4 x 1024" in text
+    run("view_model.py", "-r", "best", "-o", tmp_path / "net.dot")
+    text = (tmp_path / "net.dot").read_text()
+    assert text.count("squeeze-and-excitation") == 9
+    assert "GoogLeNet, recipe best" in text
 
 
 def test_without_graphviz_a_pdf_leaves_the_text(model: Path, tmp_path: Path, run: Run) -> None:

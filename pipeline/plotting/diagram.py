@@ -11,10 +11,11 @@ import pydot
 from pipeline.errors import UserError
 
 FONT = "Helvetica"
-GRAPH_STYLE = {"fontname": FONT, "fontsize": 16, "labelloc": "t", "nodesep": 0.15, "ranksep": 0.2,
+GRAPH_STYLE = {"fontname": FONT, "fontsize": 12, "labelloc": "t", "nodesep": 0.15, "ranksep": 0.2,
                "bgcolor": "white"}  # fmt: skip
 NODE_STYLE = {"fontname": FONT, "fontsize": 11, "shape": "box", "style": "filled,rounded",
-              "color": "#555555", "margin": "0.16,0.05"}  # fmt: skip
+              "color": "#555555", "margin": "0.3,0.05"}  # fmt: skip
+"""Margins leave room where an SVG is shown in a wider font than it was laid out in."""
 FRAME_STYLE = {"fontname": FONT, "labeljust": "l", "style": "rounded", "color": "#999999",
                "bgcolor": "#FAFAFA"}  # fmt: skip
 EDGE_STYLE = {"color": "#555555", "arrowsize": 0.6}
@@ -83,14 +84,14 @@ def multiply_adds(model: keras.Model, input_shape: tuple[int | None, ...]) -> in
 
 
 def network_graph(
-    model: keras.Model, input_shape: tuple[int | None, ...], layers: bool = False
+    model: keras.Model, input_shape: tuple[int | None, ...], title: str, layers: bool = False
 ) -> pydot.Dot:
-    """Return the graph of blocks, or with ``layers`` of every layer, titled with the totals."""
-    totals = (
-        f"{model.name}: {model.count_params():,} parameters, "
+    """Return the graph of blocks, or with ``layers`` of every layer, below a title and totals."""
+    heading = (
+        f"{title}\\n{model.count_params():,} parameters\\n"
         f"{multiply_adds(model, input_shape) / 1e6:,.0f} million multiply-adds an image"
     )
-    graph = pydot.Dot("network", graph_type="digraph", label=totals, **GRAPH_STYLE)
+    graph = pydot.Dot("network", graph_type="digraph", label=heading, **GRAPH_STYLE)
     graph.set_node_defaults(**NODE_STYLE)
     graph.set_edge_defaults(**EDGE_STYLE)
     ends: dict[str, str] = {}
@@ -145,6 +146,8 @@ def _detail(layer: keras.Layer) -> str:
     if isinstance(layer, keras.layers.MaxPooling2D):
         height, width = layer.pool_size
         return f": max {height}x{width}, stride {layer.strides[0]}"
+    if isinstance(layer, keras.Model) and any(part.name == "squeeze" for part in layer.layers):
+        return ", squeeze-and-excitation"
     return f": {layer.rate:g}" if isinstance(layer, keras.layers.Dropout) else ""
 
 
