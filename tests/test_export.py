@@ -1,0 +1,82 @@
+"""README's lines of Python, and a model in other formats, as docs/export.md exports it."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT, random_jpeg
+
+from pipeline.backend import import_keras
+
+keras = import_keras()
+
+from pipeline.nn.googlenet import googlenet  # noqa: E402
+from pipeline.recipe import Network  # noqa: E402
+
+IMAGES = np.random.default_rng(0).integers(256, size=(3, 48, 48, 3)).astype("float32")
+
+
+def test_readmes_notebook(tmp_path: Path) -> None:
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (tmp_path / "outs").mkdir()
+    shutil.copy(ROOT / "outs" / "googlenet-tiny-imagenet.keras", tmp_path / "outs")
+    (tmp_path / "holiday.jpg").write_bytes(random_jpeg(np.random.default_rng(1), 2))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "KERAS_BACKEND": "tensorflow"}
+    for command in ([ROOT / "build_dataset.py", "--sample"], ["-c", block]):
+        done = subprocess.run([sys.executable, *command], cwd=tmp_path, env=environment,
+                              capture_output=True, text=True)  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "outs" / "notebook").glob("epoch-*.keras"))) == 3
+    assert (tmp_path / "outs" / "notebook" / "training_plot.jpg").exists()
+    assert re.search(r"[a-z]", done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def model() -> keras.Model:
+    return googlenet(Network(width=0.1), 4, means=(120.0, 110.0, 100.0))
+
+
+@pytest.fixture(scope="module")
+def saved(model: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("saved") / "model"
+    model.export(folder, verbose=False)
+    return folder
+
+
+def close(model: keras.Model, found: np.ndarray) -> bool:
+    return np.allclose(found, model.predict_on_batch(IMAGES), atol=1e-5)
+
+
+def test_saved_model(model: keras.Model, saved: Path) -> None:
+    tensorflow = pytest.importorskip("tensorflow")
+    assert close(model, tensorflow.saved_model.load(str(saved)).serve(IMAGES).numpy())
+
+
+def test_litert(model: keras.Model, tmp_path: Path) -> None:
+    litert = pytest.importorskip("ai_edge_litert.interpreter")
+    path = tmp_path / "model.tflite"
+    pixels = keras.InputSpec(shape=(None, *IMAGES.shape[1:]), dtype="float32")
+    model.export(path, format="litert", input_signature=[pixels], verbose=False)
+    interpreter = litert.Interpreter(str(path))
+    (pixels,), (probabilities,) = interpreter.get_input_details(), interpreter.get_output_details()
+    interpreter.resize_tensor_input(pixels["index"], IMAGES.shape)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(pixels["index"], IMAGES)
+    interpreter.invoke()
+    assert close(model, interpreter.get_tensor(probabilities["index"]))
+
+
+def test_onnx(model: keras.Model, saved: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tf2onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    path = tmp_path / "model.onnx"
+    command = ["-m", "tf2onnx.convert", "--saved-model", saved, "--output", path]
+    subprocess.run([sys.executable, *command], check=True)
+    (found,) = runtime.InferenceSession(str(path)).run(None, {"pixels": IMAGES})
+    assert close(model, found)
