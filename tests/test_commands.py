@@ -58,6 +58,12 @@ def test_commands_run_beside_the_scripts(folder: Path, tmp_path: Path) -> None:
     assert follow(evaluation, ROOT) == drawing
 
 
+def test_released_model_is_found_from_anywhere(folder: Path) -> None:
+    photo = next((folder / "digits" / "val").rglob("*.JPEG"))
+    naming = f"python {ROOT}/model_eval.py --images {shlex.quote(str(photo))}"
+    assert follow(naming, folder).startswith(f"python {ROOT}/view_model.py -m ")
+
+
 def test_without_data_the_download_is_next(tmp_path: Path) -> None:
     drawing = f"python {ROOT}/view_model.py -r demo -o network.svg"
     assert follow(drawing, tmp_path) == f"python {ROOT}/build_dataset.py --download"
