@@ -66,7 +66,7 @@ def test_output_tells_what_runs_and_what_next(trained: Path) -> None:
         for name, shown in zip(names, row.split()[1:6], strict=True):
             value = numbers(trained)[name][epoch]
             assert shown in (f"{value:.3f}", f"{value:.2%}")
-    assert all(len(line) <= 80 for line in text.splitlines()[:-3])
+    assert all(len(line) <= 60 for line in text.splitlines()[:-3])
     assert "next: python model_eval.py -m" in text
 
 
@@ -341,7 +341,9 @@ def test_interrupted_run_prints_the_command_that_goes_on(
         assert process.wait(timeout=30) == status
         stopped, last = process.stderr.read().splitlines()[-2:]
     assert stopped.startswith("stopped by ")
-    assert last.startswith("every finished epoch is kept; to resume: python model_train.py -m ")
+    assert last.startswith(
+        "the running epoch is lost, every finished one kept; to resume: python model_train.py -m "
+    )
     assert not list(output.glob(".unfinished*"))
     reached = read_state(latest_checkpoint(output)).epoch
     assert reached >= 2

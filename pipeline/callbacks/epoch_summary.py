@@ -9,7 +9,7 @@ from pipeline.callbacks.run_history import RunHistory
 from pipeline.progress import duration
 from pipeline.run.state import RunState
 
-TITLES = "  epoch   loss  rank-1 val loss  rank-1  rank-5       left"
+TITLES = "  epoch  loss  rank-1 val loss  rank-1  rank-5       left"
 
 
 class EpochSummary(keras.callbacks.Callback):
@@ -35,7 +35,7 @@ class EpochSummary(keras.callbacks.Callback):
         state = self._history.state
         left = duration(self._speed.time_left(state.epoch))
         print(
-            f"{self._titles}{state.epoch:>3}/{state.epochs:<3} "
+            f"{self._titles}{state.epoch:>3}/{state.epochs:<3}"
             f"{logs['loss']:7.3f}{logs['accuracy']:8.2%}{logs['val_loss']:9.3f}"
             f"{logs['val_accuracy']:8.2%}{logs['val_top5_accuracy']:8.2%}{left:>11}"
             f"{' *' if state.best_epoch == state.epoch else ''}",

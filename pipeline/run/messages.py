@@ -86,7 +86,9 @@ class ResumeHints:
                 command = backend_setting() + shlex.join(["python", *sys.argv])
             else:
                 command = self.command(self.output)
-            stop.add_note(f"every finished epoch is kept; to resume: {command}")
+            stop.add_note(
+                f"the running epoch is lost, every finished one kept; to resume: {command}"
+            )
             raise
 
     def on_rate(self, state: RunState, patience: int) -> str:
