@@ -130,12 +130,10 @@ def measure(args: argparse.Namespace, state: "RunState") -> None:
 
 
 def hdf5_folder(args: argparse.Namespace) -> Path:
-    """Return where the data lies: where it was said, where the model had it, or the usual place."""
-    from pipeline.dataset.tiny_imagenet import default_hdf5_folder, find_data_set
-    from pipeline.run.output_folder import logged_hdf5
+    """Return where the data lies."""
+    from pipeline.run.output_folder import find_hdf5
 
-    known = args.hdf5 or logged_hdf5(args.model)
-    return known or default_hdf5_folder(find_data_set(config.DATASET))
+    return find_hdf5(args.hdf5, args.model, config.DATASET)
 
 
 def load_predictor(args: argparse.Namespace, state: "RunState") -> "Predictor":

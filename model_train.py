@@ -81,12 +81,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Train as the command line says."""
     args = parse_arguments(argv)
     from pipeline.dataset.builder import read_means
-    from pipeline.dataset.tiny_imagenet import default_hdf5_folder, find_data_set
     from pipeline.io.files import folder_lock
     from pipeline.io.hdf5_dataset import open_training_splits
     from pipeline.run.checkpoint import read_state
     from pipeline.run.distributed import find_process_group
-    from pipeline.run.output_folder import logged_hdf5
+    from pipeline.run.output_folder import find_hdf5
     from pipeline.run.start import (
         Settings,
         check_trainable,
@@ -106,8 +105,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     name = args.recipe or config.DEFAULT_RECIPE
     recipe = None if args.model else choose_recipe(config.RECIPES, name)
     group = find_process_group(args.processes, args.process_id, args.coordinator, os.environ)
-    hdf5 = args.hdf5 or (logged_hdf5(args.model) if args.model else None)
-    hdf5 = hdf5 or default_hdf5_folder(find_data_set(config.DATASET))
+    hdf5 = find_hdf5(args.hdf5, args.model, config.DATASET)
     train_set, val_set = open_training_splits(hdf5)
     with folder_lock(args.output) if group.is_primary else nullcontext():
         checkpoint = checkpoint_to_start_from(args.model, args.output)

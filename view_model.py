@@ -79,12 +79,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def next_command(args: argparse.Namespace) -> str:
     """Return what to do next with what was drawn, as far as there is data."""
-    from pipeline.dataset.tiny_imagenet import default_hdf5_folder, find_data_set
-    from pipeline.run.output_folder import logged_hdf5, unused_folder
+    from pipeline.run.output_folder import find_hdf5, unused_folder
 
-    hdf5 = logged_hdf5(args.model) if args.model else None
-    hdf5 = hdf5 or default_hdf5_folder(find_data_set(config.DATASET))
-    if not (hdf5 / "train.hdf5").is_file():
+    if not (find_hdf5(None, args.model, config.DATASET) / "train.hdf5").is_file():
         return shell_command("build_dataset.py", {"--download": True})
     if args.model:
         return shell_command("model_eval.py", {"-m": args.model})

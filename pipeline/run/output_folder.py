@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from pipeline.dataset.tiny_imagenet import default_hdf5_folder, find_data_set
 from pipeline.errors import UserError
 from pipeline.io.files import atomic_write, reported_as_user_errors
 from pipeline.run.checkpoint import copy_checkpoint, read_state
@@ -78,7 +79,19 @@ def checkpoint_to_evaluate(path: Path) -> Path:
     return best_checkpoint(path) if path.is_dir() else path
 
 
-def logged_hdf5(model: Path) -> Path | None:
+def find_hdf5(given: Path | None, model: Path | None, data_set: Path) -> Path:
+    """Return where the data lies: where it was said, where the model had it, or the usual place.
+
+    Args:
+        given: On the command line.
+        model: A checkpoint, or the folder of a run.
+        data_set: The folder of the usual data set; a zip of the same name stands for it.
+    """
+    known = given or (_logged_hdf5(model) if model else None)
+    return known or default_hdf5_folder(find_data_set(data_set))
+
+
+def _logged_hdf5(model: Path) -> Path | None:
     """Return where the run of ``model``, a checkpoint or a folder, last had its data, if still."""
     folder = model if model.is_dir() else model.parent
     log = (folder.parent if folder.name == SUPERSEDED else folder) / LOG
