@@ -19,7 +19,7 @@ from pipeline.dataset.tiny_imagenet import (
 )
 from pipeline.errors import UserError
 from pipeline.io.files import atomic_writes, folder_lock
-from pipeline.io.hdf5_dataset import HDF5Dataset, open_split
+from pipeline.io.hdf5_dataset import HDF5Dataset, open_split, open_training_splits
 from pipeline.io.hdf5_writer import HDF5Writer
 from pipeline.progress import progress_bar
 
@@ -131,22 +131,18 @@ def check_built(
         UserError: It holds another build, or a damaged one.
     """
     found = read_labelled_images(source)
-    train, val, test = (open_split(folder, split) for split in ("train", "val", "test"))
-    built = {
-        "seed": train.seed,
-        "classes": train.classes,
-        "IMAGE_SIZE": train.images.shape[1],
-        "TEST_IMAGES_PER_CLASS": len(test) // len(train.classes),
-        "images": (len(train) + len(test), len(val)),
+    (train, val), test = open_training_splits(folder), open_split(folder, "test")
+    images = len(train) + len(test), len(val)
+    built_and_asked = {
+        "seed": (train.seed, seed),
+        "classes": (train.classes, found.classes),
+        "IMAGE_SIZE": (train.images.shape[1], image_size),
+        "TEST_IMAGES_PER_CLASS": (len(test) // len(train.classes), test_images_per_class),
+        "images": (images, images if skip_corrupt else (len(found.train), len(found.val))),
     }
-    asked = {
-        "seed": seed,
-        "classes": found.classes,
-        "IMAGE_SIZE": image_size,
-        "TEST_IMAGES_PER_CLASS": test_images_per_class,
-        "images": built["images"] if skip_corrupt else (len(found.train), len(found.val)),
-    }
-    differing = ", ".join(name for name, value in built.items() if value != asked[name])
+    differing = ", ".join(
+        name for name, (built, asked) in built_and_asked.items() if built != asked
+    )
     if differing:
         raise UserError(
             f"{folder} holds another build (other {differing}); give --overwrite to replace it, "
