@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +42,7 @@ def model() -> keras.Model:
 
 
 @pytest.fixture(scope="module")
-def saved(model: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def saved(model: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("saved") / "model"
     model.export(folder, verbose=False)
     return folder
