@@ -167,11 +167,11 @@ def prepare_data_set(args: argparse.Namespace) -> Path:
 def training_command(hdf5: Path, recipe: str) -> str:
     """Return the command that trains on what was built."""
     from pipeline.dataset.tiny_imagenet import default_hdf5_folder, find_data_set
-    from pipeline.run.output_folder import unused_folder
+    from pipeline.run.output_folder import unused_path
 
     usual = hdf5 == default_hdf5_folder(find_data_set(config.DATASET))
     folder = None if usual else hdf5
-    flags = {"-r": recipe, "--hdf5": folder, "-o": unused_folder(config.OUTPUT / recipe)}
+    flags = {"-r": recipe, "--hdf5": folder, "-o": unused_path(config.OUTPUT / recipe)}
     return shell_command("model_train.py", flags)
 
 

@@ -103,11 +103,11 @@ def _logged_hdf5(model: Path) -> Path | None:
     return folders[-1] if folders and folders[-1].is_dir() else None
 
 
-def unused_folder(folder: Path) -> Path:
-    """Return ``folder``, or with a number after its name, the first that is not there."""
-    number, unused = 2, folder
+def unused_path(path: Path) -> Path:
+    """Return ``path``, or with a number after its name, the first that is not there."""
+    number, unused = 2, path
     while unused.exists():
-        unused = folder.with_name(f"{folder.name}-{number}")
+        unused = path.with_name(f"{path.stem}-{number}{path.suffix}")
         number += 1
     return unused
 
@@ -185,11 +185,7 @@ def _copy_aside(path: Path) -> Path:
 
 def _free_name(path: Path) -> Path:
     """Return a name for ``path`` in ``superseded/`` beside it, which is made as needed."""
-    folder, number = path.parent / SUPERSEDED, 2
+    folder = path.parent / SUPERSEDED
     with reported_as_user_errors(folder):
         folder.mkdir(exist_ok=True)
-    free = folder / path.name
-    while free.exists():
-        free = folder / f"{path.stem}-{number}.keras"
-        number += 1
-    return free
+    return unused_path(folder / path.name)
