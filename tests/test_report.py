@@ -214,14 +214,21 @@ def test_tables_agree_with_the_scores(written: Path) -> None:
         assert height > 400 < width
 
 
-def test_page_in_a_browser(written: Path, browser: object) -> None:
-    """It shows every picture, sorts by a click either way, and has nothing to complain of."""
-    browser.get((written / "report.html").as_uri())
+def test_page_shows_its_pictures(report: Report, browser: object, tmp_path: Path) -> None:
+    """Mistakes, each pair's examples and two figures; of a model whose mistakes are made up."""
+    report.write(tmp_path, {"model": "made"})
+    browser.get((tmp_path / "report.html").as_uri())
     pictures = browser.execute_script(
         "return [...document.images].map(image => image.complete && image.naturalWidth)"
     )
-    assert len(pictures) > 2
-    assert all(pictures)
+    examples = sum(len(pair.examples) for pair in report.confused_pairs())
+    assert len(pictures) == 2 + len(report.confident_mistakes()) + examples
+    assert examples > 0 and all(pictures)
+
+
+def test_page_in_a_browser(written: Path, browser: object) -> None:
+    """It sorts by a click either way, filters, and has nothing to complain of."""
+    browser.get((written / "report.html").as_uri())
 
     def column(number: int) -> list[str]:
         return browser.execute_script(
