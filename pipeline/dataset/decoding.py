@@ -14,7 +14,7 @@ import numpy as np
 from pipeline.dataset.image_source import ImageSource
 from pipeline.dataset.tiny_imagenet import LabelledImage
 from pipeline.errors import UserError
-from pipeline.preprocessing.images import decode_image, resize_image
+from pipeline.preprocessing.images import central_square, decode_image, resize_image
 
 CHUNK = 256
 """Images a thread decodes, and a write takes, at once: 3 MB at 64x64."""
@@ -37,7 +37,7 @@ class DecodedChunk:
     channel_sums: np.ndarray
     """float64 (3,), exact: the sum of all pixels in each channel."""
     sources: bytes
-    """A line an image: its name and label, and the size and CRC-32 of its file."""
+    """A line an image: its label, and the size and CRC-32 of its file."""
 
 
 def decode_in_order(
@@ -46,7 +46,7 @@ def decode_in_order(
     size: int,
     advice: str = "fetch the data set again",
 ) -> Iterator[DecodedChunk]:
-    """Read, decode and resize ``images`` to (size, size, 3), in chunks, in their order.
+    """Read and decode ``images``, in their order; resize their middle to (size, size, 3).
 
     Raises:
         UserError: An image cannot be decoded; names it and gives ``advice``.
@@ -80,10 +80,10 @@ def _decode_chunk(
     for image, out in zip(chunk, pixels, strict=True):
         data = source.read(image.name)
         try:
-            out[:] = resize_image(decode_image(data, out), size)
+            out[:] = resize_image(central_square(decode_image(data, out)), size)
         except ValueError as error:
             raise UserError(f"cannot decode {image.name}: {error}; {advice}") from error
-        sources.append(f"{image.name} {image.label} {len(data)} {zlib.crc32(data)}\n")
+        sources.append(f"{image.label} {len(data)} {zlib.crc32(data)}\n")
     return DecodedChunk(
         images=pixels,
         labels=np.array([image.label for image in chunk], np.int64),

@@ -4,6 +4,12 @@ import cv2
 import numpy as np
 import simplejpeg
 
+SUFFIXES = {
+    ".apng", ".avif", ".bmp", ".dib", ".gif", ".hdr", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg",
+    ".pam", ".pbm", ".pfm", ".pgm", ".pic", ".png", ".pnm", ".ppm", ".ras", ".sr", ".tif", ".tiff",
+    ".webp",
+}  # fmt: skip
+"""What ``decode_image`` reads, in lower case."""
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 EXIF = b"Exif\0"
 
@@ -24,7 +30,9 @@ def decode_image(data: bytes, out: np.ndarray | None = None) -> np.ndarray:
     if not data:
         raise ValueError("it is empty")
     if data.startswith(JPEG_START) and not data.endswith(JPEG_END):
-        raise ValueError("it is cut short")  # OpenCV would fill the missing rows with grey
+        data = data[: data.rfind(JPEG_END) + len(JPEG_END)]  # cameras append films and notes
+        if not data.endswith(JPEG_END):
+            raise ValueError("it is cut short")  # OpenCV would fill the missing rows with grey
     if out is not None and data.startswith(JPEG_START) and EXIF not in data:
         try:
             return simplejpeg.decode_jpeg(data, "RGB", buffer=out)
@@ -37,6 +45,14 @@ def decode_image(data: bytes, out: np.ndarray | None = None) -> np.ndarray:
     if image is None:
         raise ValueError("it is not an image")
     return image
+
+
+def central_square(image: np.ndarray) -> np.ndarray:
+    """Cut the longer side of (height, width, 3) to the length of the shorter, about its middle."""
+    height, width = image.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return image[top : top + side, left : left + side]
 
 
 def resize_image(image: np.ndarray, size: int) -> np.ndarray:

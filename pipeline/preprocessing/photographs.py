@@ -7,9 +7,7 @@ import cv2
 import numpy as np
 
 from pipeline.errors import UserError
-from pipeline.preprocessing.images import JPEG_END, JPEG_START, decode_image, resize_image
-
-SUFFIXES = (".jpg", ".jpeg", ".png")
+from pipeline.preprocessing.images import SUFFIXES, central_square, decode_image, resize_image
 
 
 def find_photographs(paths: Iterable[Path]) -> list[Path]:
@@ -52,25 +50,10 @@ def read_photograph(path: Path, size: int) -> np.ndarray:
         UserError: It cannot be read or decoded.
     """
     try:
-        image = decode_image(_without_trailer(path.read_bytes()))
+        image = decode_image(path.read_bytes())
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise UserError(
             f"cannot read {path}: {why}; name another, or save it as JPEG or PNG"
         ) from error
     return resize_image(central_square(image), size)
-
-
-def central_square(image: np.ndarray) -> np.ndarray:
-    """Cut the longer side of (height, width, 3) to the length of the shorter, about its middle."""
-    height, width = image.shape[:2]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    return image[top : top + side, left : left + side]
-
-
-def _without_trailer(data: bytes) -> bytes:
-    """Drop what some cameras append to a JPEG, so that its end shows that it is whole."""
-    if data.startswith(JPEG_START) and JPEG_END in data:
-        return data[: data.rindex(JPEG_END) + len(JPEG_END)]
-    return data
