@@ -46,6 +46,11 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--skip-corrupt", action="store_true", help="leave out images that cannot be decoded"
     )
     parser.add_argument(
+        "--draw-val",
+        action="store_true",
+        help="take Tiny ImageNet without its val images too, and draw some of train for it",
+    )
+    parser.add_argument(
         "--seed",
         type=number(int, 0, 2**32 - 1),
         default=config.SEED,
@@ -107,6 +112,7 @@ def build(args: argparse.Namespace, data_set: Path, output: Path) -> None:
     source = open_source(data_set)
     report = build_data_set(source, output, overwrite=args.overwrite, **build_settings(args))
     seconds = time.perf_counter() - started
+    print(*report.notes, sep="\n")
     for name, reason in report.skipped.items():
         print(f"skipped {name}: {reason}", file=sys.stderr)
     if report.skipped:
@@ -123,6 +129,7 @@ def build_settings(args: argparse.Namespace) -> dict[str, int | bool]:
         "test_images_per_class": config.TEST_IMAGES_PER_CLASS,
         "seed": args.seed,
         "skip_corrupt": args.skip_corrupt,
+        "draw_val": args.draw_val,
     }
 
 

@@ -265,40 +265,13 @@ def first_line(root: Path) -> str:
 
 
 ANNOTATIONS = "val/val_annotations.txt"
-SPOILED = {
-    "not Tiny ImageNet": lambda root: remove(root, "wnids.txt"),
-    "words.txt not found": lambda root: remove(root, "words.txt"),
-    "no words for class": lambda root: edit(root, "words.txt", CLASS_IDS[2], "n0"),
-    "names no class": lambda root: (root / "wnids.txt").write_text(""),
-    "a class twice": lambda root: (root / "wnids.txt").write_text("n1\nn1\n"),
-    "no class id": lambda root: (root / "wnids.txt").write_text("../../etc\n"),
-    "holds no image": lambda root: keep_images(root, 0),
-    "has 30 usable train images": lambda root: keep_images(root, TEST_PER_CLASS),
-    "is not a class of wnids.txt": lambda root: (root / "train" / "n99").mkdir(),
-    "val_2.JPEG, which is missing": lambda root: remove(root, "val/images/val_2.JPEG"),
-    "val_3.JPEG a second time": lambda root: edit(root, ANNOTATIONS, "val_2.JPEG", "val_3.JPEG"),
-    "val_0.JPEG has no line": lambda root: edit(root, ANNOTATIONS, first_line(root), ""),
-    "names class n777": lambda root: edit(root, ANNOTATIONS, CLASS_IDS[1], "n777"),
-    "line 1 has 5 tab-separated columns": lambda root: edit(root, ANNOTATIONS, "\t63\n", "\n"),
-    "is not text": lambda root: (root / "words.txt").write_bytes(b"\xff\xfe\xfa"),
-}
-
-
-@pytest.mark.parametrize("message", SPOILED)
-def test_spoiled_data_set_is_explained(message: str, own_data: Path, run: Run) -> None:
-    SPOILED[message](own_data)
-    error = run("build_dataset.py", "-d", own_data, "-o", own_data / "out", status=2).stderr
-    assert message in error
-    if (own_data / "out").exists():
-        assert not leftovers(own_data / "out")
-        assert not contents(own_data / "out")
 
 
 def test_no_data_set_there(tmp_path: Path, run: Run) -> None:
     assert "--download" in run("build_dataset.py", "-d", tmp_path / "none", status=2).stderr
     (tmp_path / "empty").mkdir()
     error = run("build_dataset.py", "-d", tmp_path / "empty", status=2).stderr
-    assert "not Tiny ImageNet" in error
+    assert "this is no data set" in error
 
 
 def test_zip_that_is_none_or_cut_short(made_data: Path, tmp_path: Path, run: Run) -> None:
@@ -326,8 +299,7 @@ def test_zip_member_below_many_folders(made_data: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(archive, "a") as file:
         file.writestr("a/" * 2000 + "b", b"")
     source = open_source(archive)
-    assert source.names("")[0] == "a"
-    assert source.names("/".join("a" * 2000)) == ["b"]
+    assert "a/" * 2000 + "b" in source.names
 
 
 @pytest.mark.parametrize("name", ["../outside.txt", "/outside.txt", "a/../../outside.txt"])

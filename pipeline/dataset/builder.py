@@ -1,4 +1,4 @@
-"""Turn a Tiny ImageNet source into three HDF5 files and the channel means."""
+"""Turn a data set into three HDF5 files and the channel means."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from pipeline.dataset.image_source import ImageSource
 from pipeline.dataset.tiny_imagenet import (
     LabelledImage,
     LabelledImages,
-    draw_test_split,
+    draw_split,
     read_labelled_images,
 )
 from pipeline.errors import UserError
@@ -37,6 +37,8 @@ class BuildReport:
     """Images in each split."""
     skipped: dict[str, str]
     """Why each image that was left out could not be decoded."""
+    notes: Sequence[str]
+    """How the images were found."""
 
 
 def build_data_set(
@@ -48,6 +50,7 @@ def build_data_set(
     seed: int,
     overwrite: bool = False,
     skip_corrupt: bool = False,
+    draw_val: bool = False,
 ) -> BuildReport:
     """Write ``train.hdf5``, ``val.hdf5``, ``test.hdf5`` and the train split's means to ``output``.
 
@@ -62,24 +65,24 @@ def build_data_set(
         seed: Draws them.
         overwrite: Replace an earlier build.
         skip_corrupt: Leave out images that cannot be decoded, before anything is drawn.
+        draw_val: Take Tiny ImageNet without its validation images too; they are drawn like the test
+            split, which they always are where other data has none.
 
     Raises:
-        UserError: The source is not Tiny ImageNet, an image is corrupt, or the output is taken
-            or cannot be written.
+        UserError: The source does not say what it holds, an image is corrupt, or the output is
+            taken or cannot be written.
     """
-    found = read_labelled_images(source)
+    found = read_labelled_images(source, draw_val=draw_val)
     with folder_lock(output):
         _refuse_earlier_build(output, overwrite)
         corrupt = dict(find_undecodable(source, [*found.train, *found.val])) if skip_corrupt else {}
-        train, test = draw_test_split(
-            [image for image in found.train if image not in corrupt],
-            found.classes.ids,
-            test_images_per_class,
-            seed,
-        )
+        train = [image for image in found.train if image not in corrupt]
         val = [image for image in found.val if image not in corrupt]
-        if not val:
+        if found.val and not val:
             raise UserError("no val image can be decoded; fetch the data set again")
+        train, test = draw_split(train, found.classes.ids, test_images_per_class, seed)
+        if not val:
+            train, val = draw_split(train, found.classes.ids, test_images_per_class, seed, "val")
         splits = {"train": train, "val": val, "test": test}
         with (
             atomic_writes(output / name for name in OUTPUTS) as (*hdf5_paths, means_path),
@@ -106,6 +109,7 @@ def build_data_set(
         classes=len(found.classes),
         images={split: len(images) for split, images in splits.items()},
         skipped={image.name: reason for image, reason in corrupt.items()},
+        notes=found.notes,
     )
 
 
@@ -122,6 +126,7 @@ def check_built(
     test_images_per_class: int,
     seed: int,
     skip_corrupt: bool = False,
+    draw_val: bool = False,
 ) -> None:
     """Check that ``folder`` holds what ``build_data_set`` would write there.
 
@@ -130,15 +135,15 @@ def check_built(
     Raises:
         UserError: It holds another build, or a damaged one.
     """
-    found = read_labelled_images(source)
+    found = read_labelled_images(source, draw_val=draw_val)
     (train, val), test = open_training_splits(folder), open_split(folder, "test")
-    images = len(train) + len(test), len(val)
+    images = len(train) + len(val) + len(test)
     built_and_asked = {
         "seed": (train.seed, seed),
         "classes": (train.classes, found.classes),
         "IMAGE_SIZE": (train.images.shape[1], image_size),
         "TEST_IMAGES_PER_CLASS": (len(test) // len(train.classes), test_images_per_class),
-        "images": (images, images if skip_corrupt else (len(found.train), len(found.val))),
+        "images": (images, images if skip_corrupt else len(found.train) + len(found.val)),
     }
     differing = ", ".join(
         name for name, (built, asked) in built_and_asked.items() if built != asked

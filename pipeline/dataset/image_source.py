@@ -4,8 +4,7 @@ import mmap
 import os
 import struct
 import zlib
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
@@ -21,6 +20,16 @@ ENCRYPTED, UTF_8_NAME = 1, 0x800
 """Flags of a member."""
 LOCAL_HEADER = struct.Struct("<26x2H")
 """Ends in the lengths of what follows, a name and an extra field (APPNOTE, section 4.3.7)."""
+ARCHIVE_MARKS = {
+    b"7z\xbc\xaf\x27\x1c": "7z",
+    b"Rar!\x1a\x07": "rar",
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\0": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+}
+"""What other archives begin with."""
+TAR_MARK, TAR_MARK_PLACE = b"ustar", 257
 READ_ONLY = os.O_RDONLY | getattr(os, "O_BINARY", 0)
 AT_ONCE = 2**14
 """Bytes read at once; Tiny ImageNet's files are about 2 kB."""
@@ -29,11 +38,9 @@ AT_ONCE = 2**14
 class ImageSource(Protocol):
     """What ``tiny_imagenet`` needs of the place the data set lies in."""
 
-    def names(self, folder: str) -> list[str]:
-        """Return the visible files and folders directly in ``folder``, sorted; [] if none."""
-
-    def exists(self, name: str) -> bool:
-        """Tell whether ``name`` is a file."""
+    @property
+    def names(self) -> Sequence[str]:
+        """Every file in it, by its path with "/", sorted; none that is hidden."""
 
     def read(self, name: str) -> bytes:
         """Return the whole file. Safe from several threads.
@@ -44,10 +51,10 @@ class ImageSource(Protocol):
 
 
 def open_source(path: Path) -> ImageSource:
-    """Open a folder or a zip that holds Tiny ImageNet's files, at its top or one folder down.
+    """Open a folder or a zip.
 
     Raises:
-        UserError: There is neither, or the zip is damaged or unsafe.
+        UserError: There is neither, or the zip is damaged, unsafe or another kind of archive.
     """
     if path.is_dir():
         return FolderSource(path)
@@ -64,18 +71,10 @@ class FolderSource:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-
-    def names(self, folder: str) -> list[str]:
-        """See ImageSource."""
-        path = self._root / folder
-        if not path.is_dir():
-            return []
-        with os.scandir(path) as entries:
-            return sorted(entry.name for entry in entries if not entry.name.startswith("."))
-
-    def exists(self, name: str) -> bool:
-        """See ImageSource."""
-        return (self._root / name).is_file()
+        try:
+            self.names = sorted(_visible_files(str(root)))
+        except OSError as error:
+            raise UserError(f"cannot read {error.filename}: {error.strerror}") from error
 
     def read(self, name: str) -> bytes:
         """See ImageSource."""
@@ -84,6 +83,28 @@ class FolderSource:
             return _read_file(path)
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _visible_files(root: str) -> Iterator[str]:
+    """Yield the path of each file below ``root``; links are followed, but not round in a circle."""
+    waiting, seen = [""], set()
+    while waiting:
+        folder = waiting.pop()
+        status = Path(root, folder).stat()
+        if (status.st_dev, status.st_ino) in seen:
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        with os.scandir(f"{root}/{folder}") as entries:
+            for entry in entries:
+                if entry.is_dir() and not _is_hidden(entry.name):
+                    waiting.append(f"{folder}{entry.name}/")
+                elif entry.is_file() and not _is_hidden(entry.name):
+                    yield folder + entry.name
+
+
+def _is_hidden(name: str) -> bool:
+    """Tell whether a file or folder is the system's; macOS writes ``._photo.jpg``."""
+    return name.startswith(".") or name == "__MACOSX"
 
 
 def _read_file(path: str) -> bytes:
@@ -108,6 +129,7 @@ class ZipSource:
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
+            _refuse_other_archives(path)
             with path.open("rb") as file, ZipFile(file) as archive:
                 members = archive.infolist()
                 self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -115,21 +137,16 @@ class ZipSource:
             raise UserError(f"{path} is not a whole zip file ({error}); fetch it again") from error
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror}") from error
-        self._check_safe(members)
-        top = _common_folder(member.filename for member in members)
-        self._members = {member.filename.removeprefix(top): member for member in members}
+        # PowerShell's archives have backslashes
+        self._members = {member.filename.replace("\\", "/"): member for member in members}
         if len(self._members) < len(members):
             raise UserError(f"{path} holds two members of one name; fetch the archive again")
-        self._folders = _contents_of_folders(self._members)
-
-    def names(self, folder: str) -> list[str]:
-        """See ImageSource."""
-        contents = self._folders.get(folder, ())
-        return sorted(name for name in contents if name and not name.startswith("."))
-
-    def exists(self, name: str) -> bool:
-        """See ImageSource."""
-        return name in self._members
+        self._check_safe()
+        self.names = sorted(
+            name
+            for name in self._members
+            if not name.endswith("/") and not any(map(_is_hidden, name.split("/")))
+        )
 
     def read(self, name: str) -> bytes:
         """See ImageSource."""
@@ -142,9 +159,8 @@ class ZipSource:
                 f"{name} in {self._path} is damaged; fetch the archive again"
             ) from error
 
-    def _check_safe(self, members: Sequence[ZipInfo]) -> None:
-        for member in members:
-            name = member.filename
+    def _check_safe(self) -> None:
+        for name, member in self._members.items():
             if name.startswith("/") or ".." in name.split("/"):
                 raise UserError(f"{self._path} is unsafe: {name!r} points outside it")
             if member.external_attr >> 28 == LINK:
@@ -152,12 +168,25 @@ class ZipSource:
             if member.flag_bits & ENCRYPTED or member.compress_type not in METHODS:
                 raise UserError(
                     f"{name} in {self._path} is encrypted or packed in an unusual way; "
-                    "use the official archive"
+                    "unpack it, and name the folder"
                 )
+        members = self._members.values()
         if sum(member.file_size for member in members) > LARGEST_ZIP_CONTENT:
             raise UserError(f"{self._path} unpacks to more than Tiny ImageNet can be; not read")
         if sum(member.compress_size for member in members) > len(self._bytes):
             raise UserError(f"{self._path} is unsafe: members lie over one another")
+
+
+def _refuse_other_archives(path: Path) -> None:
+    with path.open("rb") as file:
+        start = file.read(TAR_MARK_PLACE + len(TAR_MARK))
+    kinds = [kind for mark, kind in ARCHIVE_MARKS.items() if start.startswith(mark)]
+    if start[TAR_MARK_PLACE:] == TAR_MARK:
+        kinds = ["tar"]
+    if kinds:
+        raise UserError(
+            f"{path} is a {kinds[0]} archive, not a zip; unpack it, and name the folder with -d"
+        )
 
 
 def _unpack(archive: mmap.mmap, member: ZipInfo) -> bytes:
@@ -181,24 +210,3 @@ def _unpack(archive: mmap.mmap, member: ZipInfo) -> bytes:
     if len(data) != member.file_size or zlib.crc32(data) != member.CRC:
         raise ValueError("its size or CRC-32 is not what the directory says")
     return data
-
-
-def _common_folder(names: Iterable[str]) -> str:
-    """Return the folder, "" or "NAME/", that holds wnids.txt."""
-    places = [name.removesuffix("wnids.txt") for name in names if name.endswith("wnids.txt")]
-    return min((p for p in places if p == "" or p.count("/") == 1), key=len, default="")
-
-
-def _contents_of_folders(names: Iterable[str]) -> dict[str, set[str]]:
-    """Return what lies directly in each folder, "" the outermost; a folder's own entry adds ""."""
-    contents = defaultdict(set)
-    for name in names:
-        folder, _, own_name = name.rpartition("/")
-        contents[folder].add(own_name)
-    for folder in list(contents):
-        is_listed = False
-        while folder and not is_listed:
-            folder, _, own_name = folder.rpartition("/")
-            is_listed = folder in contents
-            contents[folder].add(own_name)
-    return contents

@@ -1,12 +1,16 @@
-"""Find Tiny ImageNet's images, label them and split them.
+"""Find a data set's images, label them, and draw the splits that it lacks.
 
-The official layout: ``wnids.txt`` (a class id a line), ``words.txt`` (class id, tab, words),
-``train/ID/images/*.JPEG`` and ``val/images/*.JPEG`` with ``val/val_annotations.txt`` (file name,
-class id and four box coordinates, tab-separated). The official test images bear no labels, so a
-test split is drawn from the train images.
+A data set is a folder ``train`` with ``val`` beside it: Tiny ImageNet as published, as scripts and
+archivers leave it, or a person's own images in a folder a class. ``LABEL_SOURCES`` says where an
+image's class comes from. ``wnids.txt`` (a class id a line) chooses the classes; without it they are
+the class folders of ``train``. ``words.txt`` (class id, words) names them. The official test images
+bear no labels, so a test split is drawn from the train images.
 """
 
-from collections.abc import Sequence
+import io
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -14,11 +18,17 @@ from typing import NamedTuple
 from pipeline.classes import Classes
 from pipeline.dataset.image_source import ImageSource
 from pipeline.errors import UserError
+from pipeline.preprocessing.images import SUFFIXES
 from pipeline.randomness import random_stream
 
-IMAGE_SUFFIXES = (".jpeg", ".jpg")
-ANNOTATIONS = "val/val_annotations.txt"
-ANNOTATION_COLUMNS = 6
+SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+"""Of the images in a folder of this name, in any case."""
+IMAGES = "images"
+"""The folder of the official layout that is no class."""
+ANNOTATIONS = "val_annotations.txt"
+"""A line an image: file name, class id and, not used, a box."""
+WORDNET_ID = re.compile(r"n\d{8}")
+UTF_16_MARKS = b"\xff\xfe", b"\xfe\xff"
 
 
 class LabelledImage(NamedTuple):
@@ -35,6 +45,33 @@ class LabelledImages:
     classes: Classes
     train: tuple[LabelledImage, ...]
     val: tuple[LabelledImage, ...]
+    """Empty where it is to be drawn from ``train``."""
+    notes: tuple[str, ...]
+    """How they were found, and what was left out: lines for a person to read."""
+
+
+class _ImageFile(NamedTuple):
+    """What the name of an image's file tells."""
+
+    name: str
+    """Within the source."""
+    file: str
+    """Its last part."""
+    folder: str
+    """The class folder it lies in; "" if none."""
+    layout: str
+    """Where it lies: ``val/CLASS/*``."""
+
+    @property
+    def stem(self) -> str:
+        return self.file.rpartition(".")[0]
+
+
+LABEL_SOURCES: dict[str, Callable[[_ImageFile, Mapping[str, str]], str]] = {
+    "its folder": lambda image, _: image.folder,
+    ANNOTATIONS: lambda image, annotated: annotated.get(image.stem, ""),
+}
+"""Where a class id, or "", is found, given the annotations by stem; all that answer must agree."""
 
 
 def find_data_set(default: Path) -> Path:
@@ -48,50 +85,51 @@ def default_hdf5_folder(data_set: Path) -> Path:
     return (data_set.parent if data_set.is_file() else data_set) / "hdf5"
 
 
-def read_labelled_images(source: ImageSource) -> LabelledImages:
+def read_labelled_images(source: ImageSource, *, draw_val: bool = False) -> LabelledImages:
     """List the train and validation images of ``source`` with their labels.
 
+    Train images come by class and file name, validation images by the numbers in their file names:
+    the official order, whatever the layout.
+
+    Args:
+        source: Searched for the folder that holds ``train``.
+        draw_val: Take Tiny ImageNet without its validation images too, as other data.
+
     Raises:
-        UserError: It is not laid out as Tiny ImageNet is; says where.
+        UserError: It does not say which images there are, or of which class they are.
     """
-    class_ids = read_class_ids(source)
-    labels = {class_id: label for label, class_id in enumerate(class_ids)}
-    return LabelledImages(
-        classes=Classes(class_ids, _read_class_names(source, class_ids)),
-        train=_list_train_images(source, labels),
-        val=_list_val_images(source, labels),
+    root = _find_root(source.names)
+    files = _list_images(source.names, root)
+    annotated = _read_annotations(source, root)
+    found = {"train": _label(files["train"], {}), "val": _label(files["val"], annotated)}
+    chosen = _read_lines(source, f"{root}wnids.txt")
+    ids = sorted(set(chosen or found["train"].values()))
+    _check_classes(ids, found, bool(chosen))
+    _check_every_line(annotated, ids, files)
+    labels = {class_id: label for label, class_id in enumerate(ids)}
+    train, val = (
+        tuple(LabelledImage(f.name, labels[id_]) for f, id_ in class_ids.items() if id_ in labels)
+        for class_ids in found.values()
     )
-
-
-def read_class_ids(source: ImageSource) -> tuple[str, ...]:
-    """Return the class ids of wnids.txt, sorted: in label order.
-
-    Raises:
-        UserError: ``source`` is not laid out as Tiny ImageNet is.
-    """
-    missing = [n for n in ("wnids.txt", "words.txt", ANNOTATIONS) if not source.exists(n)]
-    if missing:
+    if not val and not draw_val and all(map(WORDNET_ID.fullmatch, ids)):
         raise UserError(
-            f"this is not Tiny ImageNet: {', '.join(missing)} not found; "
-            "name the folder or the zip that holds wnids.txt, train/ and val/"
+            "val/ holds no image of these classes; fetch the data set again, or give --draw-val to "
+            "draw it from the train images, as the test split is"
         )
-    class_ids = _read_text(source, "wnids.txt").split()
-    if not class_ids:
-        raise UserError("wnids.txt names no class; fetch the data set again")
-    if len(set(class_ids)) != len(class_ids):
-        raise UserError("wnids.txt names a class twice; fetch the data set again")
-    for class_id in class_ids:
-        if not class_id.isalnum():
-            raise UserError(f"wnids.txt names {class_id!r}, which is no class id such as n01443537")
-    return tuple(sorted(class_ids))
+    classes = Classes(tuple(ids), _read_class_names(source, root, ids))
+    return LabelledImages(classes, train, val, tuple(_notes(files, found, labels, annotated)))
 
 
-def draw_test_split(
-    images: Sequence[LabelledImage], class_ids: Sequence[str], per_class: int, seed: int
+def draw_split(
+    images: Sequence[LabelledImage],
+    class_ids: Sequence[str],
+    per_class: int,
+    seed: int,
+    split: str = "test",
 ) -> tuple[list[LabelledImage], list[LabelledImage]]:
     """Take ``per_class`` images of each class out of ``images``; return the rest and the taken.
 
-    The draw for a class depends on the seed and that class's images alone.
+    The draw for a class depends on the seed, the split and that class's images alone.
 
     Raises:
         UserError: A class has too few images to leave any for training.
@@ -103,80 +141,199 @@ def draw_test_split(
     for class_id, group in zip(class_ids, members.values(), strict=True):
         if len(group) <= per_class:
             raise UserError(
-                f"class {class_id} has {len(group)} usable train images, and the test split takes "
-                f"{per_class} and must leave some; add images, or remove the class from wnids.txt"
+                f"class {class_id} has {len(group)} usable train images, and the {split} split "
+                f"takes {per_class} and must leave some; add images, leave the class out of "
+                "wnids.txt, or lower TEST_IMAGES_PER_CLASS in config/setup_config.py"
             )
-        order = random_stream(seed, f"test split of {class_id}").permutation(len(group))
+        order = random_stream(seed, f"{split} split of {class_id}").permutation(len(group))
         chosen = set(order[:per_class].tolist())
         for index, image in enumerate(group):
             (taken if index in chosen else rest).append(image)
     return rest, taken
 
 
-def _read_class_names(source: ImageSource, class_ids: Sequence[str]) -> tuple[str, ...]:
-    rows = (line.partition("\t") for line in _read_text(source, "words.txt").splitlines())
-    words = {class_id: names for class_id, _, names in rows}
-    for class_id in class_ids:
-        if not words.get(class_id):
-            raise UserError(
-                f"words.txt has no words for class {class_id}; fetch the data set again"
-            )
-    return tuple(words[class_id] for class_id in class_ids)
-
-
-def _list_train_images(source: ImageSource, labels: dict[str, int]) -> tuple[LabelledImage, ...]:
-    unknown = sorted(set(source.names("train")) - set(labels))
-    if unknown:
+def _find_root(names: Iterable[str]) -> str:
+    """Return the outermost folder, "" or with a "/" at its end, that holds ``train``'s images."""
+    roots = defaultdict(set)
+    archives = []
+    for name in names:
+        folders = name.casefold().split("/")[:-1]
+        if "train" in folders and _is_image(name):
+            depth = folders.index("train")
+            roots[depth].add("".join(f"{folder}/" for folder in name.split("/")[:depth]))
+        elif name.endswith(".zip"):
+            archives.append(name)
+    if not roots:
         raise UserError(
-            f"train/{unknown[0]} is not a class of wnids.txt; add it there or remove it"
+            "this is no data set: no folder in it is named train and holds images; name the "
+            "folder or the zip that holds train/ and val/"
+            + (f", such as {archives[0]} in it" if archives else "")
         )
-    images = []
-    for class_id, label in labels.items():
-        names = _image_names(source, f"train/{class_id}/images")
-        if not names:
-            raise UserError(
-                f"train/{class_id}/images holds no image; fetch the data set again, "
-                "or remove the class from wnids.txt, train/ and val_annotations.txt"
-            )
-        images += [LabelledImage(name, label) for name in names]
-    return tuple(images)
+    outermost = sorted(roots[min(roots)])
+    if len(outermost) > 1:
+        raise UserError(f"there are several data sets: {', '.join(outermost)}; name one with -d")
+    return outermost[0]
 
 
-def _list_val_images(source: ImageSource, labels: dict[str, int]) -> tuple[LabelledImage, ...]:
-    present = set(_image_names(source, "val/images"))
-    images = {}
-    for number, line in enumerate(_read_text(source, ANNOTATIONS).splitlines(), start=1):
-        where = f"{ANNOTATIONS} line {number}"
-        columns = line.split("\t")
-        if len(columns) < ANNOTATION_COLUMNS:
+def _list_images(names: Iterable[str], root: str) -> dict[str, list[_ImageFile]]:
+    """Return the images of each split in the official order, whatever their folders."""
+    files: dict[str, list[_ImageFile]] = {split: [] for split in SPLITS.values()}
+    for name in names:
+        top, *folders = name.removeprefix(root).split("/")
+        split = SPLITS.get(top.casefold())
+        if name.startswith(root) and split and folders and _is_image(name):
+            file = folders.pop()
+            folder = next((f for f in folders if f.casefold() != IMAGES), "")
+            shown = {folder: "CLASS", IMAGES: IMAGES}
+            path = [shown.get(f, "*") for f in folders[:2]]
+            files[split].append(_ImageFile(name, file, folder, "/".join([top, *path, "*"])))
+    files["train"].sort(key=lambda image: (image.folder, image.file, image.name))
+    files["val"].sort(key=lambda image: (_numbers_and_text(image.file), image.name))
+    return files
+
+
+def _is_image(name: str) -> bool:
+    return f".{name.rpartition('.')[2].lower()}" in SUFFIXES
+
+
+def _label(files: Iterable[_ImageFile], annotated: Mapping[str, str]) -> dict[_ImageFile, str]:
+    """Return the class id of each image.
+
+    Some scripts copy images into class folders, and leave the originals beside these: they are
+    passed over.
+    """
+    copied = {file.stem for file in files if file.folder}
+    loose = Counter(file.stem for file in files if not file.folder)
+    class_ids = {}
+    for file in files:
+        if not file.folder and file.stem in copied:
+            continue
+        answers = {where: answer(file, annotated) for where, answer in LABEL_SOURCES.items()}
+        said = {where: class_id for where, class_id in answers.items() if class_id}
+        if not said:
             raise UserError(
-                f"{where} has {len(columns)} tab-separated columns, not {ANNOTATION_COLUMNS}; "
-                "fetch the data set again"
+                f"nothing says of which class {file.name} is: it lies in no class folder and has "
+                f"no line in {ANNOTATIONS}; move it to a folder of its class, or remove it"
             )
-        name, class_id = f"val/images/{columns[0]}", columns[1]
-        if name not in present:
-            raise UserError(f"{where} names {name}, which is missing; fetch the data set again")
-        if class_id not in labels:
-            raise UserError(f"{where} names class {class_id}, which wnids.txt does not")
-        if name in images:
-            raise UserError(f"{where} names {name} a second time; fetch the data set again")
-        images[name] = LabelledImage(name, labels[class_id])
-    if len(images) < len(present):
+        if len(set(said.values())) > 1:
+            different = " and ".join(f"{class_id} by {where}" for where, class_id in said.items())
+            raise UserError(f"{file.name} is of class {different}; correct one of them")
+        if not file.folder and loose[file.stem] > 1:
+            raise UserError(
+                f"{ANNOTATIONS} names {file.stem}, and there are {loose[file.stem]} such images, "
+                f"one of them {file.name}; remove all but one"
+            )
+        (class_ids[file],) = set(said.values())
+    return class_ids
+
+
+def _check_classes(
+    ids: Collection[str], found: Mapping[str, Mapping[_ImageFile, str]], chosen: bool
+) -> None:
+    for class_id in ids:
+        if not class_id.isprintable():
+            raise UserError(f"{class_id!r} cannot be the name of a class; rename its folder")
+    empty = sorted(set(ids) - set(found["train"].values()))
+    if empty:
         raise UserError(
-            f"{min(present - set(images))} has no line in {ANNOTATIONS}; fetch the data set again"
+            f"train/ has no image of {len(empty)} of the {len(ids)} classes in wnids.txt, such as "
+            f"{empty[0]}; remove them from wnids.txt, or fetch the data set again"
         )
-    if not images:
-        raise UserError("val/images holds no image; fetch the data set again")
-    return tuple(images.values())
+    for file, class_id in found["val"].items():
+        if class_id not in ids and not chosen:
+            raise UserError(
+                f"{file.name} is of class {class_id}, of which train/ has no image; add some, or "
+                "name the classes to take in wnids.txt, one a line"
+            )
 
 
-def _image_names(source: ImageSource, folder: str) -> list[str]:
-    names = (name for name in source.names(folder) if name.lower().endswith(IMAGE_SUFFIXES))
-    return [f"{folder}/{name}" for name in names]
+def _check_every_line(
+    annotated: Mapping[str, str], ids: Collection[str], files: Mapping[str, Sequence[_ImageFile]]
+) -> None:
+    """Refuse annotations of images that are gone; to move some to test/ is a common step."""
+    present = {file.stem for split in ("val", "test") for file in files[split]}
+    missing = [s for s, class_id in annotated.items() if class_id in ids and s not in present]
+    if missing and files["val"]:
+        raise UserError(
+            f"{ANNOTATIONS} names {missing[0]}, which val/ has not ({len(missing)} such lines); "
+            "fetch the data set again, or remove the lines"
+        )
 
 
-def _read_text(source: ImageSource, name: str) -> str:
+def _notes(
+    files: Mapping[str, Sequence[_ImageFile]],
+    found: Mapping[str, Mapping[_ImageFile, str]],
+    labels: Collection[str],
+    annotated: Mapping[str, str],
+) -> Iterator[str]:
+    layouts = sorted({file.layout for split in found.values() for file in split})
+    yield f"read {', '.join(layouts)}" + (f" by {ANNOTATIONS}" if annotated else "")
+    for split, class_ids in found.items():
+        copies = len(files[split]) - len(class_ids)
+        if copies:
+            yield f"{copies:,} images of {split}/ are also in its class folders, and are taken once"
+        others = [class_id for class_id in class_ids.values() if class_id not in labels]
+        if others:
+            yield (
+                f"left out {len(others):,} {split} images of {len(set(others)):,} classes that "
+                "wnids.txt does not name"
+            )
+    labelled = sum(bool(file.folder) for file in files["test"])
+    if labelled:
+        yield (
+            f"left out {labelled:,} images in class folders of test/: val is what is in val/, and "
+            "test is drawn from train/"
+        )
+    if not found["val"]:
+        yield "no val/: it is drawn from train/, as the test split is"
+
+
+def _read_class_names(source: ImageSource, root: str, ids: Sequence[str]) -> tuple[str, ...]:
+    """Return the words for each class: its id where ``words.txt`` has none."""
+    rows = (_columns(line, 1) for line in _read_lines(source, f"{root}words.txt"))
+    words = {class_id: more[0] for class_id, *more in rows if more}
+    return tuple(words.get(class_id, class_id) for class_id in ids)
+
+
+def _read_annotations(source: ImageSource, root: str) -> dict[str, str]:
+    """Return the class id of each annotated image, by the stem of its file's name."""
+    annotated: dict[str, str] = {}
+    for place in source.names:
+        if not place.startswith(root) or place.rpartition("/")[2] != ANNOTATIONS:
+            continue
+        for line in _read_lines(source, place):
+            file, *more = _columns(line)
+            stem = file.rpartition("/")[2].rpartition(".")[0] or file
+            if not more:
+                raise UserError(f"{place} gives no class id for {file}; add it, or remove the line")
+            if annotated.setdefault(stem, more[0]) != more[0]:
+                raise UserError(
+                    f"{place} says that {file} is of class {annotated[stem]} and of {more[0]}; "
+                    "remove one of the lines"
+                )
+    return annotated
+
+
+def _columns(line: str, most: int = -1) -> list[str]:
+    """Split a line at its tabs or, where it has none, at its spaces."""
+    return [text.strip() for text in line.split("\t" if "\t" in line else None, most)]
+
+
+def _read_lines(source: ImageSource, name: str) -> list[str]:
+    """Return the lines of a text file that are not blank; [] where there is no such file."""
+    if name not in source.names:
+        return []
+    data = source.read(name)
     try:
-        return source.read(name).decode("utf-8")
+        text = data.decode("utf-16" if data.startswith(UTF_16_MARKS) else "utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"{name} is not text; fetch the data set again") from error
+        raise UserError(
+            f"{name} is not text in UTF-8; save it as such, or fetch it again"
+        ) from error
+    # universal newlines: str.splitlines would cut words at U+2028 too
+    return [line.strip() for line in io.StringIO(text, newline=None) if line.strip()]
+
+
+def _numbers_and_text(name: str) -> list[tuple[int, str]]:
+    """Return a key that puts ``val_9`` before ``val_10``."""
+    return [(len(part), part) for part in re.split(r"(\d+)", name)]
