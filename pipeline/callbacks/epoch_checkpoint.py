@@ -7,6 +7,7 @@ import keras
 from pipeline.callbacks.run_history import RunHistory
 from pipeline.run.checkpoint import save_checkpoint
 from pipeline.run.output_folder import checkpoint_name, epoch_of, list_checkpoints
+from pipeline.run.state import epoch_rank
 
 
 class EpochCheckpoint(keras.callbacks.Callback):
@@ -38,7 +39,7 @@ class EpochCheckpoint(keras.callbacks.Callback):
         state = self._history.state if self._history else None
         path = self._folder / checkpoint_name(epoch + 1, logs.get("val_loss"))
         save_checkpoint(self.model, path, state)
-        self._ranks[epoch + 1] = logs.get("val_accuracy", 0.0), -logs.get("val_loss", 0.0)
+        self._ranks[epoch + 1] = epoch_rank(logs.get("val_accuracy"), logs.get("val_loss"))
         if self._keep:
             best = state.best_epoch if state else max(self._ranks, key=self._ranks.get)
             self._delete_old(epoch + 1 - self._keep, best)

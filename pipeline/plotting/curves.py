@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from pipeline.nn.optimizers import learning_rate_schedule
 from pipeline.plotting.style import BLUE, GREY, ORANGE, YELLOW, add_grid, new_figure
-from pipeline.run.state import RunState
+from pipeline.run.state import RunState, best_epoch
 
 CURVES = {
     "loss": ("o-", BLUE, "training"),
@@ -64,12 +64,11 @@ def plot_history(history: Metrics, title: str, changes: Changes | None = None) -
             panel = "rate" if name.endswith("rate") else name.rpartition("_")[2]
             axes = {"loss": loss, "accuracy": accuracy, "rate": rate}[panel]
             axes.plot(epochs, values[name], style, color=colour, label=label)
-    if np.isfinite(values.get("val_accuracy", np.nan)).any():  # as ``best_epoch``
-        losses = values.get("val_loss", np.zeros(len(epochs)))
-        best = np.lexsort((-epochs, -losses, np.nan_to_num(values["val_accuracy"], nan=-1)))[-1]
-        highest = values["val_accuracy"][best]
-        figure.suptitle(f"{title}: best validation rank-1 {highest:.1%}, epoch {epochs[best]}")
-        accuracy.plot(epochs[best], highest, "o", fillstyle="none", color=GREY,
+    if np.isfinite(values.get("val_accuracy", np.nan)).any():
+        best = best_epoch(history)
+        highest = values["val_accuracy"][best - 1]
+        figure.suptitle(f"{title}: best validation rank-1 {highest:.1%}, epoch {best}")
+        accuracy.plot(best, highest, "o", fillstyle="none", color=GREY,
                       label=f"best so far, {highest:.1%}")  # fmt: skip
     loss.set(title="Loss", ylabel="cross-entropy (nats)")
     _clip_outliers(loss, values)

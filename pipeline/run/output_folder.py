@@ -11,7 +11,7 @@ from pipeline.dataset.tiny_imagenet import default_hdf5_folder, find_data_set
 from pipeline.errors import UserError
 from pipeline.io.files import atomic_write, reported_as_user_errors
 from pipeline.run.checkpoint import copy_checkpoint, read_state
-from pipeline.run.state import RunState
+from pipeline.run.state import RunState, epoch_rank
 
 NAME = re.compile(r"epoch-(\d+)(.*-val_loss-.*)?\.keras")
 """Of a checkpoint; without a val loss where none was measured."""
@@ -57,9 +57,10 @@ def best_checkpoint(folder: Path) -> Path:
     return _highest(
         folder,
         lambda state: (
-            state.history["val_accuracy"][-1], -state.history["val_loss"][-1], -state.epoch
+            *epoch_rank(state.history["val_accuracy"][-1], state.history["val_loss"][-1]),
+            -state.epoch,
         ),
-    )  # fmt: skip
+    )
 
 
 def _highest(folder: Path, rank: Callable[[RunState], tuple[float, ...]]) -> Path:

@@ -1,5 +1,6 @@
 """What a run is and how far it has come: everything but the weights that resuming needs."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
@@ -19,10 +20,20 @@ METRICS = ("loss", "accuracy", "top5_accuracy", "val_loss", "val_accuracy", "val
            "learning_rate")  # fmt: skip
 
 
+def epoch_rank(val_accuracy: float | None, val_loss: float | None) -> tuple[float, float]:
+    """Return what is highest of the best epoch: the higher accuracy, of equals the lower loss.
+
+    None and NaN rank lowest.
+    """
+    values = val_accuracy, None if val_loss is None else -val_loss
+    first, second = (-math.inf if v is None or math.isnan(v) else v for v in values)
+    return first, second
+
+
 def best_epoch(history: History) -> int:
-    """Return the epoch of the highest val accuracy, of equals that of the lowest val loss."""
-    pairs = zip(history["val_accuracy"], history["val_loss"], strict=True)
-    ranks = [(accuracy, -loss) for accuracy, loss in pairs]
+    """Return the best epoch, of equals the first, from 1."""
+    losses = history.get("val_loss") or [0.0] * len(history["val_accuracy"])
+    ranks = list(map(epoch_rank, history["val_accuracy"], losses))
     return ranks.index(max(ranks)) + 1
 
 
