@@ -113,8 +113,9 @@ def compare_batches(inputs: Inputs) -> Rows:
     """Make training batches with the original augmentation."""
     original = inputs.scratch / "original.hdf5"
     contestants = [
-        Contestant("ours", "ours:batching", (inputs.hdf5, 2000, True)),
-        Contestant("one core", "ours:batching", (inputs.hdf5, 1000, True, 1)),
+        Contestant("ours", "ours:batching", (inputs.hdf5, 2000, "published")),
+        Contestant("one core", "ours:batching", (inputs.hdf5, 1000, "published", 1)),
+        Contestant("best", "ours:batching", (inputs.hdf5, 1000, "best")),
         Contestant("original", "peers.seed_way:batching", (original, 20, True)),
         Contestant("tf.data", "peers.tf_data_way:loading", (inputs.images,)),
     ]
@@ -126,6 +127,7 @@ def compare_batches(inputs: Inputs) -> Rows:
         yield _row(rates, "augmented batches, to PyTorch's DataLoader", "ours", "PyTorch")
     yield _row(rates, "augmented batches, to tf.data", "ours", "tf.data")
     yield _row(rates, "augmented batches, all cores to one", "ours", "one core")
+    yield _row(rates, "batches augmented as best, to those of published", "best", "ours")
 
 
 def compare_reading(inputs: Inputs) -> Rows:
@@ -133,7 +135,7 @@ def compare_reading(inputs: Inputs) -> Rows:
     original = inputs.scratch / "original.hdf5"
     rates = contest(
         [
-            Contestant("ours", "ours:batching", (inputs.hdf5, 4000, False)),
+            Contestant("ours", "ours:batching", (inputs.hdf5, 4000, "")),
             Contestant("original", "peers.seed_way:batching", (original, 60, False)),
         ],
         inputs.rounds,
@@ -160,8 +162,10 @@ def compare_training(inputs: Inputs) -> Rows:
 
 def compare_evaluation(inputs: Inputs) -> Rows:
     """Predict."""
-    shape = ("paper", config.IMAGE_SIZE, 100, 30)
-    if HAS_TORCH:
+    stems = {"paper": config.IMAGE_SIZE, "fine": 48}
+    """At the sizes that ``published`` and the released model are evaluated at."""
+    for stem, size in stems.items() if HAS_TORCH else ():
+        shape = (stem, size, 100, 30)
         rates = contest(
             [
                 Contestant("ours", "ours:predicting", shape),
@@ -169,7 +173,8 @@ def compare_evaluation(inputs: Inputs) -> Rows:
             ],
             inputs.rounds,
         )
-        yield _row(rates, "evaluation, to PyTorch's forward pass", "ours", "PyTorch")
+        what = f"evaluation, {stem} stem at {size} pixels, to PyTorch's forward pass"
+        yield _row(rates, what, "ours", "PyTorch")
 
 
 CONTESTS = {

@@ -85,8 +85,8 @@ def decoding_for_a_build(data_set: Path, threads: int) -> Round:
     return do_round
 
 
-def batching(hdf5: Path, count: int, augment: bool, cores: int | None = None) -> Round:
-    """Make ``count`` shuffled batches of 64, moved as "published" moves them, or as they are."""
+def batching(hdf5: Path, count: int, recipe: str, cores: int | None = None) -> Round:
+    """Make ``count`` shuffled batches of 64, augmented as ``recipe`` says; "" leaves them."""
     if cores:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
         os.cpu_count = lambda: cores
@@ -96,12 +96,11 @@ def batching(hdf5: Path, count: int, augment: bool, cores: int | None = None) ->
     from pipeline.io.hdf5_dataset import open_split
     from pipeline.io.hdf5_generator import HDF5Generator
 
-    recipe = config.RECIPES["published"]
     data = HDF5Generator(
         open_split(hdf5, "train"),
         64,
         shuffle=True,
-        augmentation=recipe.augmentation if augment else Augmentation(),
+        augmentation=config.RECIPES[recipe].augmentation if recipe else Augmentation(),
     )
     steps = len(data) - 1
 
