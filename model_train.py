@@ -2,6 +2,7 @@
 """Train GoogLeNet, with a checkpoint and new curves after each epoch; resume with -m and -e."""
 
 import argparse
+import json
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
@@ -120,7 +121,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             renew_curves(args.output, state, len(train_set))
         check_trainable(state, len(train_set))
         hints = resume_hints(args)
-        with hints.on_signal() if group.is_primary else nullcontext(), group.ends_together():
+        settings = json.dumps(state.to_json(), sort_keys=True)
+        with hints.on_signal() if group.is_primary else nullcontext(), group.together(settings):
             train(args, group, state, checkpoint, train_set, val_set)
         if group.is_primary:
             print_results(args)
@@ -135,7 +137,6 @@ def train(
     val_set: "HDF5Dataset",
 ) -> None:
     """Assemble the parts and train; the primary process evaluates, writes and says so."""
-    group.initialize()
     keras = import_keras()
     from pipeline.callbacks.epoch_start import EpochStart
     from pipeline.callbacks.momentum_correction import MomentumCorrection

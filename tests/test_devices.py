@@ -5,12 +5,13 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Run, checkpoint, train_command
+from conftest import ROOT, Run, checkpoint, train_command
 
 from pipeline.errors import UserError
 from pipeline.run.distributed import ProcessGroup, find_process_group
@@ -132,14 +133,153 @@ def test_devices_that_do_not_divide_the_batch(made_hdf5: Path, tmp_path: Path, r
     assert "give -b a multiple of 4" in error
 
 
+SLURM = {
+    "SLURM_STEP_NUM_TASKS": "8",
+    "SLURM_PROCID": "3",
+    "SLURM_JOB_ID": "4099",
+    "SLURM_LOCALID": "1",
+    "SLURM_STEP_NODELIST": "node[007-009],other1",
+}
+
+
 def test_team_comes_from_the_flags_or_from_slurm() -> None:
-    slurm = {"SLURM_STEP_NUM_TASKS": "8", "SLURM_PROCID": "3"}
     assert find_process_group(None, None, None, {}) == ProcessGroup()
     assert find_process_group(None, None, None, {"SLURM_STEP_NUM_TASKS": "1"}) == ProcessGroup()
-    assert find_process_group(None, None, None, slurm) == ProcessGroup(8, 3)
-    assert find_process_group(2, 1, "host:1", slurm) == ProcessGroup(2, 1, "host:1")
+    assert find_process_group(None, None, None, SLURM) == ProcessGroup(8, 3, ("node007", 61443))
+    assert find_process_group(2, 1, "host:1", SLURM) == ProcessGroup(2, 1, ("host", 1))
+    assert find_process_group(2, 1, "[::1]:65535", {}) == ProcessGroup(2, 1, ("::1", 65535))
     for incomplete in ((2, None, None), (None, 0, None), (2, 1, None), (None, None, "host:1")):
         with pytest.raises(UserError, match="all three"):
             find_process_group(*incomplete, {})
     with pytest.raises(UserError, match="below 2"):
         find_process_group(2, 2, "host:1", {})
+
+
+@pytest.mark.parametrize(
+    "coordinator",
+    ["", "nonsense", "host:abc", "host:", ":123", "[::1", "[::1]", "::1", "h:0", "h:99999", "h:-1",
+     "http://h:1", "me@h:1", "h:1/x", "h:1 "],
+)  # fmt: skip
+def test_coordinator_that_is_no_address_is_refused(coordinator: str) -> None:
+    with pytest.raises(UserError, match="HOST:PORT"):
+        find_process_group(2, 0, coordinator, {})
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        *({name: value} for name in list(SLURM)[:4] for value in (None, "", "x")),
+        {"SLURM_STEP_NODELIST": None},
+        {"SLURM_STEP_NODELIST": ""},
+        {"SLURM_PROCID": "8"},
+        {"SLURM_PROCID": "-1"},
+    ][1:],  # without SLURM_STEP_NUM_TASKS there is no step
+)
+def test_slurm_variables_that_are_half_set_are_refused(changed: dict[str, str | None]) -> None:
+    environment = {name: value for name, value in {**SLURM, **changed}.items() if value is not None}
+    with pytest.raises(UserError, match="Slurm"):
+        find_process_group(None, None, None, environment)
+
+
+MEET = """
+import sys
+from pipeline import command_line
+from pipeline.run.meeting import meeting
+
+def main(_):
+    host, port, number, processes, settings = sys.argv[1:]
+    with meeting((host, int(port)), int(number), int(processes), settings):
+        print("met", flush=True)
+        input()
+
+command_line.run_script(main)
+"""
+
+
+@pytest.fixture
+def meet() -> Iterator[Callable[..., subprocess.Popen]]:
+    """Start a process that meets another one and stays until it has a line to read."""
+    started = []
+
+    def start(
+        port: int, number: int, settings: str = "", host: str = "localhost", processes: int = 2
+    ) -> subprocess.Popen:
+        started.append(
+            process := subprocess.Popen(
+                [sys.executable, "-c", MEET, host, str(port), str(number), str(processes),
+                 settings], cwd=ROOT,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            )
+        )  # fmt: skip
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def ended(process: subprocess.Popen) -> tuple[int, str]:
+    return process.wait(60), process.stderr.read()
+
+
+@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_process_that_waits_alone_can_be_stopped(
+    number: int, sent: int, status: int, meet: Callable
+) -> None:
+    process = meet(free_port(), number)
+    if number == 0:
+        assert process.stdout.readline().startswith("waiting for 1 more")
+    else:
+        time.sleep(2)
+    process.send_signal(sent)
+    returned, errors = ended(process)
+    assert (returned, errors.count("\n")) == (status, 1), errors
+
+
+def test_processes_meet_and_part(meet: Callable) -> None:
+    """One stopped while it waits can be started again; whoever else knocks counts for nothing."""
+    port = free_port()
+    primary = meet(port, 0, processes=3)
+    primary.stdout.readline()
+    stopped = meet(port, 1, processes=3)
+    time.sleep(1)
+    stopped.kill()
+    with socket.create_connection(("localhost", port)) as stranger:
+        stranger.sendall(b"GET / HTTP/1.1\n")
+    processes = [primary, meet(port, 1, processes=3), meet(port, 2, processes=3)]
+    assert [process.stdout.readline() for process in processes] == ["met\n"] * 3
+    for process in (processes[1], primary, processes[2]):
+        process.communicate("\n", timeout=60)
+        assert process.returncode == 0
+
+
+def test_processes_with_other_settings_end_with_one_line(meet: Callable) -> None:
+    port = free_port()
+    for process in [meet(port, 0, "--seed 1"), meet(port, 1, "--seed 2")]:
+        status, errors = ended(process)
+        assert (status, errors.count("\n")) == (2, 1)
+        assert "start all with the same command" in errors
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+def test_a_process_that_ends_takes_the_other_along(victim: int, sent: int, meet: Callable) -> None:
+    port = free_port()
+    processes = [meet(port, 0), meet(port, 1)]
+    processes[0].stdout.readline()
+    assert [process.stdout.readline() for process in processes] == ["met\n", "met\n"]
+    processes[victim].send_signal(sent)
+    assert ended(processes[victim])[0] == (130 if sent == signal.SIGINT else -sent)
+    status, errors = ended(processes[1 - victim])
+    assert (status, errors.count("\n")) == (1, 1)
+    assert errors.startswith("error: training stopped, since another process of the run ended")
+
+
+def test_coordinator_whose_port_is_taken_or_whose_name_is_unknown(meet: Callable) -> None:
+    with socket.create_server(("", 0)) as listener:
+        status, errors = ended(meet(listener.getsockname()[1], 0))
+        assert (status, "cannot listen on port" in errors) == (2, True), errors
+    status, errors = ended(meet(free_port(), 1, host="no-such-host.invalid"))
+    assert (status, "no host of the name" in errors) == (2, True), errors

@@ -7,36 +7,39 @@ what a run on one device would write. The others only train.
 """
 
 import os
+import re
 import sys
+import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
+from types import ModuleType
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import numpy as np
 
 from pipeline.backend import silence
 from pipeline.errors import UserError
 from pipeline.io.shard import Shard
+from pipeline.run.meeting import meeting
 
 if TYPE_CHECKING:
     import keras
 
 HEARTBEAT_SECONDS = 20
-"""A process that gives no sign of life for so long counts as lost."""
-SLURM_TASKS, SLURM_TASK = "SLURM_STEP_NUM_TASKS", "SLURM_PROCID"
-"""What Slurm tells each process that ``srun`` starts."""
-
-
-LOST = (
-    "error: training stopped, since another process of the run ended; start all of them again, "
-    "with -m DIR to resume"
-)
-
-
-TRANSPORT = ("Gloo", "NCCL", "coordination service", "UNAVAILABLE", "ABORTED")
-"""One of these is in what JAX says where another process is gone."""
+"""A process whose machine gives no sign of life for so long counts as lost."""
+INITIALIZATION_SECONDS = 60
+"""For JAX to connect those that have met."""
+NOTICE_SECONDS = 3
+"""An error that another process's end causes may come before that end is noticed."""
+SLURM_TASKS, SLURM_NODES = "SLURM_STEP_NUM_TASKS", "SLURM_STEP_NODELIST"
+SLURM_NUMBERS = (SLURM_TASKS, "SLURM_PROCID", "SLURM_JOB_ID", "SLURM_LOCALID")
+"""What Slurm tells each process that ``srun`` starts; JAX reads the last."""
+SLURM_PORTS = range(61_440, 65_536)
+"""The job's number chooses one, so that two jobs on a node do not meet."""
 
 
 @dataclass(frozen=True)
@@ -46,89 +49,75 @@ class ProcessGroup:
     Args:
         processes: How many there are.
         number: Of this one, from 0; that is the primary.
-        coordinator: HOST:PORT of the first; None leaves it to JAX, which knows Slurm's variables.
+        coordinator: Host and port of the first; None for one process.
     """
 
     processes: int = 1
     number: int = 0
-    coordinator: str | None = None
+    coordinator: tuple[str, int] | None = None
 
     @property
     def is_primary(self) -> bool:
         """Whether this process evaluates and writes."""
         return self.number == 0
 
-    def initialize(self) -> None:
-        """Wait until all processes are there; before Keras is imported.
+    @contextmanager
+    def together(self, settings: str) -> Iterator[None]:
+        """Wait until all processes are there, and then end together; before Keras is imported.
+
+        Args:
+            settings: What all must have alike.
 
         Raises:
             UserError: The backend has no such thing, or they do not come together.
         """
         if self.processes == 1:
+            yield
             return
-        if os.environ.get("KERAS_BACKEND") != "jax":
+        if os.environ.get("KERAS_BACKEND") != "jax" or find_spec("jax") is None:
             raise UserError(
                 "TensorFlow trains here in one process alone; "
                 "pip install jax and set KERAS_BACKEND=jax for several"
             )
         import jax
 
-        jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM
         _dump_no_core()
+        with meeting(self.coordinator, self.number, self.processes, settings):
+            self._initialize(jax)
+            try:
+                yield
+            except (UserError, OSError):
+                raise
+            except Exception:
+                time.sleep(NOTICE_SECONDS)
+                traceback.print_exc()
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(1)  # JAX would wait for the others, and then abort
+
+    def _initialize(self, jax: ModuleType) -> None:
+        jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM
+        host, port = self.coordinator
         try:
             jax.distributed.initialize(
-                self.coordinator,
-                None if self.coordinator is None else self.processes,
-                None if self.coordinator is None else self.number,
+                f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
+                self.processes,
+                self.number,
                 heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+                initialization_timeout=INITIALIZATION_SECONDS,
             )
         except (RuntimeError, ValueError) as error:
             raise UserError(
-                f"the {self.processes} processes did not come together "
-                f"({str(error).splitlines()[0]}); start each with its own --process-id, and the "
-                "same --coordinator, which all can reach"
+                f"JAX did not bring the {self.processes} processes together "
+                f"({str(error).splitlines()[0]}); start all again, with another --coordinator"
             ) from error
 
-    @contextmanager
-    def ends_together(self) -> Iterator[None]:
-        """End this process with one line where another one of the run has ended.
+    def barrier(self) -> None:
+        """Wait until all processes have come here."""
+        if self.processes > 1:
+            from jax.experimental import multihost_utils
 
-        JAX reports that by errors of several kinds, from wherever it notices first. Where the
-        primary is the one that ended, JAX may end this one before it gets here, in
-        its own words.
-        """
-        try:
-            yield
-        except (UserError, OSError):
-            raise
-        except Exception as error:
-            if self.processes == 1:
-                raise
-            if any(word in str(error) for word in TRANSPORT):
-                print(f"{LOST} ({str(error).splitlines()[0][:100]})", file=sys.stderr)
-            else:
-                traceback.print_exc()
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(1)  # JAX would wait for the others, and then abort
-
-    def barrier(self, settings: str = "") -> None:
-        """Wait until all processes have come here, with the same settings.
-
-        Raises:
-            UserError: This one has others than the first.
-        """
-        if self.processes == 1:
-            return
-        from jax.experimental import multihost_utils
-
-        try:
-            multihost_utils.sync_global_devices(settings)
-        except AssertionError as error:
-            raise UserError(
-                "this process has another recipe, setting or build of the data than the first; "
-                "start all with the same command"
-            ) from error
+            multihost_utils.sync_global_devices("")
 
 
 def _dump_no_core() -> None:
@@ -150,15 +139,45 @@ def find_process_group(
     Raises:
         UserError: They contradict themselves.
     """
-    if processes is None and int(environment.get(SLURM_TASKS, 1)) > 1:
-        return ProcessGroup(int(environment[SLURM_TASKS]), int(environment[SLURM_TASK]))
+    if processes is None and environment.get(SLURM_TASKS, "1") != "1":
+        return _slurm_group(environment)
     if None in (processes, number, coordinator) and {processes, number, coordinator} != {None}:
         raise UserError("--processes, --process-id and --coordinator go together; give all three")
-    if processes is None or number is None:
+    if processes is None or number is None or coordinator is None:
         return ProcessGroup()
     if number >= processes:
         raise UserError(f"--process-id counts from 0, so of {processes} it is below {processes}")
-    return ProcessGroup(processes, number, coordinator)
+    return ProcessGroup(processes, number, _host_and_port(coordinator))
+
+
+def _host_and_port(coordinator: str) -> tuple[str, int]:
+    try:
+        parts = urlsplit(f"//{coordinator}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = port = None
+    if not (host and port) or parts.netloc != coordinator or "@" in coordinator:
+        raise UserError(
+            f"--coordinator {coordinator!r} is not HOST:PORT; name the host of process 0 and a "
+            "port from 1 to 65535, as node1:12345 or [::1]:12345"
+        )
+    return host, port
+
+
+def _slurm_group(environment: Mapping[str, str]) -> ProcessGroup:
+    """Return what ``srun`` tells; the primary runs on the step's first node, as its task 0 does."""
+    try:
+        processes, number, job, _ = (int(environment[name]) for name in SLURM_NUMBERS)
+        first = re.match(r"([^,\[]+)(?:\[(\d+))?", environment[SLURM_NODES])
+        host = first[1] + (first[2] or "")
+    except (KeyError, ValueError, TypeError):
+        number = processes = 0
+    if not 0 <= number < processes:
+        raise UserError(
+            f"Slurm's variables do not name this process's place in its step; start with srun, "
+            f"which sets {', '.join(SLURM_NUMBERS)} and {SLURM_NODES}, or unset {SLURM_TASKS}"
+        )
+    return ProcessGroup(processes, number, (host, SLURM_PORTS[job % len(SLURM_PORTS)]))
 
 
 class DataParallelism:

@@ -5,7 +5,6 @@ of the state lies in the model and its optimizer, and the checkpoint holds both.
 epoch is a point to resume from exactly.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,7 +38,7 @@ def build_model(state: RunState, steps: int) -> keras.Model:
 def build_distributed(
     parallel: DataParallelism, state: RunState, steps: int, checkpoint: Path | None
 ) -> keras.Model:
-    """Build the network of a run over all devices, restored, once all processes agree.
+    """Build the network of a run over all devices, restored.
 
     Args:
         parallel: The devices; its primary process gets a replica to evaluate by.
@@ -48,13 +47,12 @@ def build_distributed(
         checkpoint: What to restore; None for initial weights.
 
     Raises:
-        UserError: The checkpoint does not fit, or another process has other settings.
+        UserError: The checkpoint does not fit.
     """
     with parallel.scope():
         model = build_model(state, steps)
         if checkpoint:
             restore(model, checkpoint)
-        parallel.group.barrier(json.dumps(state.to_json(), sort_keys=True))
     if parallel.group.is_primary and parallel.is_distributed:
         parallel.keep_replica(build_model(state, steps))
     return model
