@@ -2,6 +2,8 @@
 
 import importlib
 import os
+import re
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -17,6 +19,9 @@ BFLOAT16_INSTRUCTIONS = {"avx512_bf16", "amx_bf16"}
 BFLOAT16_CAPABILITY = (8, 0)
 """Of an NVIDIA GPU, from Ampere on."""
 PACKAGES = {"tensorflow": "tensorflow", "jax": "jax"}
+XLA_FLAGS = {"tensorflow": "TF_XLA_FLAGS", "jax": "XLA_FLAGS"}
+STEERING = ("JAX_", "XLA_", "TF_", "CUDA_")
+"""How the environment's variables begin that can keep a backend from starting."""
 
 
 def import_keras() -> ModuleType:
@@ -26,11 +31,15 @@ def import_keras() -> ModuleType:
     the import.
 
     Raises:
-        UserError: The backend is unknown here, or not installed.
+        UserError: The backend is unknown here, not installed, or does not start.
     """
     backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     if backend not in PACKAGES:
         raise UserError(f"KERAS_BACKEND is {backend!r}; set it to {' or '.join(PACKAGES)}")
+    _check_xla_flags(backend)
+    steering = [
+        f"{name}={value}" for name, value in os.environ.items() if name.startswith(STEERING)
+    ]
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     if backend != "tensorflow":
@@ -44,7 +53,31 @@ def import_keras() -> ModuleType:
             f"{error.name} is not installed, and KERAS_BACKEND={backend} needs it; "
             f"pip install keras {PACKAGES[backend]}, or choose the other backend"
         ) from error
+    except Exception as error:
+        if not steering:
+            raise
+        brief = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(
+            f"{backend} does not start here ({brief}); correct or unset {', '.join(steering)}"
+        ) from error
     return keras
+
+
+def _check_xla_flags(backend: str) -> None:
+    """Try flags that the environment gives XLA in a process of its own.
+
+    XLA ends the process where it does not know one, and says so into our silence.
+    """
+    variable = XLA_FLAGS[backend]
+    if not os.environ.get(variable):
+        return
+    start = "import keras; keras.ops.zeros(1)"
+    tried = subprocess.run([sys.executable, "-c", start], capture_output=True, text=True)
+    if fatal := re.search(r"^F\d.*?\] (.*)", tried.stderr, re.MULTILINE):
+        raise UserError(
+            f"{backend} does not take {variable}={os.environ[variable]} ({fatal[1]}); "
+            "correct or unset it"
+        )
 
 
 class _WithoutTensorFlow:
@@ -71,13 +104,19 @@ def has_bfloat16() -> bool:
     for gpu in devices.list_physical_devices("GPU"):
         details = devices.experimental.get_device_details(gpu)
         return details.get("compute_capability", (0, 0)) >= BFLOAT16_CAPABILITY
-    flags = CPU_FACTS.read_text().split() if CPU_FACTS.is_file() else []
-    return not BFLOAT16_INSTRUCTIONS.isdisjoint(flags)
+    return not BFLOAT16_INSTRUCTIONS.isdisjoint(cpu_facts()[1])
+
+
+def cpu_facts() -> tuple[str, set[str]]:
+    """Return the CPU's name and what its instruction sets are called; read on Linux alone."""
+    text = CPU_FACTS.read_text() if CPU_FACTS.is_file() else ""
+    name = re.search(r"^model name\s*: (.*)$", text, re.MULTILINE)
+    return name[1] if name else "", set(text.split())
 
 
 @contextmanager
 def silence() -> Iterator[None]:
-    """Hold back what libraries write past Python to the terminal; show it if they fail."""
+    """Hold back what libraries write past Python to the terminal."""
     sys.stdout.flush()
     sys.stderr.flush()
     outputs = {number: os.dup(number) for number in (1, 2)}
@@ -86,12 +125,6 @@ def silence() -> Iterator[None]:
             os.dup2(noise.fileno(), number)
         try:
             yield
-        except ModuleNotFoundError:
-            raise
-        except BaseException:
-            noise.seek(0)
-            os.write(outputs[2], noise.read())
-            raise
         finally:
             for number, output in outputs.items():
                 os.dup2(output, number)

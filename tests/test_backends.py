@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, Run
 
 
 def losses(backend: str, weights: Path, hdf5: Path) -> dict[str, float]:
@@ -33,3 +33,21 @@ def test_callbacks_work_on_jax_too(jax_settings: dict[str, str]) -> None:
         env={**os.environ, **jax_settings},
         check=True,
     )
+
+
+@pytest.mark.parametrize(
+    ("backend", "variable", "value"),
+    [
+        ("jax", "XLA_FLAGS", "--nonsense"),
+        ("jax", "JAX_PLATFORMS", "cuda"),
+        ("jax", "JAX_PLATFORMS", "nonsense"),
+        ("tensorflow", "TF_XLA_FLAGS", "--nonsense"),
+    ],
+)
+def test_backend_that_the_environment_keeps_from_starting(
+    backend: str, variable: str, value: str, run: Run, tmp_path: Path
+) -> None:
+    done = run("view_model.py", "-r", "demo", "-o", tmp_path / "x.png", status=2, backend=backend,
+               **{variable: value})  # fmt: skip
+    assert "correct or unset" in done.stderr
+    assert f"{variable}={value}" in done.stderr
