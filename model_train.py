@@ -143,6 +143,7 @@ def train(
     from pipeline.callbacks.tensorboard import check_tensorboard
     from pipeline.io.hdf5_generator import HDF5Generator
     from pipeline.nn.optimizers import learning_rate_schedule
+    from pipeline.run.conditions import note_on_conditions
     from pipeline.run.distributed import DataParallelism
     from pipeline.run.messages import header
     from pipeline.run.output_folder import begin_branch
@@ -155,6 +156,8 @@ def train(
     parallel = DataParallelism(group, state.batch_size)
     if group.is_primary:
         print(header(state, backend, parallel, (len(train_set), len(val_set))), flush=True)
+        for note in note_on_conditions(checkpoint, state, parallel.devices) if checkpoint else ():
+            print(note, flush=True)
     with (
         training_batches(train_set, state, parallel.shard) as batches,
         HDF5Generator(val_set, state.batch_size) as val,
@@ -195,6 +198,7 @@ def reporting_callbacks(
     from pipeline.callbacks.tensorboard import TensorBoardCurves
     from pipeline.callbacks.validation import Validation
     from pipeline.nn.optimizers import learning_rate_schedule
+    from pipeline.run.conditions import conditions
 
     steps = len(batches)
     schedule = learning_rate_schedule(state.recipe, steps, state.learning_rate)
@@ -209,7 +213,8 @@ def reporting_callbacks(
     log = RunLog(args.output, batches, bar)
     log.write("start", epoch=state.epoch, epochs=state.epochs, backend=state.backend,
               devices=parallel.devices, learning_rate=state.learning_rate,
-              hdf5=str(batches.dataset.path.parent.resolve()))  # fmt: skip
+              hdf5=str(batches.dataset.path.parent.resolve()),
+              conditions=conditions(parallel.devices))  # fmt: skip
     curves = TensorBoardCurves(args.output, state) if args.tensorboard else None
     after_epoch = [
         *precise_batch_norm(state, batches.dataset, opened),

@@ -1,9 +1,14 @@
 """A run that was stopped and resumed is the run that was never stopped, to the bit."""
 
+import os
+import re
 from pathlib import Path
 
 import pytest
-from conftest import Run
+from conftest import Run, checkpoint
+
+from pipeline.backend import import_keras
+from pipeline.run.checkpoint import read_state
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
@@ -22,3 +27,30 @@ def test_resumed_run_writes_the_same_checkpoints(
         ours, theirs = next(resumed.glob(name)), next(straight.glob(name))
         assert ours.name == theirs.name
         assert ours.read_bytes() == theirs.read_bytes()
+
+
+def test_resuming_under_other_conditions_is_said(
+    own_run: Path, made_hdf5: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log knows them, so that checkpoints are the same wherever they are written."""
+    import_keras()
+    from pipeline.run.conditions import note_on_conditions
+
+    start = checkpoint(own_run, 3)
+    state = read_state(start)
+    assert note_on_conditions(start, state, ["cpu:0"]) == []
+    cores = set(range(1000))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: cores, raising=False)
+    (note,) = note_on_conditions(start, state, ["cpu:0"])
+    assert re.search(r"\(cores \d+, now 1000\)", note)
+    said = run("model_train.py", "-m", own_run, "-l", 0.01, "-n", 4, "--hdf5", made_hdf5, "-o",
+               own_run, TF_ENABLE_ONEDNN_OPTS="0", OMP_NUM_THREADS="1").stdout  # fmt: skip
+    assert "TF_ENABLE_ONEDNN_OPTS '1', now '0'; OMP_NUM_THREADS None, now '1')" in said
+    for damaged in (
+        '{"event": "start", "conditions": []}\n{"epoch": 3}',
+        "[" * 100_000,
+        "[3]",
+        "\0",
+    ):
+        (own_run / "run.jsonl").write_text(damaged)
+        assert note_on_conditions(start, state, ["cpu:0"]) == []

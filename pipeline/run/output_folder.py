@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pipeline.dataset.tiny_imagenet import default_hdf5_folder, find_data_set
 from pipeline.errors import UserError
@@ -92,16 +92,22 @@ def find_hdf5(given: Path | None, model: Path | None, data_set: Path) -> Path:
     return known or default_hdf5_folder(find_data_set(data_set))
 
 
-def _logged_hdf5(model: Path) -> Path | None:
-    """Return where the run of ``model``, a checkpoint or a folder, last had its data, if still."""
+def logged_events(model: Path) -> list[dict[str, Any]]:
+    """Return what the log beside ``model``, a checkpoint or a folder, holds; [] if not readable."""
     folder = model if model.is_dir() else model.parent
     log = (folder.parent if folder.name == SUPERSEDED else folder) / LOG
     try:
         events = [json.loads(line) for line in log.read_text().splitlines()]
-        folders = [Path(event["hdf5"]) for event in events if "hdf5" in event]
-    except (OSError, ValueError, TypeError):
-        return None
-    return folders[-1] if folders and folders[-1].is_dir() else None
+    except (OSError, ValueError, RecursionError):
+        return []
+    return [event for event in events if isinstance(event, dict)]
+
+
+def _logged_hdf5(model: Path) -> Path | None:
+    """Return where the run of ``model``, a checkpoint or a folder, last had its data, if still."""
+    folders = [event["hdf5"] for event in logged_events(model) if "hdf5" in event]
+    last = Path(folders[-1]) if folders and isinstance(folders[-1], str) else None
+    return last if last and last.is_dir() else None
 
 
 def unused_path(path: Path) -> Path:

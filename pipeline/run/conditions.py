@@ -1,0 +1,61 @@
+"""What a run's numbers depend on beside its settings: threads, processor, versions.
+
+Resuming is exact where they are equal. They are no part of a checkpoint, whose bytes are the same
+wherever it was written, but of the log beside it.
+"""
+
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import cv2
+import keras
+import numpy as np
+
+from pipeline.backend import cpu_facts
+from pipeline.run.output_folder import logged_events
+from pipeline.run.state import RunState
+
+STEERING = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_ENABLE_ONEDNN_OPTS", "NPROC",
+            "ONEDNN_MAX_CPU_ISA", "XLA_FLAGS", "TF_XLA_FLAGS")  # fmt: skip
+"""The environment's variables that change how sums are split."""
+INSTRUCTIONS = ("avx", "avx2", "fma", "avx512f", "avx512_bf16", "amx_bf16")
+"""Of x86; a kernel is chosen by them."""
+
+
+def conditions(devices: list[str]) -> Mapping[str, object]:
+    """Return them as they are, with ``devices``, those that train."""
+    cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count())
+    name, flags = cpu_facts()
+    backend = keras.backend.backend()
+    return {
+        "cores": len(cores),
+        "cpu": " ".join([name or platform.machine(), *(f for f in INSTRUCTIONS if f in flags)]),
+        "devices": devices,
+        backend: sys.modules[backend].__version__,
+        "keras": keras.__version__,
+        "numpy": np.__version__,
+        "opencv": cv2.__version__,
+        **{name: os.environ[name] for name in STEERING if os.environ.get(name)},
+    }
+
+
+def note_on_conditions(checkpoint: Path, state: RunState, devices: list[str]) -> list[str]:
+    """Return a line, or none, on what was otherwise when ``checkpoint`` was trained."""
+    now, then, trained = conditions(devices), None, None
+    for event in logged_events(checkpoint):
+        if event.get("event") == "start":
+            then = event.get("conditions")
+        elif event.get("epoch") == state.epoch:
+            trained = then
+    if not isinstance(trained, dict) or state.backend not in now:
+        return []
+    changed = [
+        f"{name} {trained.get(name)!r}, now {now.get(name)!r}"
+        for name in (*now, *(name for name in STEERING if name not in now))
+        if trained.get(name) != now.get(name)
+    ]
+    what = "trained so far under other conditions, so the last digits may differ"
+    return [f"note: {what} ({'; '.join(changed)})"] if changed else []
