@@ -11,7 +11,7 @@ from config import setup_config as config
 from pipeline.backend import import_keras
 from pipeline.command_line import new_parser, number, run_script, shell_command
 from pipeline.errors import UserError
-from pipeline.recipe import choose_recipe
+from pipeline.recipe import LARGEST_SEED, choose_recipe
 
 SAMPLE_RECIPE = "demo"
 
@@ -52,7 +52,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--seed",
-        type=number(int, 0, 2**32 - 1),
+        type=number(int, 0, LARGEST_SEED),
         default=config.SEED,
         metavar="N",
         help="draws the test split",

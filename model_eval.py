@@ -12,7 +12,7 @@ from config import setup_config as config
 from pipeline.backend import import_keras
 from pipeline.command_line import new_parser, number, run_script, shell_command
 from pipeline.errors import UserError
-from pipeline.recipe import LARGEST_IMAGE, SMALLEST_IMAGE
+from pipeline.recipe import LARGEST_IMAGE, MOST, SMALLEST_IMAGE
 
 if TYPE_CHECKING:
     from pipeline.evaluation.metrics import Predictor, Scores
@@ -54,7 +54,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--hdf5", type=Path, metavar="DIR",
         help="what build_dataset.py wrote (default: what the model was trained on, "
         "or where it writes by default)")  # fmt: skip
-    add("-b", "--batch-size", type=number(int, 1), metavar="N",
+    add("-b", "--batch-size", type=number(int, 1, MOST), metavar="N",
         default=config.EVALUATION_BATCH_SIZE, help="images at a time")  # fmt: skip
     args = parser.parse_args(argv)
     if args.csv and not args.images:

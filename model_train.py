@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from config import setup_config as config
 from pipeline.backend import import_keras
 from pipeline.command_line import new_parser, number, run_script, shell_command
-from pipeline.recipe import choose_recipe
+from pipeline.recipe import HIGHEST_RATE, LARGEST_SEED, LOWEST_RATE, MOST, choose_recipe
 
 if TYPE_CHECKING:
     import keras
@@ -39,13 +39,13 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     def add(*flags: str, **options: object) -> None:
         parser.add_argument(*flags, **options)
 
-    count = number(int, 1)
+    count = number(int, 1, MOST)
     add("-o", "--output", type=Path, metavar="DIR", required=True, help="where to write")
     add("-m", "--model", type=Path, metavar="FILE",
         help="a checkpoint to resume from, or a folder, whose latest is taken")  # fmt: skip
     add("-e", "--epoch", type=count, metavar="N",
         help="the epoch that -m was written after, as a check")  # fmt: skip
-    add("-l", "--learning-rate", type=number(float, 1e-12), metavar="X",
+    add("-l", "--learning-rate", type=number(float, LOWEST_RATE, HIGHEST_RATE), metavar="X",
         help="a constant rate from here on (default: the recipe's schedule)")  # fmt: skip
     add("-n", "--epochs", type=count, metavar="N",
         help="the epoch to end at; changes no schedule (default: the recipe's)")  # fmt: skip
@@ -60,7 +60,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--keep", type=count, metavar="N",
         help="leave only the newest N checkpoints and the best one (default: all)")  # fmt: skip
     add("--tensorboard", action="store_true", help="keep the curves for TensorBoard too")
-    add("--seed", type=number(int, 0, 2**32 - 1), metavar="N",
+    add("--seed", type=number(int, 0, LARGEST_SEED), metavar="N",
         help=f"fixes every random choice (default: {config.SEED})")  # fmt: skip
     many = parser.add_argument_group(
         "several processes",
@@ -68,7 +68,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "these is needed; KERAS_BACKEND=jax only",
     )
     many.add_argument("--processes", type=count, metavar="N", help="how many there are")
-    many.add_argument("--process-id", type=number(int, 0), metavar="K",
+    many.add_argument("--process-id", type=number(int, 0, MOST), metavar="K",
                       help="which one this is, from 0; 0 evaluates and writes")  # fmt: skip
     many.add_argument("--coordinator", metavar="HOST:PORT",
                       help="where process 0 runs, and a port that is free there")  # fmt: skip

@@ -19,12 +19,19 @@ from pipeline.errors import UserError
 
 AUTO = "auto"
 DTYPE = "network.dtype"
-Count = Annotated[int, Meta(ge=1)]
+MOST = 1_000_000
+"""Epochs, images a batch and whatever else is counted from 1; more is a slip."""
+Count = Annotated[int, Meta(ge=1, le=MOST)]
 Fraction = Annotated[float, Meta(ge=0, lt=1)]
 SMALLEST_IMAGE, LARGEST_IMAGE = 32, 1024
 """Pixels a side; a smaller one leaves the network's last grid no pixel."""
 ImageSide = Annotated[int, Meta(ge=SMALLEST_IMAGE, le=LARGEST_IMAGE)]
-LearningRate = Annotated[float, Meta(gt=0, le=1000)]
+LOWEST_RATE, HIGHEST_RATE = 1e-12, 1000
+LearningRate = Annotated[float, Meta(ge=LOWEST_RATE, le=HIGHEST_RATE)]
+LARGEST_SEED = 2**32 - 1
+Seed = Annotated[int, Meta(ge=0, le=LARGEST_SEED)]
+Mean = Annotated[float, Meta(ge=0, le=255)]
+"""Of a colour channel of the train images."""
 BetaParameter = Annotated[float, Meta(ge=0, le=1000)]
 
 
@@ -44,7 +51,7 @@ class Network:
     """Fraction dropped after each of the stages 3, 4 and 5."""
     dropout: Fraction = 0.4
     """Fraction dropped before the classifier (the paper: 0.4)."""
-    squeeze_excite: Annotated[int, Meta(ge=0)] = 0
+    squeeze_excite: Annotated[int, Meta(ge=0, le=1024)] = 0
     """Reduction ratio of a squeeze-and-excitation block after each inception module
     (Hu et al. 2018, arXiv:1709.01507: 16); 0: none."""
     norm_momentum: Fraction = 0.99

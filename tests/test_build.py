@@ -117,6 +117,31 @@ def test_training_refuses_a_mixture(made_hdf5: Path, own_data: Path, run: Run) -
         assert error.startswith(f"error: {mixture / name} is of another build than train.hdf5")
 
 
+@pytest.mark.parametrize(
+    "red", ["1e30", "-500", "true", "NaN", "null", "1" + "0" * 400, "[" * 100_000, '"1"', "1e999"]
+)
+def test_means_that_are_none_are_refused(red: str, made_hdf5: Path, tmp_path: Path) -> None:
+    hdf5 = Path(shutil.copytree(made_hdf5, tmp_path / "hdf5"))
+    (hdf5 / OUTPUTS[-1]).write_text(f'{{"R": {red}, "G": 1.0, "B": 1.0}}')
+    with pytest.raises(UserError, match="missing or damaged; build it again"):
+        read_means(open_split(hdf5, "train"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("seed", np.inf), ("seed", -1), ("seed", 2**40), ("seed", "x"), ("seed", np.arange(3)),
+     ("means", [1.0, 2.0]), ("means", [1.0, 2.0, np.nan]), ("means", [1.0, 2.0, 1e30])],
+)  # fmt: skip
+def test_attributes_out_of_range_are_refused(
+    name: str, value: object, made_hdf5: Path, tmp_path: Path
+) -> None:
+    shutil.copy(made_hdf5 / "train.hdf5", tmp_path)
+    with h5py.File(tmp_path / "train.hdf5", "r+") as file:
+        file.attrs[name] = value
+    with pytest.raises(UserError, match=r"not a readable HDF5 file.*build it again"):
+        open_split(tmp_path, "train")
+
+
 def test_build_from_before_build_ids(made_hdf5: Path, tmp_path: Path) -> None:
     older = Path(shutil.copytree(made_hdf5, tmp_path / "hdf5"))
     for split in ("train", "val", "test"):

@@ -455,12 +455,14 @@ def test_two_runs_do_not_mix(own_run: Path, made_hdf5: Path, tmp_path: Path, run
 
 
 USAGE = {
-    "'0' is not a whole number from 1 on": ("-b", 0),
+    "'0' is not a whole number from 1 to 1000000": ("-b", 0),
     "'1.5' is not a whole number": ("-n", "1.5"),
     "'4294967296' is not a whole number from 0 to 4294967295": ("--seed", 2**32),
-    "'fast' is not a number from 1e-12 on": ("-l", "fast"),
+    "'fast' is not a number from 1e-12 to 1000": ("-l", "fast"),
     "'nan' is not": ("-l", "nan"),
     "'inf' is not": ("-l", "inf"),
+    "'1e39' is not": ("-l", "1e39"),
+    "'10000000' is not": ("-n", 10**7),
     "invalid choice: 'none'": ("-r", "none"),
     "-e goes with -m": ("-e", 3),
     "'-3' is not": ("-m", "x", "-e=-3"),

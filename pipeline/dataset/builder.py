@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from pipeline.dataset.decoding import decode_in_order, find_undecodable
@@ -22,10 +23,20 @@ from pipeline.io.files import atomic_writes, folder_lock
 from pipeline.io.hdf5_dataset import HDF5Dataset, open_split, open_training_splits
 from pipeline.io.hdf5_writer import HDF5Writer
 from pipeline.progress import progress_bar
+from pipeline.recipe import Mean
 
 MEANS = "tiny_imagenet_mean.json"
 OUTPUTS = ("train.hdf5", "val.hdf5", "test.hdf5", MEANS)
 ADVICE = "fetch the data set again, or leave such images out with --skip-corrupt"
+
+
+class Means(msgspec.Struct):
+    """The contents of ``MEANS``: a value for each colour channel, and the build that it is of."""
+
+    R: Mean
+    G: Mean
+    B: Mean
+    build_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -163,18 +174,18 @@ def read_means(train: HDF5Dataset) -> tuple[float, float, float]:
     """
     path = train.path.parent / MEANS
     try:
-        stored = json.loads(path.read_text())
-        red, green, blue = means = tuple(float(stored[channel]) for channel in "RGB")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        stored = msgspec.json.decode(path.read_bytes(), type=Means)
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             f"{path} is missing or damaged; build it again with build_dataset.py --overwrite"
         ) from error
-    if (stored.get("build_id", ""), means) != (train.build_id, train.means or means):
+    means = stored.R, stored.G, stored.B
+    if (stored.build_id, means) != (train.build_id, train.means or means):
         raise UserError(
             f"{path} is of another build than {train.path.name}; "
             "build it again with build_dataset.py --overwrite"
         )
-    return red, green, blue
+    return means
 
 
 def _build_id(found: LabelledImages, seed: int, fingerprints: Iterable[str]) -> str:

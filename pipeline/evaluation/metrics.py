@@ -1,7 +1,7 @@
 """Rank-1 and rank-5 over every image, the last partial batch too."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import keras
 import numpy as np
@@ -60,6 +60,7 @@ class Predictor:
 
 def predict_batches(predictor: Predictor, data: HDF5Generator) -> Iterator[Predicted]:
     """Yield, batch by batch, each image's probabilities and its label; see ``Predicted``."""
+    predictor = replace(predictor, batch_size=data.batch_size)
     bar = progress_bar(data.dataset.split, len(data))
     try:
         for step in range(len(data)):

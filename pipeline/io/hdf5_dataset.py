@@ -4,15 +4,18 @@ A map lets the system keep in memory what fits and drop it when memory is short,
 size of the file; reading a random row of it costs a memory copy.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
+import msgspec
 import numpy as np
 
 from pipeline.classes import Classes
 from pipeline.errors import UserError
 from pipeline.io.hdf5_writer import FORMAT
+from pipeline.recipe import Mean, Seed
 
 CONTENTS = ("Images", "Labels", "Label_Names", "Class_Names")
 MOST_CLASSES = 100_000
@@ -84,7 +87,7 @@ def _open(folder: Path, split: str) -> HDF5Dataset:
     try:
         with h5py.File(path, "r") as file:
             return _read_checked(path, file, split)
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError, UnicodeDecodeError) as error:
+    except (OSError, KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise _unusable(
             path, f"not a readable HDF5 file of this project ({_brief(error)})"
         ) from error
@@ -119,11 +122,15 @@ def _read_checked(path: Path, file: h5py.File, split: str) -> HDF5Dataset:
         images=mapped,
         labels=label_numbers,
         classes=classes,
-        seed=int(attributes["seed"]),
+        seed=msgspec.convert(int(attributes["seed"]), Seed),
         fingerprint=str(attributes["fingerprint"]),
         build_id=str(attributes.get("build_id", "")),
-        means=tuple(map(float, attributes["means"])) if "means" in attributes else None,
+        means=_means(attributes["means"]) if "means" in attributes else None,
     )
+
+
+def _means(stored: Iterable[float]) -> tuple[float, float, float]:
+    return msgspec.convert([float(mean) for mean in stored], tuple[Mean, Mean, Mean])
 
 
 def _map(path: Path, images: h5py.Dataset) -> np.ndarray:

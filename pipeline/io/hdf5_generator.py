@@ -50,7 +50,7 @@ class HDF5Generator(keras.utils.PyDataset):
 
     Args:
         dataset: The split.
-        batch_size: Images a batch.
+        batch_size: Images a batch; at most all.
         seed: Decides the order and the augmentation.
         shuffle: Draw a new order each epoch.
         augmentation: How images are changed; the default leaves them as they are.
@@ -70,7 +70,7 @@ class HDF5Generator(keras.utils.PyDataset):
     ) -> None:
         super().__init__()
         self.dataset = dataset
-        self.batch_size = batch_size
+        self.batch_size = min(batch_size, len(dataset))
         self._seed = seed
         self._shuffle = shuffle
         self._augmentation = augmentation

@@ -10,12 +10,11 @@ from msgspec import Meta
 
 from pipeline.classes import Classes
 from pipeline.errors import UserError
-from pipeline.recipe import Count, LearningRate, Recipe
+from pipeline.recipe import Count, LearningRate, Mean, Recipe, Seed
 
 HISTORY_FILE = "metric_values.json"
 History = Mapping[str, Sequence[float]]
 FromZero = Annotated[int, Meta(ge=0)]
-Mean = Annotated[float, Meta(ge=0, le=255)]
 METRICS = ("loss", "accuracy", "top5_accuracy", "val_loss", "val_accuracy", "val_top5_accuracy",
            "learning_rate")  # fmt: skip
 
@@ -51,7 +50,7 @@ class RunState:
     """The epoch to end at."""
     data: Mapping[str, str]
     """The fingerprint of the train and the val split."""
-    data_seed: int
+    data_seed: Seed
     """What the test split was drawn with."""
     means: tuple[Mean, Mean, Mean]
     """Of the train split's R, G and B channels, 0 to 255."""
