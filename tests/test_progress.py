@@ -16,6 +16,7 @@ import pytest
 from conftest import Run, checkpoint
 
 import model_train
+from config import setup_config
 from pipeline.backend import import_keras
 
 keras = import_keras()
@@ -68,6 +69,18 @@ def test_bar_tells_epoch_metrics_and_time_left(
     assert "18 min 20 s left" in shown
     assert max(map(len, lines)) <= columns
     assert "about 20 min 00 s for epochs 4 to 6, at 32 images/s" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("epoch", "advice"), [(1, "start again"), (2, "earlier checkpoint")])
+def test_first_batch_whose_loss_is_no_number_ends_training(epoch: int, advice: str) -> None:
+    """Of 400 batches, the loss of the 151st is none; it may be noticed a few steps later."""
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    images = np.where(np.arange(4000) < 1500, 1.0, np.nan)[:, None]
+    bar = ProgressBar(read_state(setup_config.RELEASED_MODEL), images=4000)
+    with pytest.raises(UserError, match=f"loss of epoch {epoch} is not a number.*{advice}"), bar:
+        model.fit(images, images, 10, epoch, 0, [bar], shuffle=False, initial_epoch=epoch - 1)
+    assert 150 < model.optimizer.iterations.numpy() < 400
 
 
 def with_history(state: RunState, losses: list[float], rates: list[float]) -> RunState:

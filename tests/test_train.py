@@ -555,9 +555,10 @@ def test_kill_after_the_last_checkpoint_is_healed(own_run: Path, made_hdf5: Path
 def test_diverging_run_stops_without_a_checkpoint(
     made_hdf5: Path, tmp_path: Path, run: Run
 ) -> None:
-    error = run("model_train.py", "-r", "thin", "-l", "1e30", "--hdf5", made_hdf5, "-o", tmp_path,
-                status=2).stderr  # fmt: skip
-    assert "not a number any more" in error
+    """Each step multiplies the weights by a thousand."""
+    error = run("model_train.py", "-r", "thin", "-l", 1000, "-b", 4, "--hdf5", made_hdf5, "-o",
+                tmp_path, status=2, EDITED="thin optimizer weight_decay 0.99").stderr  # fmt: skip
+    assert "not a number any more; start again with a lower rate by -l" in error
     assert not list(tmp_path.glob("*.keras"))
 
 

@@ -8,7 +8,7 @@ import keras
 import progressbar
 
 from pipeline.progress import clear_line, duration, progress_bar, remove_bar
-from pipeline.run.state import RunState
+from pipeline.run.state import RunState, check_losses
 
 WARM_UP_STEPS, MEASURED_STEPS = 3, 20
 """The first steps compile; the next so many are timed for the first estimate."""
@@ -59,7 +59,12 @@ class ProgressBar(keras.callbacks.Callback):
         self._begun = self._warm = time.perf_counter()
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
-        """Move the bar; after the first steps of a session, print the estimate."""
+        """Move the bar; after the first steps of a session, print the estimate.
+
+        Raises:
+            UserError: The loss is not a number any more.
+        """
+        check_losses(self._epoch, self._running.get("loss", 0))
         self._compiled |= batch > 0
         if batch <= WARM_UP_STEPS:
             self._warm = time.perf_counter()

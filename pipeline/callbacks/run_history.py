@@ -1,12 +1,9 @@
 """Carry the state of the run from epoch to epoch."""
 
-import math
-
 import keras
 from keras.optimizers.schedules import LearningRateSchedule
 
-from pipeline.errors import UserError
-from pipeline.run.state import RunState
+from pipeline.run.state import RunState, check_losses
 
 
 class RunHistory(keras.callbacks.Callback):
@@ -36,9 +33,5 @@ class RunHistory(keras.callbacks.Callback):
         rate = self._schedule((epoch + 1) * self._steps - 1)
         logs["learning_rate"] = float(keras.ops.convert_to_numpy(rate))
         logs["loss"] = logs.pop("cross_entropy")
-        if not (math.isfinite(logs["loss"]) and math.isfinite(logs["val_loss"])):
-            raise UserError(
-                f"the loss of epoch {epoch + 1} is not a number any more; go back to an earlier "
-                "checkpoint with -m and -e, and a lower rate with -l"
-            )
+        check_losses(epoch + 1, logs["loss"], logs["val_loss"])
         self.state = self.state.after_epoch(logs)

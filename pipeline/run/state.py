@@ -36,13 +36,28 @@ def best_epoch(history: History) -> int:
     return ranks.index(max(ranks)) + 1
 
 
+def check_losses(epoch: int, *losses: float) -> None:
+    """Check that the ``losses`` seen in ``epoch`` are numbers.
+
+    Raises:
+        UserError: One is not, nor will any later one be.
+    """
+    if not all(map(math.isfinite, losses)):
+        advice = (
+            "start again with a lower rate by -l"
+            if epoch == 1
+            else "go back to an earlier checkpoint with -m and -e, and a lower rate with -l"
+        )
+        raise UserError(f"the loss of epoch {epoch} is not a number any more; {advice}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunState:
     """A run after ``epoch`` finished epochs. Each checkpoint stores one in its metadata."""
 
     recipe_name: str
     recipe: Recipe
-    seed: FromZero
+    seed: Seed
     batch_size: Count
     learning_rate: LearningRate | None
     """The constant rate set by hand; None follows the recipe."""
