@@ -14,16 +14,24 @@ from typing import NoReturn
 from pipeline.errors import UserError
 
 SCRIPTS = Path(__file__).resolve().parent.parent
-BAD_INPUT, INTERRUPTED, TERMINATED = 2, 130, 143
+BAD_INPUT = 2
+ENDING = ("SIGTERM", "SIGHUP")
+"""Signals that ask to end; Windows lacks the second, which a closed terminal sends."""
 
 
 class Terminated(BaseException):
-    """SIGTERM arrived. Like KeyboardInterrupt, no ``except Exception`` may swallow it."""
+    """One of ``ENDING`` arrived. Like KeyboardInterrupt, no ``except Exception`` may swallow it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 def run_script(main: Callable[[Sequence[str] | None], None]) -> None:
     """Run ``main`` and end the process with the status that the outcome calls for."""
-    signal.signal(signal.SIGTERM, _raise_terminated)
+    for number in (getattr(signal, name) for name in ENDING if hasattr(signal, name)):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, _raise_terminated)
     try:
         main(None)
     except UserError as error:
@@ -35,10 +43,10 @@ def run_script(main: Callable[[Sequence[str] | None], None]) -> None:
         print(f"error: cannot use {error.filename}: {error.strerror}", file=sys.stderr)
         _end(BAD_INPUT)
     except (KeyboardInterrupt, Terminated) as stop:
-        by_user = isinstance(stop, KeyboardInterrupt)
-        notes = getattr(stop, "__notes__", ())
-        print(f"stopped by {'Ctrl-C' if by_user else 'SIGTERM'}", *notes, sep="\n", file=sys.stderr)
-        _end(INTERRUPTED if by_user else TERMINATED)
+        number = stop.number if isinstance(stop, Terminated) else signal.SIGINT
+        name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+        print(f"stopped by {name}", *getattr(stop, "__notes__", ()), sep="\n", file=sys.stderr)
+        _end(128 + number)
 
 
 def _end(status: int) -> NoReturn:
@@ -55,8 +63,8 @@ def _end(status: int) -> NoReturn:
 
 
 def _raise_terminated(number: int, frame: FrameType | None) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough
-    raise Terminated
+    signal.signal(number, signal.SIG_IGN)  # once is enough
+    raise Terminated(number)
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):

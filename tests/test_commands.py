@@ -67,3 +67,18 @@ def test_released_model_is_found_from_anywhere(folder: Path) -> None:
 def test_without_data_the_download_is_next(tmp_path: Path) -> None:
     drawing = f"python {ROOT}/view_model.py -r demo -o network.svg"
     assert follow(drawing, tmp_path) == f"python {ROOT}/build_dataset.py --download"
+
+
+@pytest.mark.parametrize(("wrapper", "status"), [((), 129), (("nohup",), 0)])
+def test_a_closed_terminal_ends_a_script_unless_nohup_keeps_it(
+    wrapper: tuple[str, ...], status: int
+) -> None:
+    code = (
+        "import os, signal\n"
+        "from pipeline.command_line import run_script\n"
+        "run_script(lambda arguments: os.kill(os.getpid(), signal.SIGHUP))\n"
+    )
+    command = [*wrapper, sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == status
+    assert done.stderr == ("stopped by SIGHUP\n" if status else "")

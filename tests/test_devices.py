@@ -224,7 +224,9 @@ def ended(process: subprocess.Popen) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("number", [0, 1])
-@pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_a_process_that_waits_alone_can_be_stopped(
     number: int, sent: int, status: int, meet: Callable
 ) -> None:
