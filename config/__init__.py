@@ -1,1 +1,17 @@
-"""Every value a user may want to change."""
+"""Every value a user may want to change, checked as it is read."""
+
+import sys
+import traceback
+
+from pipeline.recipe import check_settings
+
+try:
+    from config import setup_config
+
+    check_settings(vars(setup_config))
+except Exception as error:
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if "setup_config" in f[0]]
+    line = getattr(error, "lineno", None) or (lines[-1] if lines else None)
+    where = f"config/setup_config.py, line {line}" if line else "config/setup_config.py"
+    print(f"error: {where}: {error}; correct it", file=sys.stderr)
+    sys.exit(2)

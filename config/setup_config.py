@@ -2,36 +2,36 @@
 
 from pathlib import Path
 
-from pipeline.recipe import Augmentation, Network, Optimizer, Recipe
+from pipeline.recipe import Augmentation, Count, ImageSide, Network, Optimizer, Recipe, Seed
 
 # Where things are
 
-DATASET = Path("tiny-imagenet-200")
+DATASET: Path = Path("tiny-imagenet-200")
 """The unpacked data set; where there is none, the .zip of the same name beside it is read."""
-SAMPLE = Path("digits")
+SAMPLE: Path = Path("digits")
 """Where ``build_dataset.py --sample`` writes the small data set."""
-OUTPUT = Path("outs")
-RELEASED_MODEL = Path(__file__).resolve().parent.parent / "outs/googlenet-tiny-imagenet.keras"
-DIAGRAM = OUTPUT / "network.png"
-REPORT = OUTPUT / "report"
+OUTPUT: Path = Path("outs")
+RELEASED_MODEL: Path = Path(__file__).resolve().parent.parent / "outs/googlenet-tiny-imagenet.keras"
+DIAGRAM: Path = OUTPUT / "network.png"
+REPORT: Path = OUTPUT / "report"
 
 # The official archive
 
-DOWNLOAD_URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
-DOWNLOAD_BYTES = 248_100_043
-DOWNLOAD_MD5 = "90528d7ca1a48142e341f4ef8d21d0de"
+DOWNLOAD_URL: str = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
+DOWNLOAD_BYTES: int = 248_100_043
+DOWNLOAD_MD5: str = "90528d7ca1a48142e341f4ef8d21d0de"
 
 # The data set
 
-IMAGE_SIZE = 64
-CLASSES = 200
-TEST_IMAGES_PER_CLASS = 30
+IMAGE_SIZE: ImageSide = 64
+CLASSES: Count = 200
+TEST_IMAGES_PER_CLASS: Count = 30
 """The official test images bear no labels: these many train images a class take their place."""
-SEED = 42
+SEED: Seed = 42
 
-EVALUATION_BATCH_SIZE = 100
+EVALUATION_BATCH_SIZE: Count = 100
 
-PATIENCE = 5
+PATIENCE: Count = 5
 """After so many epochs that did not lower the val loss, training suggests to lower the rate."""
 
 # How networks are trained
@@ -137,8 +137,8 @@ RECIPES = {
         ),
     ),
 }
-DEFAULT_RECIPE = "published"
-CPU_RECIPES = ("quick", "demo")
+DEFAULT_RECIPE: str = "published"
+CPU_RECIPES: tuple[str, ...] = ("quick", "demo")
 """Made for a processor alone."""
-FIRST_RECIPE = "quick"
+FIRST_RECIPE: str = "quick"
 """What ``build_dataset.py`` proposes to train with: it needs no GPU."""

@@ -203,6 +203,22 @@ class Recipe:
         ]
 
 
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Check a module's values by the types and ranges that it declares for them.
+
+    Raises:
+        ValueError: One is of another type, out of range, or a recipe's name that is none; says
+            which.
+    """
+    for name, kind in settings["__annotations__"].items():
+        try:
+            value = msgspec.convert(settings[name], kind)
+        except msgspec.ValidationError as error:
+            raise ValueError(f"{name} is {settings[name]!r}: {error}") from error
+        if name.endswith("_RECIPE") and value not in settings["RECIPES"]:
+            raise ValueError(f"{name} is {value!r}, and RECIPES has none of that name")
+
+
 def choose_recipe(recipes: Mapping[str, Recipe], name: str) -> Recipe:
     """Return the recipe of that name, checked.
 

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -82,3 +83,35 @@ def test_a_closed_terminal_ends_a_script_unless_nohup_keeps_it(
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == status
     assert done.stderr == ("stopped by SIGHUP\n" if status else "")
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "said"),
+    [
+        ("PATIENCE: Count = 5", "PATIENCE: Count = 0", "PATIENCE is 0"),
+        ("SEED: Seed = 42", "SEED: Seed = -1", "SEED is -1"),
+        ("CLASSES: Count = 200", "CLASSES: Count = 2e2", "CLASSES is 200.0"),
+        ('("quick", "demo")', '("quick")', "CPU_RECIPES is 'quick'"),
+        ('= Path("digits")', '= "digits"', "SAMPLE is 'digits'"),
+        ('DEFAULT_RECIPE: str = "published"', 'DEFAULT_RECIPE: str = "x"', "DEFAULT_RECIPE is 'x'"),
+        ("epochs=60", "epohcs=60", "unexpected keyword argument 'epohcs'"),
+        ("epochs=60,", "epochs=60", "invalid syntax"),
+        ("epochs=60", "epochs=sixty", "name 'sixty' is not defined"),
+    ],
+)
+def test_slip_in_the_settings_is_one_line(
+    right: str, wrong: str, said: str, tmp_path: Path
+) -> None:
+    for folder in ("config", "pipeline"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    shutil.copy(ROOT / "build_dataset.py", tmp_path)
+    settings = tmp_path / "config" / "setup_config.py"
+    text = settings.read_text()
+    assert text.count(right) == 1
+    settings.write_text(text.replace(right, wrong))
+    done = subprocess.run(
+        [sys.executable, "build_dataset.py"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert done.stderr.startswith("error: config/setup_config.py")
+    assert said in done.stderr
