@@ -15,7 +15,14 @@ from pipeline.backend import import_keras
 
 keras = import_keras()
 
-from pipeline.evaluation.metrics import Predictor, cross_entropies, rank_of_truth  # noqa: E402
+from pipeline.evaluation.metrics import (  # noqa: E402
+    Predictor,
+    cross_entropies,
+    predict_batches,
+    rank_of_truth,
+)
+from pipeline.io.hdf5_dataset import open_split  # noqa: E402
+from pipeline.io.hdf5_generator import HDF5Generator  # noqa: E402
 from pipeline.nn.ema import ema_weights  # noqa: E402
 from pipeline.nn.optimizers import (  # noqa: E402
     compile_model,
@@ -65,6 +72,17 @@ def test_predictor_resizes_and_averages_with_the_mirrored_images() -> None:
 def rates(recipe: Recipe, steps: int, epochs: int, constant: float | None = None) -> list[float]:
     schedule = learning_rate_schedule(recipe, steps, constant)
     return [float(schedule(step)) for step in range(steps * epochs)]
+
+
+def test_a_batch_is_at_most_the_split(made_hdf5: Path) -> None:
+    shapes = []
+    inputs = keras.Input((64, 64, 3))
+    model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(inputs))
+    model.predict_on_batch = lambda images: shapes.append(images.shape) or np.full((20, 4), 0.25)
+    with HDF5Generator(open_split(made_hdf5, "val"), 1000) as val:
+        val.begin_epoch(1, 64)
+        list(predict_batches(Predictor(model, batch_size=1000), val))
+    assert shapes == [(20, 64, 64, 3)]
 
 
 def test_seed_lowers_its_rate_after_the_published_epochs() -> None:
