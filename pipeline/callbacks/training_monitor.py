@@ -8,7 +8,7 @@ import keras
 
 from pipeline.io.files import atomic_write, write_csv, write_json
 from pipeline.plotting.curves import Changes, Metrics, plot_history
-from pipeline.plotting.style import save_figure
+from pipeline.plotting.style import one_style, save_figure
 from pipeline.run.state import HISTORY_FILE
 
 PLOT = "training_plot.jpg"
@@ -51,6 +51,7 @@ class TrainingMonitor(keras.callbacks.Callback):
             values.append(value if math.isfinite(value) else None)
         self.write()
 
+    @one_style()
     def write(self) -> None:
         """Write the files.
 

@@ -28,7 +28,7 @@ from pipeline.evaluation.metrics import (
 )
 from pipeline.io.files import atomic_writes, write_csv
 from pipeline.io.hdf5_dataset import HDF5Dataset
-from pipeline.plotting.style import BLUE, GREY, SHADES, add_grid, new_figure, save_figure
+from pipeline.plotting.style import BLUE, GREY, SHADES, add_grid, new_figure, one_style, save_figure
 from pipeline.preprocessing.images import encode_jpeg
 
 PAGE, CLASSES, PREDICTIONS = "report.html", "per_class.csv", "predictions.csv"
@@ -142,6 +142,7 @@ class Report:
         labels = range(len(dataset.classes))
         self.confusion = confusion_matrix(self._truth, self._predicted, labels=labels)
 
+    @one_style()
     def write(self, folder: Path, facts: Mapping[str, str]) -> None:
         """Write all of ``OUTPUTS`` to ``folder``, made as needed; ``facts`` head the page.
 

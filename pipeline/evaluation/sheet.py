@@ -7,12 +7,13 @@ from matplotlib.axes import Axes
 
 from pipeline.evaluation.photos import NamedPhotograph
 from pipeline.io.files import atomic_write
-from pipeline.plotting.style import BLUE, new_figure, save_figure
+from pipeline.plotting.style import BLUE, new_figure, one_style, save_figure
 
 COLUMNS, MOST = 3, 60
 """Photographs in a row, and on the sheet: the first so many."""
 
 
+@one_style()
 def write_sheet(path: Path, named: Sequence[NamedPhotograph]) -> None:
     """Draw the photographs as the model saw them, bars of probability beside each, to ``path``.
 
@@ -36,7 +37,7 @@ def write_sheet(path: Path, named: Sequence[NamedPhotograph]) -> None:
         row, column = divmod(number, columns)
         picture, bars = cells[row, 2 * column : 2 * column + 2]
         picture.imshow(photo.image)
-        picture.set_title(_short(photo.path.name), fontsize=7, parse_math=False)
+        picture.set_title(_short(photo.path.name), fontsize=7)
         _draw_bars(bars, photo)
     with atomic_write(path) as unfinished:
         save_figure(figure, unfinished)
@@ -49,8 +50,7 @@ def _draw_bars(axes: Axes, photo: NamedPhotograph) -> None:
     axes.set(xlim=(0, 1), ylim=(len(places) - 0.4, -0.6))
     for place, predicted in zip(places, photo.predictions, strict=True):
         name = _short(predicted.words.partition(",")[0])
-        axes.text(0.01, place, f"{predicted.probability:.0%}  {name}", va="center", fontsize=8,
-                  parse_math=False)  # fmt: skip
+        axes.text(0.01, place, f"{predicted.probability:.0%}  {name}", va="center", fontsize=8)
 
 
 def _short(text: str) -> str:

@@ -78,6 +78,7 @@ def plot_history(history: Metrics, title: str, changes: Changes | None = None) -
     if rate.lines:
         highest = np.nanmax(values["learning_rate"])
         rate.set(yscale="log", ylim=(highest / RATES, highest * 2))
+        rate.yaxis.set_major_formatter("{x:g}")
     _finish(loss, len(epochs), changes or {})
     _finish(accuracy, len(epochs), changes or {})
     _finish(rate, len(epochs), {})

@@ -15,7 +15,7 @@ from pipeline.classes import Classes
 from pipeline.io.files import atomic_write
 from pipeline.io.hdf5_dataset import HDF5Dataset
 from pipeline.io.hdf5_generator import HDF5Generator
-from pipeline.plotting.style import new_figure, save_figure
+from pipeline.plotting.style import new_figure, one_style, save_figure
 from pipeline.run.state import RunState
 from pipeline.run.training import training_batches
 
@@ -25,6 +25,7 @@ SMALLEST_SHARE = 0.005
 """Of a mixed image's classes, one with less would round to nothing."""
 
 
+@one_style()
 def write_preview(path: Path, train: HDF5Dataset, state: RunState) -> None:
     """Draw an image of each of some classes, stored and augmented, to ``path``.
 

@@ -1,7 +1,11 @@
 """One style for every figure: the same colours, grid, resolution and kind of title."""
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
@@ -13,6 +17,18 @@ BLUE, ORANGE, YELLOW, GREY = "#0072B2", "#D55E00", "#E69F00", "0.4"
 SHADES = "Blues"
 """Of a proportion: from white, none, to dark blue, all; it reads the same without colours."""
 DPI = 120
+
+
+@contextmanager
+def one_style() -> Iterator[None]:
+    """Draw and write figures in Matplotlib's own style, whatever ``matplotlibrc`` says here.
+
+    Words are drawn as they are: a ``$`` begins no formula, and what the font lacks is a box.
+    """
+    plain = {**matplotlib.rcParamsDefault, "text.parse_math": False}
+    with matplotlib.rc_context(plain), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield
 
 
 def new_figure(title: str, width: float, height: float) -> Figure:
