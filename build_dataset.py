@@ -2,7 +2,6 @@
 """Build train.hdf5, val.hdf5 and test.hdf5, and store the channel means of the train split."""
 
 import argparse
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from config import setup_config as config
 from pipeline.backend import import_keras
 from pipeline.command_line import new_parser, number, run_script, shell_command
 from pipeline.errors import UserError
+from pipeline.printing import say
 from pipeline.recipe import LARGEST_SEED, choose_recipe
 
 SAMPLE_RECIPE = "demo"
@@ -95,12 +95,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     if is_built(output) and not args.overwrite:
         if not args.preview:
             check_built(open_source(data_set), output, **build_settings(args))
-        print(f"{output} is built already, and stays as it is; --overwrite builds it again")
+        say(f"{output} is built already, and stays as it is; --overwrite builds it again")
     else:
         build(args, data_set, output)
     if args.preview:
         draw_preview(args, output, recipe)
-    print(f"next: {training_command(output, recipe)}")
+    say(f"next: {training_command(output, recipe)}")
 
 
 def build(args: argparse.Namespace, data_set: Path, output: Path) -> None:
@@ -112,14 +112,14 @@ def build(args: argparse.Namespace, data_set: Path, output: Path) -> None:
     source = open_source(data_set)
     report = build_data_set(source, output, overwrite=args.overwrite, **build_settings(args))
     seconds = time.perf_counter() - started
-    print(*report.notes, sep="\n")
+    say(*report.notes)
     for name, reason in report.skipped.items():
-        print(f"skipped {name}: {reason}", file=sys.stderr)
+        say(f"skipped {name}: {reason}", error=True)
     if report.skipped:
-        print(f"skipped {len(report.skipped)} corrupt images, named on stderr")
+        say(f"skipped {len(report.skipped)} corrupt images, named on stderr")
     counts = ", ".join(f"{count:,} {split}" for split, count in report.images.items())
-    print(f"{report.classes} classes: {counts} images in {seconds:.1f} s")
-    print(f"wrote {', '.join(OUTPUTS)} to {output}")
+    say(f"{report.classes} classes: {counts} images in {seconds:.1f} s")
+    say(f"wrote {', '.join(OUTPUTS)} to {output}")
 
 
 def build_settings(args: argparse.Namespace) -> dict[str, int | bool]:
@@ -146,7 +146,7 @@ def draw_preview(args: argparse.Namespace, hdf5: Path, recipe: str) -> None:
     values = choose_recipe(config.RECIPES, recipe)
     state = fresh_run(settings, values, train, val, read_means(train))
     write_preview(args.preview, train, state)
-    print(f"wrote {args.preview}")
+    say(f"wrote {args.preview}")
 
 
 def prepare_data_set(args: argparse.Namespace) -> Path:

@@ -2,16 +2,15 @@
 """Measure a trained model on a split, or name photographs by it."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING
 
 from config import setup_config as config
 from pipeline.backend import import_keras
-from pipeline.command_line import new_parser, number, run_script, shell_command
+from pipeline.command_line import new_parser, number, quote, run_script, shell_command
 from pipeline.errors import UserError
+from pipeline.printing import say
 from pipeline.recipe import LARGEST_IMAGE, MOST, SMALLEST_IMAGE
 
 if TYPE_CHECKING:
@@ -76,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     given, args.model = args.model, checkpoint_to_evaluate(args.model)
     if args.model != given:
-        print(f"best epoch by val rank-1: {args.model}")
+        say(f"best epoch by val rank-1: {args.model}")
     if args.export and args.export.resolve() == args.model.resolve():
         raise UserError(f"--export would replace {args.model}; name another file with it")
     state = read_state(args.model)
@@ -114,19 +113,19 @@ def measure(args: argparse.Namespace, state: "RunState") -> None:
             predicted = list(predicted)
         scores = score(predicted)
 
-    print(f"Rank-1: {scores.rank1:.2%}  Rank-5: {scores.rank5:.2%}  ({scores.images} images)")
+    say(f"Rank-1: {scores.rank1:.2%}  Rank-5: {scores.rank5:.2%}  ({scores.images} images)")
     if args.json:
         write_json(args.json, numbers(args, state, scores))
-        print(f"wrote {args.json}")
+        say(f"wrote {args.json}")
     if args.export:
         export(args.model, args.export, state)
-        print(f"wrote {args.export}")
+        say(f"wrote {args.export}")
     if args.report:
         from pipeline.evaluation.report import OUTPUTS, Report
 
         probabilities = np.concatenate([batch for batch, _ in predicted])
         Report(dataset, probabilities).write(args.report, facts(args, state))
-        print(f"wrote {', '.join(OUTPUTS)} to {args.report}")
+        say(f"wrote {', '.join(OUTPUTS)} to {args.report}")
 
 
 def hdf5_folder(args: argparse.Namespace) -> Path:
@@ -149,12 +148,12 @@ def print_next(args: argparse.Namespace, model: Path) -> None:
     if args.report:
         from pipeline.evaluation.report import PAGE
 
-        print(f"next: open {quote(str(args.report / PAGE))} in a browser")
+        say(f"next: open {quote(args.report / PAGE)} in a browser")
     elif args.images and (hdf5_folder(args) / "test.hdf5").is_file():
         flags = {"-m": model, "--report": config.REPORT, "--hdf5": args.hdf5}
-        print(f"next: {shell_command('model_eval.py', flags)}")
+        say(f"next: {shell_command('model_eval.py', flags)}")
     else:
-        print(f"next: {shell_command('view_model.py', {'-m': model})}")
+        say(f"next: {shell_command('view_model.py', {'-m': model})}")
 
 
 def numbers(args: argparse.Namespace, state: "RunState", scores: "Scores") -> dict[str, object]:
@@ -199,37 +198,37 @@ def name_images(args: argparse.Namespace, state: "RunState") -> None:
     def refuse(path: Path, error: UserError) -> None:
         if path in args.images:
             raise error
-        print(f"skipped: {error}", file=sys.stderr)
+        say(f"skipped: {error}", error=True)
 
     named = []
     for photo in name_photographs(load_predictor(args, state), paths, state.classes, refuse):
-        print(photo.path)
+        say(photo.path)
         for predicted in photo.predictions:
-            print(f"  {predicted.probability:6.1%}  {predicted.class_id}  {predicted.words}")
+            say(f"  {predicted.probability:6.1%}  {predicted.class_id}  {predicted.words}")
         named.append(photo)
     if not named:
         raise UserError(f"none of {len(paths)} images could be read; name others")
     if args.json:
         write_json(args.json, prediction_records(named))
-        print(f"wrote {args.json}")
+        say(f"wrote {args.json}")
     if args.csv:
         with atomic_write(args.csv) as unfinished:
             columns = {"image": [photo.path for photo in named]}
             predictions = [photo.predictions for photo in named]
             write_csv(unfinished, prediction_table(columns, predictions))
-        print(f"wrote {args.csv}")
+        say(f"wrote {args.csv}")
     if args.sheet:
         write_sheet(args.sheet, named)
-        print(f"wrote {args.sheet}")
+        say(f"wrote {args.sheet}")
 
 
 def warn_of_seen_images(state: "RunState", dataset: "HDF5Dataset") -> None:
     """Warn where the test split was drawn with another seed than the one trained beside."""
     if dataset.split == "test" and dataset.seed != state.data_seed:
-        print(
+        say(
             f"warning: this test split was drawn with seed {dataset.seed}, and the model was "
             f"trained beside that of seed {state.data_seed}: it has seen most of these images",
-            file=sys.stderr,
+            error=True,
         )
 
 

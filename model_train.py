@@ -9,12 +9,12 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING
 
 from config import setup_config as config
 from pipeline.backend import import_keras
-from pipeline.command_line import new_parser, number, run_script, shell_command
+from pipeline.command_line import new_parser, number, quote, run_script, shell_command
+from pipeline.printing import say
 from pipeline.recipe import HIGHEST_RATE, LARGEST_SEED, LOWEST_RATE, MOST, choose_recipe
 
 if TYPE_CHECKING:
@@ -155,9 +155,9 @@ def train(
     state = replace(state, recipe=state.recipe.for_this_machine())
     parallel = DataParallelism(group, state.batch_size)
     if group.is_primary:
-        print(header(state, backend, parallel, (len(train_set), len(val_set))), flush=True)
-        for note in note_on_conditions(checkpoint, state, parallel.devices) if checkpoint else ():
-            print(note, flush=True)
+        say(*header(state, backend, parallel, (len(train_set), len(val_set))))
+        if checkpoint:
+            say(*note_on_conditions(checkpoint, state, parallel.devices))
     with (
         training_batches(train_set, state, parallel.shard) as batches,
         HDF5Generator(val_set, state.batch_size) as val,
@@ -174,7 +174,7 @@ def train(
             if checkpoint:
                 branch = begin_branch(checkpoint, state, args.output)
                 state = branch.state
-                print(*branch.messages, sep="\n", flush=True)
+                say(*branch.messages)
             callbacks += reporting_callbacks(args, state, parallel, batches, val, opened)
         with parallel.scope():
             fit_phases(model, batches, state, callbacks)
@@ -242,10 +242,10 @@ def print_results(args: argparse.Namespace) -> None:
     """Say which epoch was best, what was written, and what to run next."""
     from pipeline.run.messages import results
 
-    print(results(args.output))
+    say(*results(args.output))
     if args.tensorboard:
-        print(f"curves for TensorBoard: tensorboard --logdir {quote(str(args.output))}")
-    print(f"next: {shell_command('model_eval.py', {'-m': args.output})}")
+        say(f"curves for TensorBoard: tensorboard --logdir {quote(args.output)}")
+    say(f"next: {shell_command('model_eval.py', {'-m': args.output})}")
 
 
 def precise_batch_norm(

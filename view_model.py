@@ -8,6 +8,7 @@ from pathlib import Path
 from config import setup_config as config
 from pipeline.backend import import_keras
 from pipeline.command_line import existing_file, new_parser, run_script, shell_command
+from pipeline.printing import say
 from pipeline.recipe import choose_recipe
 
 
@@ -55,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         file = checkpoint_to_evaluate(args.model)
         existing_file(file, "name a checkpoint that model_train.py wrote")
         if file != args.model:
-            print(f"best epoch by val rank-1: {file}")
+            say(f"best epoch by val rank-1: {file}")
 
     else:
         recipe = choose_recipe(config.RECIPES, args.recipe)
@@ -73,8 +74,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         title = f"GoogLeNet, recipe {args.recipe}"
     shape = known_input_shape(model, config.IMAGE_SIZE)
     draw_graph(network_graph(model, shape, title, args.layers), args.output)
-    print(f"wrote {args.output}")
-    print(f"next: {next_command(args)}")
+    say(f"wrote {args.output}")
+    say(f"next: {next_command(args)}")
 
 
 def next_command(args: argparse.Namespace) -> str:

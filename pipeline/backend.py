@@ -1,15 +1,22 @@
-"""Import Keras and its backend: quietly, set up for speed, and explained where that fails."""
+"""Import Keras and its backend: quietly, set up for speed, and explained where that fails.
+
+What a host sets for all programs that use a library would change numbers or figures here, or end a
+run; a script lets go of it. What says where a run computes, by how many threads, and where
+compiled programs are kept stays.
+"""
 
 import importlib
+import logging
 import os
 import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
+from typing import IO
 
 from pipeline.errors import UserError
 
@@ -19,9 +26,23 @@ BFLOAT16_INSTRUCTIONS = {"avx512_bf16", "amx_bf16"}
 BFLOAT16_CAPABILITY = (8, 0)
 """Of an NVIDIA GPU, from Ampere on."""
 PACKAGES = {"tensorflow": "tensorflow", "jax": "jax"}
-XLA_FLAGS = {"tensorflow": "TF_XLA_FLAGS", "jax": "XLA_FLAGS"}
 STEERING = ("JAX_", "XLA_", "TF_", "CUDA_")
 """How the environment's variables begin that can keep a backend from starting."""
+HOST_SETTINGS = re.compile(
+    "KERAS_(?!BACKEND)|(TF_SET_)?ONEDNN_|DNNL_|TF_XLA_FLAGS"
+    "|JAX_(?!PLATFORM|(COMPILATION|PERSISTENT)_CACHE|COORDINATOR|LOCAL_|NUM_CPU|CPU_|LOG)"
+    "|MPLBACKEND|OPENCV_(?!IO_MAX_IMAGE_PIXELS|LOG_LEVEL)|HDF5_(?!USE_FILE_LOCKING)|NPY_|NUMPY_"
+)
+"""Begins the name of an environment variable that is let go."""
+
+
+def ignore_host_settings() -> None:
+    """Keep the host's settings for libraries from them; before any is imported."""
+    for name in filter(HOST_SETTINGS.match, list(os.environ)):
+        del os.environ[name]
+    # In place of files in the home folder: one that is empty, and cannot be written.
+    os.environ["KERAS_HOME"] = os.environ["MATPLOTLIBRC"] = os.devnull
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it reports on its cache of fonts
 
 
 def import_keras() -> ModuleType:
@@ -36,7 +57,8 @@ def import_keras() -> ModuleType:
     backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     if backend not in PACKAGES:
         raise UserError(f"KERAS_BACKEND is {backend!r}; set it to {' or '.join(PACKAGES)}")
-    _check_xla_flags(backend)
+    if backend == "jax" and os.environ.get("XLA_FLAGS"):
+        _check_xla_flags()
     steering = [
         f"{name}={value}" for name, value in os.environ.items() if name.startswith(STEERING)
     ]
@@ -63,19 +85,16 @@ def import_keras() -> ModuleType:
     return keras
 
 
-def _check_xla_flags(backend: str) -> None:
+def _check_xla_flags() -> None:
     """Try flags that the environment gives XLA in a process of its own.
 
     XLA ends the process where it does not know one, and says so into our silence.
     """
-    variable = XLA_FLAGS[backend]
-    if not os.environ.get(variable):
-        return
     start = "import keras; keras.ops.zeros(1)"
     tried = subprocess.run([sys.executable, "-c", start], capture_output=True, text=True)
     if fatal := re.search(r"^F\d.*?\] (.*)", tried.stderr, re.MULTILINE):
         raise UserError(
-            f"{backend} does not take {variable}={os.environ[variable]} ({fatal[1]}); "
+            f"JAX does not take XLA_FLAGS={os.environ['XLA_FLAGS']} ({fatal[1]}); "
             "correct or unset it"
         )
 
@@ -120,7 +139,7 @@ def silence() -> Iterator[None]:
     sys.stdout.flush()
     sys.stderr.flush()
     outputs = {number: os.dup(number) for number in (1, 2)}
-    with tempfile.TemporaryFile() as noise:
+    with _scratch_file() as noise:
         for number in outputs:
             os.dup2(noise.fileno(), number)
         try:
@@ -129,3 +148,10 @@ def silence() -> Iterator[None]:
             for number, output in outputs.items():
                 os.dup2(output, number)
                 os.close(output)
+
+
+def _scratch_file() -> IO[bytes]:
+    try:
+        return tempfile.TemporaryFile()
+    except OSError:  # no folder for temporary files can be written
+        return Path(os.devnull).open("r+b")

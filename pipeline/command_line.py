@@ -11,7 +11,9 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from pipeline.backend import ignore_host_settings
 from pipeline.errors import UserError
+from pipeline.printing import lost_output, open_outputs, say
 
 SCRIPTS = Path(__file__).resolve().parent.parent
 BAD_INPUT = 2
@@ -32,20 +34,24 @@ def run_script(main: Callable[[Sequence[str] | None], None]) -> None:
     for number in (getattr(signal, name) for name in ENDING if hasattr(signal, name)):
         if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
             signal.signal(number, _raise_terminated)
+    open_outputs()
+    ignore_host_settings()
     try:
         main(None)
+        if lost := lost_output():
+            raise UserError(f"cannot print: {lost}; all else is done, send stdout elsewhere")
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}", error=True)
         _end(BAD_INPUT)
     except OSError as error:
         if error.filename is None:
             raise
-        print(f"error: cannot use {error.filename}: {error.strerror}", file=sys.stderr)
+        say(f"error: cannot use {error.filename}: {error.strerror}", error=True)
         _end(BAD_INPUT)
     except (KeyboardInterrupt, Terminated) as stop:
         number = stop.number if isinstance(stop, Terminated) else signal.SIGINT
         name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
-        print(f"stopped by {name}", *getattr(stop, "__notes__", ()), sep="\n", file=sys.stderr)
+        say(f"stopped by {name}", *getattr(stop, "__notes__", ()), error=True)
         _end(128 + number)
 
 
@@ -115,7 +121,15 @@ def shell_command(script: str, flags: Mapping[str, object]) -> str:
             words.append(flag)
         elif value is not None and value is not False:
             words += [flag, str(value)]
-    return backend_setting() + shlex.join(words)
+    return backend_setting() + " ".join(map(quote, words))
+
+
+def quote(word: object) -> str:
+    r"""Return ``word`` as a shell reads it, ``$'a\x0ab'`` where it holds what cannot be seen."""
+    text = str(word)
+    if text.isprintable():
+        return shlex.quote(text)
+    return "$'" + "".join(rf"\x{byte:02x}" for byte in os.fsencode(text)) + "'"
 
 
 def backend_setting() -> str:

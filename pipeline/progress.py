@@ -36,7 +36,8 @@ def remove_bar(bar: progressbar.ProgressBar) -> None:
 def clear_line() -> None:
     """Remove a bar from the terminal's line, so that text can take its place."""
     if sys.stderr.isatty():
-        print("\r\033[K", end="", file=sys.stderr, flush=True)
+        sys.stderr.write("\r\033[K")
+        sys.stderr.flush()
 
 
 def duration(seconds: float) -> str:

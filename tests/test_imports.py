@@ -5,7 +5,16 @@ from pathlib import Path
 
 from conftest import ROOT
 
-BASE = ("errors", "randomness", "classes", "recipe", "backend", "command_line", "progress")
+BASE = (
+    "errors",
+    "printing",
+    "randomness",
+    "classes",
+    "recipe",
+    "backend",
+    "command_line",
+    "progress",
+)
 ORDER = ("preprocessing", "io", "dataset", "nn", "run", "plotting", "evaluation", "callbacks")
 LEVELS = dict.fromkeys(BASE, 0) | {folder: level for level, folder in enumerate(ORDER, start=1)}
 

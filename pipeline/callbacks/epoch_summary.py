@@ -6,6 +6,7 @@ import keras
 
 from pipeline.callbacks.progress_bar import ProgressBar
 from pipeline.callbacks.run_history import RunHistory
+from pipeline.printing import say
 from pipeline.progress import duration
 from pipeline.run.state import RunState
 
@@ -28,19 +29,19 @@ class EpochSummary(keras.callbacks.Callback):
         self._history = history
         self._speed = speed
         self._advise = advise
-        self._titles = TITLES + "\n"
+        self._titles = [TITLES]
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Print."""
         state = self._history.state
         left = duration(self._speed.time_left(state.epoch))
-        print(
-            f"{self._titles}{state.epoch:>3}/{state.epochs:<3}"
+        say(
+            *self._titles,
+            f"{state.epoch:>3}/{state.epochs:<3}"
             f"{logs['loss']:7.3f}{logs['accuracy']:8.2%}{logs['val_loss']:9.3f}"
             f"{logs['val_accuracy']:8.2%}{logs['val_top5_accuracy']:8.2%}{left:>11}"
             f"{' *' if state.best_epoch == state.epoch else ''}",
-            flush=True,
         )
-        self._titles = ""
+        self._titles = []
         if advice := self._advise(state):
-            print(advice, flush=True)
+            say(advice)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import keras
 import progressbar
 
+from pipeline.printing import say
 from pipeline.progress import clear_line, duration, progress_bar, remove_bar
 from pipeline.run.state import RunState, check_losses
 
@@ -137,6 +138,6 @@ class ProgressBar(keras.callbacks.Callback):
         last = self._state.epochs
         epochs = f"epochs {self._epoch} to {last}" if self._epoch < last else f"epoch {last}"
         speed = f"{self.images_per_second:,.0f} images/s now"
-        print(f"about {duration(total)} for {epochs}, at {speed}", flush=True)
+        say(f"about {duration(total)} for {epochs}, at {speed}")
         if self._hint and total > LONG_ON_CPU_S:
-            print(self._hint, flush=True)
+            say(self._hint)

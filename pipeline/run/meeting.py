@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from multiprocessing.connection import wait
 
 from pipeline.errors import UserError
+from pipeline.printing import say
 from pipeline.progress import clear_line
 
 PATIENCE_S = 300
@@ -81,7 +82,7 @@ def _meet(
         return [primary]
     with _listen(address[1]) as listener, _connect(address, deadline) as own:
         own.sendall(greeting)  # shows that the address leads here
-        print(f"waiting for {processes - 1} more to come to port {address[1]}", flush=True)
+        say(f"waiting for {processes - 1} more to come to port {address[1]}")
         met = _gather(listener, processes, deadline)
     same = len({digest for _, digest in met.values()}) == 1
     others = [met[other][0] for other in range(1, processes)]

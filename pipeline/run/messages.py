@@ -1,6 +1,5 @@
 """What ``model_train.py`` says beside its epochs: what runs where, how to resume, what came out."""
 
-import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -8,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.backend import has_bfloat16
-from pipeline.command_line import Terminated, backend_setting, shell_command
+from pipeline.command_line import Terminated, backend_setting, quote, shell_command
 from pipeline.run.checkpoint import read_state
 from pipeline.run.distributed import DataParallelism
 from pipeline.run.output_folder import latest_checkpoint, latest_state
@@ -17,7 +16,7 @@ from pipeline.run.state import RunState
 
 def header(
     state: RunState, backend: str, parallel: DataParallelism, images: tuple[int, int]
-) -> str:
+) -> list[str]:
     """Return what runs where, and what a user might not expect of it on this machine.
 
     Args:
@@ -38,10 +37,10 @@ def header(
         lines.append(f"note: begun on {state.backend}; on {backend} the numbers will differ")
     if state.recipe.network.dtype == "mixed_bfloat16" and parallel.on_cpu and not has_bfloat16():
         lines.append("note: this CPU has no bfloat16 instructions; it will be slow")
-    return "\n".join(lines)
+    return lines
 
 
-def results(folder: Path) -> str:
+def results(folder: Path) -> list[str]:
     """Return which epoch of the run in ``folder`` was best, and what lies there."""
     latest = latest_checkpoint(folder)
     state = read_state(latest)
@@ -49,11 +48,11 @@ def results(folder: Path) -> str:
     # An early best epoch may lie in the folder that the run was begun in.
     file, *_ = [*folder.glob(f"epoch-{best:03d}-*"), latest]
     rank1 = state.history["val_accuracy"][best - 1]
-    return (
-        f"best epoch by val: {best}, rank-1 {rank1:.2%}, in {file}\n"
-        f"wrote checkpoints, metric_values.json, metrics.csv, training_plot.jpg and run.jsonl "
-        f"to {folder}"
-    )
+    return [
+        f"best epoch by val: {best}, rank-1 {rank1:.2%}, in {file}",
+        "wrote checkpoints, metric_values.json, metrics.csv, training_plot.jpg and run.jsonl "
+        f"to {folder}",
+    ]
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ class ResumeHints:
             yield
         except (KeyboardInterrupt, Terminated) as stop:
             if latest_state(self.output) in (None, before):
-                command = backend_setting() + shlex.join(["python", *sys.argv])
+                command = backend_setting() + " ".join(map(quote, ["python", *sys.argv]))
             else:
                 command = self.command(self.output)
             stop.add_note(

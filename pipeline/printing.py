@@ -1,0 +1,76 @@
+"""Everything that the scripts print: no text forges a line, and none ends the work."""
+
+import errno
+import io
+import os
+import sys
+
+
+def say(*lines: object, error: bool = False) -> None:
+    """Print each of ``lines`` on a line of its own, on stderr for an ``error`` or a note."""
+    output = sys.stderr if error else sys.stdout
+    print(*map(printable, lines), sep="\n", file=output, flush=True)
+
+
+def printable(text: object) -> str:
+    r"""Return ``text`` with what cannot be seen escaped, as ``\n``, ``\x1b`` or ``\u2028``.
+
+    Names of files and words of classes are a stranger's: they might move the cursor, or go on in
+    lines that look like a script's own.
+    """
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
+
+
+class Output(io.RawIOBase):
+    """A standard stream that lets go of what it cannot write, and remembers why."""
+
+    def __init__(self, stream: io.RawIOBase) -> None:
+        super().__init__()
+        self._stream = stream
+        self.lost: OSError | None = None
+
+    def writable(self) -> bool:
+        """Tell ``BufferedWriter`` that this is to be written to."""
+        return True
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        return self._stream.fileno()
+
+    def isatty(self) -> bool:
+        """Tell whether it is a terminal."""
+        return self._stream.isatty()
+
+    def write(self, data: bytes) -> int | None:
+        """Write, or seem to."""
+        try:
+            return self._stream.write(data)
+        except OSError as error:
+            self.lost = error
+            return len(data)
+
+
+def open_outputs() -> None:
+    """Make stdout and stderr ready for any text, and for what becomes of their readers.
+
+    A descriptor that was closed is the null device from now on: the next file opened would take
+    its number, and what a library prints.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        given = getattr(sys, name)  # None where it was closed
+        raw = getattr(given.buffer, "raw", given.buffer) if given else io.FileIO(number, "w")
+        buffer = io.BufferedWriter(Output(raw))
+        encoding = given.encoding if given else "utf-8"
+        output = io.TextIOWrapper(buffer, encoding, "backslashreplace", line_buffering=True)
+        setattr(sys, name, output)
+
+
+def lost_output() -> str:
+    """Return why something printed is lost; "" where nothing is, or its reader chose to go."""
+    lost = sys.stdout.buffer.raw.lost
+    return "" if lost is None or lost.errno == errno.EPIPE else lost.strerror
