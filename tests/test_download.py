@@ -34,6 +34,8 @@ class Server(ThreadingHTTPServer):
     contents = b""
     break_after: int | None = None
     """Close the connection after so many bytes of an answer."""
+    answer = b""
+    """Sent in place of any other, where it is not empty."""
     knows_ranges = True
     resets = False
     stalls = False
@@ -52,6 +54,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         asked = self.headers["Range"]
         self.server.asked.append(asked)
+        if self.server.answer:
+            self.wfile.write(self.server.answer)
+            return
         if self.path.endswith(".none"):
             self.send_error(404)
             return
@@ -62,6 +67,9 @@ class Handler(BaseHTTPRequestHandler):
         body = self.server.contents[start:]
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(body)))
+        if start:
+            total = len(self.server.contents)
+            self.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
         self.end_headers()
         self.wfile.write(body[: self.server.break_after])
         if self.server.stalls:
@@ -140,6 +148,50 @@ def test_wrong_contents_are_deleted(server: Server, target: Path) -> None:
     with pytest.raises(UserError, match="not the official archive"):
         download(server.url, target, len(server.contents), right)
     assert [path.name for path in target.parent.iterdir()] == [f"{target.name}.lock"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 416 Never\r\n\r\n",
+        *(
+            b"HTTP/1.1 302 Found\r\nLocation: " + where + b"\r\n\r\n"
+            for where in (b"", b"/again", b"file:///etc/passwd", b"http://[::1", b"x://\x01",
+                          b"http://" + b"a" * 99, b"http://localhost:99999/", b"http://\xc3\xa4")
+        ),
+        b"HTTP/1.1 302 Found\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<html>your password, please</html>",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nnot found",
+        b"HTTP/1.1 206 OK\r\nContent-Range: bytes 0-9/10\r\n\r\n0123456789",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nno number\r\n",
+        b"HTTP/1.1 404 \x1b[2J\r\n\r\n",
+        b"SSH-2.0-OpenSSH_9\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 200 + b"\r\n",
+    ],
+)  # fmt: skip
+def test_what_is_no_archive_is_refused(
+    answer: bytes, server: Server, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.dataset.download.PAUSE_S", 0)
+    server.answer = answer
+    target.parent.mkdir()
+    part = target.with_name(f"{target.name}.part")
+    part.write_bytes(server.contents[:10])
+    with pytest.raises(UserError, match="or fetch the file in another way") as refusal:
+        fetch(server, target)
+    assert "\n" not in str(refusal.value)
+    assert len(server.asked) <= 3 * TRIES  # with redirects
+    assert not target.exists()
+    server.answer = b""
+    fetch(server, target)
+    assert target.read_bytes() == server.contents
+
+
+def test_folder_is_refused_before_anything_is_fetched(server: Server, target: Path) -> None:
+    target.mkdir(parents=True)
+    with pytest.raises(UserError, match="move it away first"):
+        fetch(server, target)
+    assert server.asked == []
 
 
 def test_part_longer_than_the_file_starts_again(server: Server, target: Path) -> None:

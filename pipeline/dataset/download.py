@@ -5,6 +5,7 @@ import http.client
 import time
 import urllib.error
 import urllib.request
+from email.message import Message
 from pathlib import Path
 
 from progressbar import ProgressBar
@@ -36,8 +37,8 @@ def download(url: str, path: Path, size: int, md5: str) -> None:
         UserError: The server cannot be reached, the transfer keeps breaking, or what arrived is
             not the expected file.
     """
-    if path.is_file():
-        if _is_expected(path, size, md5):
+    if path.exists():
+        if path.is_file() and _is_expected(path, size, md5):
             return
         raise UserError(f"{path} is there and is not the official archive; move it away first")
     with reported_as_user_errors(path):
@@ -55,19 +56,21 @@ def _fetch(url: str, path: Path, size: int, md5: str) -> None:
             try:
                 _fetch_rest(url, part, size, bar)
                 break
-            except (OSError, http.client.HTTPException) as error:
+            except (OSError, http.client.HTTPException, ValueError) as error:
                 refused = isinstance(error, urllib.error.HTTPError) and error.code < 500
-                if attempt == TRIES or refused:
+                if attempt == TRIES or refused or isinstance(error, ValueError):
+                    reason = str(error).partition("\n")[0]
                     raise UserError(
-                        f"cannot fetch {url}: {error}; run the same command again to resume from "
-                        f"the {part.stat().st_size:,} bytes in {part}"
+                        f"cannot fetch {url}: {reason}; run the same command again to resume from "
+                        f"the {part.stat().st_size:,} bytes in {part}, or fetch the file in "
+                        "another way and name it with -d"
                     ) from error
                 time.sleep(PAUSE_S * attempt)
     if not _is_expected(part, size, md5):
         part.unlink()
         raise UserError(
             f"what {url} sent is not the official archive (wrong size or md5) and was deleted; "
-            "run the same command again"
+            "run the same command again, or fetch the file in another way and name it with -d"
         )
     part.replace(path)
 
@@ -75,17 +78,18 @@ def _fetch(url: str, path: Path, size: int, md5: str) -> None:
 def _fetch_rest(url: str, part: Path, size: int, bar: ProgressBar) -> None:
     have = part.stat().st_size
     if have == size:
-        return None
+        return
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
         response = urllib.request.urlopen(request, timeout=TIMEOUT_S)
     except urllib.error.HTTPError as error:
-        if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            raise
-        part.write_bytes(b"")  # longer than the file there: start again
-        return _fetch_rest(url, part, size, bar)
+        if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and have:
+            part.write_bytes(b"")  # longer than the file there: the next try starts again
+            raise OSError(f"the server has no {size:,} bytes") from error
+        raise
     with response:
         continued = response.status == http.HTTPStatus.PARTIAL_CONTENT
+        _check_answer(response.headers, have if continued else None, size)
         have = have if continued else 0
         with reported_as_user_errors(part):
             file = part.open("ab" if continued else "wb")
@@ -97,7 +101,23 @@ def _fetch_rest(url: str, part: Path, size: int, bar: ProgressBar) -> None:
                 bar.update(min(have, size))
     if have < size:
         raise OSError(f"the transfer broke after {have:,} of {size:,} bytes")
-    return None
+
+
+def _check_answer(headers: Message, start: int | None, size: int) -> None:
+    """Check, as far as ``headers`` tell, that the archive follows, from byte ``start`` if not None.
+
+    Raises:
+        ValueError: It is another file, as the page of a proxy that wants a password.
+    """
+    kind = headers.get_content_type()
+    if headers["Content-Type"] and kind.startswith("text/"):
+        raise ValueError(f"what came is no archive but {kind}, perhaps of a proxy or a log-in page")
+    if start is None:
+        given, right = headers["Content-Length"], f"{size}"
+    else:
+        given, right = headers["Content-Range"], f"bytes {start}-{size - 1}/{size}"
+    if given not in (None, right):
+        raise ValueError(f"it is not the official archive, or not as asked: {given}, not {right}")
 
 
 def _is_expected(path: Path, size: int, md5: str) -> bool:
