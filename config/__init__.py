@@ -3,7 +3,6 @@
 import sys
 import traceback
 
-from pipeline.printing import say
 from pipeline.recipe import check_settings
 
 try:
@@ -14,5 +13,5 @@ except Exception as error:
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if "setup_config" in f[0]]
     line = getattr(error, "lineno", None) or (lines[-1] if lines else None)
     where = f"config/setup_config.py, line {line}" if line else "config/setup_config.py"
-    say(f"error: {where}: {error}; correct it", error=True)
+    sys.stderr.write(f"error: {where}: {error}; correct it\n")
     sys.exit(2)
