@@ -45,7 +45,7 @@ def test_resuming_under_other_conditions_is_said(
     assert re.search(r"\(cores \d+, now 1000\)", note)
     said = run("model_train.py", "-m", own_run, "-l", 0.01, "-n", 4, "--hdf5", made_hdf5, "-o",
                own_run, TF_ENABLE_ONEDNN_OPTS="0", OMP_NUM_THREADS="1").stdout  # fmt: skip
-    assert "TF_ENABLE_ONEDNN_OPTS '1', now '0'; OMP_NUM_THREADS None, now '1')" in said
+    assert "(OMP_NUM_THREADS None, now '1'; TF_ENABLE_ONEDNN_OPTS '1', now '0')" in said
     for damaged in (
         '{"event": "start", "conditions": []}\n{"epoch": 3}',
         "[" * 100_000,

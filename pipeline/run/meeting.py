@@ -8,7 +8,6 @@ first, and the connections stay open: a process that ends, however it ends, clos
 import hashlib
 import os
 import socket
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -56,7 +55,7 @@ def meeting(address: tuple[str, int], number: int, processes: int, settings: str
             "its own --process-id, and the same --coordinator, which all can reach"
         ) from error
     ending = threading.Event()
-    told = (others, number == 0, ending, os.dup(sys.stderr.fileno()))
+    told = (others, number == 0, ending, os.dup(2))
     threading.Thread(target=_watch, args=told, daemon=True).start()
     farewell = b""
     try:
