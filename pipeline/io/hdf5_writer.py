@@ -4,6 +4,7 @@ Equal contents give equal files, byte for byte: nothing in them holds a path or 
 """
 
 import hashlib
+import io
 import os
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -48,8 +49,8 @@ class HDF5Writer:
         self._count = count
         self._written = 0
         self._fingerprint = hashlib.sha256(f"{image_size} pixels".encode())
-        self._file = h5py.File(path, "w")
-        self._on_disk = path.open("rb+")
+        self._disk = _Disk(path, "w+")
+        self._file = h5py.File(self._disk, "w")
         self._thread = ThreadPoolExecutor(1, "disk")
         self._flush: Future[None] | None = None
         self._file.attrs.update(split=split, seed=seed, format=FORMAT, complete=False)
@@ -70,9 +71,10 @@ class HDF5Writer:
         self._labels[rows] = labels
         self._fingerprint.update(sources)
         self._written = rows.stop
+        self._disk.check()
         if self._flush is None or self._flush.done():
             self._raise_what_the_disk_met()
-            self._flush = self._thread.submit(os.fsync, self._on_disk.fileno())
+            self._flush = self._thread.submit(os.fsync, self._disk.fileno())
 
     @property
     def fingerprint(self) -> str:
@@ -108,9 +110,31 @@ class HDF5Writer:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        try:
-            self._thread.shutdown()
-            self._on_disk.close()
+        self._thread.shutdown()
+        with self._disk:
             self._file.close()
-        except RuntimeError as full:  # so h5py reports that the last bytes found no room
-            raise OSError(str(full)) from full
+            self._disk.check()
+
+
+class _Disk(io.FileIO):
+    """A file that keeps the system's first refusal to write for ``check``, and seems to go on.
+
+    HDF5 cannot close a file that it cannot write, and would end in a segmentation fault.
+    """
+
+    _refusal: OSError | None = None
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Write all of ``data``, or keep why not."""
+        rest = memoryview(data)
+        try:
+            while rest and self._refusal is None:
+                rest = rest[super().write(rest) :]
+        except OSError as error:
+            self._refusal = error
+        return len(data)
+
+    def check(self) -> None:
+        """Raise what a write met."""
+        if self._refusal is not None:
+            raise self._refusal

@@ -1,5 +1,6 @@
 """One style for every figure: the same colours, grid, resolution and kind of title."""
 
+import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,5 +57,10 @@ def check_figure_format(path: Path) -> None:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write ``figure`` to ``path``, in the format of its suffix."""
-    figure.savefig(path, dpi=DPI)
+    """Write ``figure`` to ``path``, in the format of its suffix.
+
+    It is drawn in memory, for not every format's writer copes with a full disk.
+    """
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=DPI, format=path.suffix[1:].lower())
+    path.write_bytes(drawn.getvalue())
