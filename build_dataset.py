@@ -91,6 +91,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_figure_format(args.preview)
     data_set = prepare_data_set(args)
     output = args.output or default_hdf5_folder(data_set)
+    check_places(args, data_set, output)
     recipe = args.recipe or (SAMPLE_RECIPE if args.sample else config.FIRST_RECIPE)
     if is_built(output) and not args.overwrite:
         if not args.preview:
@@ -101,6 +102,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.preview:
         draw_preview(args, output, recipe)
     say(f"next: {training_command(output, recipe)}")
+
+
+def check_places(args: argparse.Namespace, data_set: Path, hdf5: Path) -> None:
+    """Refuse to write over what is read, or among it."""
+    from pipeline.dataset.builder import OUTPUTS
+    from pipeline.io.files import check_outputs
+
+    for path in filter(None, (args.output, args.preview)):
+        for split in ("train", "val", "test"):
+            if path.resolve().is_relative_to((data_set / split).resolve()):
+                raise UserError(f"{path} lies among the images of {data_set}; name another place")
+    if args.preview:
+        check_outputs([args.preview], [data_set, *(hdf5 / name for name in OUTPUTS)])
 
 
 def build(args: argparse.Namespace, data_set: Path, output: Path) -> None:

@@ -70,15 +70,15 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Do as the command line says."""
     args = parse_arguments(argv)
+    from pipeline.io.files import check_outputs
     from pipeline.run.checkpoint import read_state
     from pipeline.run.output_folder import checkpoint_to_evaluate
 
     given, args.model = args.model, checkpoint_to_evaluate(args.model)
     if args.model != given:
         say(f"best epoch by val rank-1: {args.model}")
-    if args.export and args.export.resolve() == args.model.resolve():
-        raise UserError(f"--export would replace {args.model}; name another file with it")
     state = read_state(args.model)
+    check_outputs(outputs(args), inputs(args))
     if args.image_size:
         state = state.evaluated_at(args.image_size)
     if args.images:
@@ -86,6 +86,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     else:
         measure(args, state)
     print_next(args, given)
+
+
+def outputs(args: argparse.Namespace) -> list[Path]:
+    """Return the files to write, but for the report's."""
+    return [path for path in (args.json, args.export, args.csv, args.sheet) if path]
+
+
+def inputs(args: argparse.Namespace) -> list[Path]:
+    """Return what is read or could be in the next run, but for photographs."""
+    from pipeline.dataset.builder import OUTPUTS
+    from pipeline.run.output_folder import LOG, list_checkpoints
+
+    run, data = args.model.parent, hdf5_folder(args)
+    return [args.model, *list_checkpoints(run), run / LOG, *(data / name for name in OUTPUTS)]
 
 
 def measure(args: argparse.Namespace, state: "RunState") -> None:
@@ -183,10 +197,12 @@ def facts(args: argparse.Namespace, state: "RunState") -> dict[str, str]:
 
 def name_images(args: argparse.Namespace, state: "RunState") -> None:
     """Print the five most probable classes of each of a person's own images."""
+    from pipeline.io.files import check_outputs
     from pipeline.plotting.style import check_figure_format
     from pipeline.preprocessing.photographs import find_photographs
 
     paths = find_photographs(args.images)
+    check_outputs(outputs(args), paths)
     if args.sheet:
         check_figure_format(args.sheet)
     import_keras()

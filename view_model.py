@@ -51,13 +51,14 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     picture_format(args.output)
     if args.model:
+        from pipeline.io.files import check_outputs
         from pipeline.run.output_folder import checkpoint_to_evaluate
 
         file = checkpoint_to_evaluate(args.model)
         existing_file(file, "name a checkpoint that model_train.py wrote")
+        check_outputs([args.output], [file])
         if file != args.model:
             say(f"best epoch by val rank-1: {file}")
-
     else:
         recipe = choose_recipe(config.RECIPES, args.recipe)
 

@@ -1,8 +1,10 @@
 """Kills, full disks, second processes and hostile files."""
 
+import errno
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,13 +15,17 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from conftest import ROOT, Run, checkpoint, train_command
+from conftest import ROOT, Run, checkpoint, train_command, zip_folder
 from kill_many import RECIPE, check_equal, train_with_kills
 
+from pipeline.dataset.builder import read_means
+from pipeline.dataset.image_source import FolderSource, ZipSource
 from pipeline.errors import UserError
-from pipeline.io.files import atomic_write, folder_lock
+from pipeline.io.files import atomic_write, check_outputs, folder_lock
 from pipeline.io.hdf5_dataset import open_split
+from pipeline.preprocessing.photographs import read_photograph
 from pipeline.run.checkpoint import read_state
+from pipeline.run.output_folder import find_hdf5
 
 
 def test_killed_run_ends_as_one_never_killed(made_hdf5: Path, tmp_path: Path, run: Run) -> None:
@@ -71,6 +77,49 @@ def test_disk_full_while_the_data_set_is_built(made_data: Path, tmp_path: Path) 
     assert done.stderr.startswith("error: cannot write ")
     assert done.stderr.count("\n") == 1, done.stderr
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+@pytest.fixture(scope="session")
+def small_disk() -> Callable[..., subprocess.CompletedProcess]:
+    """Run a command whose folder ``full/`` in ``folder`` is a file system of so many kB."""
+
+    def run_there(kilobytes: int, folder: Path, *command: object) -> subprocess.CompletedProcess:
+        (folder / "full").mkdir(exist_ok=True)
+        mount = f'mount -t tmpfs -o size={kilobytes}k none {folder}/full && exec "$@"'
+        return subprocess.run(
+            ["unshare", "-rm", "sh", "-c", mount, "sh", *map(str, command)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+
+    if shutil.which("unshare") is None or subprocess.run(["unshare", "-rm", "true"]).returncode:
+        pytest.skip("no file systems of one's own here")
+    return run_there
+
+
+@pytest.mark.parametrize("kilobytes", [4, 8, 64, 700, 1400])
+def test_build_on_a_full_disk(
+    kilobytes: int, made_data: Path, tmp_path: Path, small_disk: Callable
+) -> None:
+    """Unlike a limit on files, it refuses single pages; HDF5 then crashed the process."""
+    command = ("build_dataset.py", "-d", made_data, "-o", tmp_path / "full" / "hdf5")
+    done = small_disk(kilobytes, tmp_path, sys.executable, *command)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("error: cannot write ")
+    assert "No space left on device; free some space" in done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+
+
+def test_preview_on_a_full_disk(
+    made_hdf5: Path, made_data: Path, tmp_path: Path, small_disk: Callable
+) -> None:
+    sheet = tmp_path / "full" / "sheet.pdf"
+    command = ("build_dataset.py", "-d", made_data, "-o", made_hdf5, "--preview", sheet)
+    done = small_disk(8, tmp_path, sys.executable, *command)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith(f"error: cannot write {sheet}: No space left on device")
+    assert done.stderr.count("\n") == 1, done.stderr
 
 
 def test_second_process_is_refused_and_a_dead_one_holds_nothing(
@@ -143,6 +192,94 @@ def test_a_file_is_whole_or_absent(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["file.txt"]
 
 
+def test_link_leads_to_what_is_written(tmp_path: Path) -> None:
+    link, target = tmp_path / "link.txt", tmp_path / "elsewhere" / "file.txt"
+    link.symlink_to(target)
+    for text in ("new", "newer"):
+        with atomic_write(link) as unfinished:
+            unfinished.write_text(text)
+        assert link.is_symlink() and target.read_text() == text
+
+
+def test_what_is_no_plain_file_is_never_replaced(tmp_path: Path) -> None:
+    pipe, folder, link, circle = (tmp_path / name for name in ("pipe", "folder", "link", "circle"))
+    os.mkfifo(pipe)
+    folder.mkdir()
+    link.symlink_to(pipe)
+    circle.symlink_to(circle)
+    before = sorted(tmp_path.iterdir())
+    for path in (pipe, folder, link, circle, Path(os.devnull)):
+        with pytest.raises(UserError, match=f"cannot write {path}: .* no plain file"):
+            check_outputs([path], [])
+        with pytest.raises(UserError, match="no plain file"), atomic_write(path) as unfinished:
+            unfinished.write_text("new")
+    assert sorted(tmp_path.iterdir()) == before
+    assert pipe.is_fifo() and Path(os.devnull).is_char_device()
+
+
+def test_name_of_full_length(tmp_path: Path) -> None:
+    for name in (f"{'n' * 250}.json", f"{'ä' * 120}.json", f"{'😀' * 62}.json"):
+        with atomic_write(tmp_path / name) as unfinished:
+            assert unfinished.suffix == ".json"
+            unfinished.write_text("new")
+        assert (tmp_path / name).read_text() == "new"
+
+
+def test_output_that_is_an_input(own_run: Path, made_hdf5: Path, run: Run) -> None:
+    """Under whatever name."""
+    file = checkpoint(own_run, 2)
+    link, hard, roundabout = own_run / "link.keras", own_run / "hard.keras", own_run / ".." / "run"
+    link.symlink_to(file)
+    hard.hardlink_to(file)
+    before = {path: path.read_bytes() for path in own_run.iterdir()}
+    settings = ("model_eval.py", "-m", file, "--hdf5", made_hdf5)
+    others = [checkpoint(own_run, 3), made_hdf5 / "train.hdf5", own_run / "run.jsonl"]
+    for output in (link, hard, roundabout / file.name, os.path.relpath(file, ROOT), *others):
+        assert "would replace" in run(*settings, "--json", output, status=2).stderr
+    assert "would replace" in run(*settings, "--export", link, status=2).stderr
+    twice = ("--export", own_run / "own.keras", "--json", roundabout / "own.keras")
+    assert "would replace" in run(*settings, *twice, status=2).stderr
+    own = own_run / "own.json"
+    with own.open("w") as printed:
+        command = [sys.executable, *map(str, settings), "--json", own]
+        done = subprocess.run(command, cwd=ROOT, stdout=printed, stderr=subprocess.PIPE)
+    assert (done.returncode, b"would replace" in done.stderr) == (2, True)
+    assert before.items() <= {path: path.read_bytes() for path in own_run.iterdir()}.items()
+
+
+def test_photograph_is_not_replaced(
+    made_data: Path, trained: Path, tmp_path: Path, run: Run
+) -> None:
+    photo = shutil.copy(next(made_data.glob("val/images/*")), tmp_path / "photo.png")
+    command = ("model_eval.py", "-m", trained, "--images", tmp_path, "--sheet", photo)
+    assert "would replace" in run(*command, status=2).stderr
+
+
+def test_nothing_is_written_among_the_images(own_data: Path, tmp_path: Path, run: Run) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(own_data / "train")
+    image = next(own_data.glob("val/images/*")).with_suffix(".jpg")
+    for flags in (["-o", own_data / "train"], ["-o", link / "hdf5"], ["--preview", image]):
+        error = run("build_dataset.py", "-d", own_data, *flags, status=2).stderr
+        assert "lies among the images" in error
+    run("build_dataset.py", "-d", own_data)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_file_system_without_locks(
+    number: int, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(*arguments: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with folder_lock(tmp_path):
+        pass
+    noted = capsys.readouterr().err
+    assert noted.startswith(f"note: {tmp_path} is on a file system without locks")
+    assert noted.count("\n") == 1
+
+
 def test_checkpoint_with_foreign_code_is_refused(own_run: Path, made_hdf5: Path, run: Run) -> None:
     """A Lambda layer holds Python code; the marker shows whether it ran."""
     path, marker = checkpoint(own_run, 3), own_run / "ran"
@@ -203,3 +340,125 @@ def test_hdf5_that_reaches_out_is_refused(
 def test_map_reads_what_hdf5_reads(made_hdf5: Path) -> None:
     with h5py.File(made_hdf5 / "train.hdf5") as file:
         assert np.array_equal(open_split(made_hdf5, "train").images, file["Images"])
+
+
+def test_hdf5_held_open_elsewhere_is_read(made_hdf5: Path, tmp_path: Path) -> None:
+    """A notebook holds HDF5's own lock."""
+    folder = Path(shutil.copytree(made_hdf5, tmp_path / "hdf5"))
+    code = "import h5py, sys; f = h5py.File(sys.argv[1], 'r+'); print(1, flush=True); input()"
+    command = [sys.executable, "-c", code, str(folder / "train.hdf5")]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as notebook:
+        notebook.stdout.readline()
+        assert len(open_split(folder, "train")) == len(open_split(made_hdf5, "train"))
+        notebook.communicate("\n")
+
+
+def test_hdf5_cut_short_while_it_is_mapped(made_hdf5: Path, tmp_path: Path) -> None:
+    """The system kills a process that reads a map where the file has ended."""
+    folder = Path(shutil.copytree(made_hdf5, tmp_path / "hdf5"))
+    command = train_command("-r", "thin-long", "--hdf5", folder, "-o", tmp_path / "run")
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as training:
+        for line in training.stdout:
+            if line.startswith("  1/"):
+                break
+        os.truncate(folder / "train.hdf5", 10_000)
+        _, error = training.communicate()
+    assert training.returncode == 2, error
+    assert error.startswith(f"error: {folder}/train.hdf5 is cut short since it was opened")
+    assert error.count("\n") == 1, error
+
+
+def test_zip_cut_short_while_it_is_mapped(made_data: Path, tmp_path: Path) -> None:
+    path = zip_folder(made_data, tmp_path / "data.zip")
+    source = ZipSource(path)
+    source.read("wnids.txt")
+    os.truncate(path, 10_000)
+    with pytest.raises(UserError, match="damaged"):
+        source.read("wnids.txt")
+
+
+def pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def endless(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def huge(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(2**40)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such files there")
+@pytest.mark.parametrize("make", [pipe, endless, huge])
+def test_what_cannot_be_read_to_an_end_is_refused(make: Callable, own_data: Path) -> None:
+    image = next(own_data.glob("train/*/images/*"))
+    image.unlink()
+    make(image)
+    with pytest.raises(UserError, match=f"cannot read {image}: it is "):
+        FolderSource(own_data).read(str(image.relative_to(own_data)))
+    with pytest.raises(UserError, match=f"cannot read {image}: it is "):
+        read_photograph(image, 64)
+
+
+@pytest.mark.parametrize("make", [pipe, endless, huge])
+def test_log_that_is_no_plain_file(make: Callable, own_run: Path) -> None:
+    from pipeline.callbacks.run_log import RunLog
+
+    log = own_run / "run.jsonl"
+    log.unlink()
+    make(log)
+    assert find_hdf5(None, own_run, own_run) == own_run / "hdf5"
+    with pytest.raises(UserError, match=f"cannot write {log}: it is "):
+        RunLog(own_run, None, None)
+
+
+def test_lines_of_the_log_that_cannot_be_read_spoil_no_other(
+    own_run: Path, made_hdf5: Path
+) -> None:
+    from pipeline.callbacks.run_log import RunLog
+
+    log = own_run / "run.jsonl"
+    lines = log.read_bytes() + b"\xff\xfe\n[]\n{}\n"
+    log.write_bytes(lines + b'{"event": "ep')
+    assert find_hdf5(None, own_run, own_run) == made_hdf5
+    RunLog(own_run, None, None).write("start")
+    assert log.read_bytes().startswith(lines + b'{"event": "start"')
+
+
+def test_metadata_that_swells(own_run: Path) -> None:
+    path = checkpoint(own_run, 3)
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    for name in ("metadata.json", "config.json"):
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for other, contents in members.items():
+                archive.writestr(other, contents + b" " * 2**23 * (other == name))
+        with pytest.raises(UserError, match="larger than a checkpoint's can be"):
+            read_state(path)
+
+
+def test_unreadable_is_not_called_damaged(
+    own_run: Path, made_hdf5: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An administrator may read all, so the refusal is made up."""
+
+    def refuse(*arguments: object, **settings: object) -> None:
+        raise PermissionError(errno.EACCES, "Unable to open file\nname = x, errno = 13")
+
+    file = checkpoint(own_run, 3)
+    monkeypatch.setattr("pipeline.run.checkpoint.ZipFile", refuse)
+    with pytest.raises(UserError, match=f"cannot read {file}: Permission denied; change"):
+        read_state(file)
+    train = open_split(made_hdf5, "train")
+    monkeypatch.setattr("pipeline.dataset.builder.read_file", refuse)
+    with pytest.raises(UserError, match=r"mean\.json: Permission denied; change"):
+        read_means(train)
+    monkeypatch.setattr("h5py.File", refuse)
+    with pytest.raises(UserError, match=r"train\.hdf5: Permission denied; change"):
+        open_split(made_hdf5, "train")

@@ -159,7 +159,7 @@ def test_folder_stands_for_its_best_epoch(
     drawn = run("view_model.py", "-m", trained, "-o", tmp_path / "network.svg").stdout
     assert f"best epoch by val rank-1: {best}\n" in drawn
     replaced = run("model_eval.py", "-m", trained, "--export", best, status=2).stderr
-    assert f"--export would replace {best}" in replaced
+    assert f"{best} would replace {best}" in replaced
     for script in ("model_eval.py", "view_model.py"):
         assert "holds no checkpoint" in run(script, "-m", made_hdf5, status=2).stderr
 

@@ -1,7 +1,8 @@
 """The training curves for TensorBoard, written by Keras's own callback."""
 
 import importlib.util
-import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import keras
@@ -11,25 +12,32 @@ from pipeline.io.files import reported_as_user_errors
 from pipeline.run.state import RunState
 
 FOLDER = "tensorboard"
+PARTS = ("train", "validation")
+"""Where in it Keras writes."""
 
 
 class TensorBoardCurves(keras.callbacks.Callback):
     """Keeps the curves of a run in ``folder/tensorboard``; use as a context manager.
 
     Each session writes them anew from the run's history, so that they continue after a stop and are
-    cut where a run went back, like the other curves.
+    cut where a run went back, like the other curves. What else lies there stays.
 
     Args:
         folder: The run's.
         state: After the epochs before.
+
+    Raises:
+        UserError: They cannot be written.
     """
 
     def __init__(self, folder: Path, state: RunState) -> None:
         super().__init__()
         self._folder = folder / FOLDER
         with reported_as_user_errors(self._folder):
-            if self._folder.exists():
-                shutil.rmtree(self._folder)
+            for part in PARTS:
+                (self._folder / part).mkdir(parents=True, exist_ok=True)
+                for curves in (self._folder / part).glob("events.out.tfevents.*"):
+                    curves.unlink()
         self._callback = keras.callbacks.TensorBoard(self._folder, write_graph=False)
         # the callback asks its model for the rate, and each epoch of the history had its own
         self._rates = keras.Sequential()
@@ -41,13 +49,25 @@ class TensorBoardCurves(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Write the epoch's metrics."""
         self._rates.optimizer.learning_rate = logs["learning_rate"]
-        self._callback.on_epoch_end(epoch + 1, dict(logs))
+        with self._reported():
+            self._callback.on_epoch_end(epoch + 1, dict(logs))
 
     def __enter__(self) -> "TensorBoardCurves":
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._callback.on_train_end()
+        with self._reported():
+            self._callback.on_train_end()
+
+    @contextmanager
+    def _reported(self) -> Iterator[None]:
+        """Turn what TensorFlow raises where it cannot write into a UserError."""
+        failed = importlib.import_module("tensorflow").errors.OpError
+        with reported_as_user_errors(self._folder):
+            try:
+                yield
+            except failed as error:
+                raise OSError(error.message.partition("\n")[0].rpartition("; ")[2]) from error
 
 
 def check_tensorboard(backend: str) -> None:

@@ -5,8 +5,11 @@ goes through these helpers, so none of it can be left half written.
 """
 
 import csv
+import errno
 import json
 import os
+import sys
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +20,12 @@ from filelock import FileLock, Timeout
 from pipeline.errors import UserError
 
 UNFINISHED = ".unfinished-"
+LONGEST_ENDING = 50
+"""Letters of a file's name in that of its temporary one: a system takes 255 bytes."""
+PRINTED = Path("/dev/stdout"), Path("/dev/stderr")
+"""May be redirected to a file that somebody names as an output too."""
+WITHOUT_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP)
+"""What some network file systems answer."""
 
 
 @contextmanager
@@ -25,9 +34,11 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
     The temporary file keeps the suffix of ``path``, for libraries that choose a format by it.
     Its bytes reach the disk before the rename, so that not even a power cut shows half a file.
+    A link stays, and what it leads to is written.
 
     Raises:
-        UserError: The folder cannot be made or written, or the disk is full.
+        UserError: The folder cannot be made or written, the disk is full, or ``path`` is a folder,
+            a device or the like.
     """
     with atomic_writes([path]) as (unfinished,):
         yield unfinished
@@ -37,8 +48,12 @@ def atomic_write(path: Path) -> Iterator[Path]:
 def atomic_writes(paths: Iterable[Path]) -> Iterator[list[Path]]:
     """Do as ``atomic_write`` for several files, and rename none before all are on the disk."""
     paths = list(paths)
-    unfinished = [path.with_name(f"{UNFINISHED}{os.getpid()}-{path.name}") for path in paths]
     with reported_as_user_errors(paths[0] if len(paths) == 1 else paths[0].parent):
+        paths = [_plain_file(path) for path in paths]
+        unfinished = [
+            path.with_name(f"{UNFINISHED}{os.getpid()}-{path.name[-LONGEST_ENDING:]}")
+            for path in paths
+        ]
         for path in paths:
             path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -51,6 +66,33 @@ def atomic_writes(paths: Iterable[Path]) -> Iterator[list[Path]]:
         finally:
             for temporary in unfinished:
                 temporary.unlink(missing_ok=True)
+
+
+def _plain_file(path: Path) -> Path:
+    """Return where ``path`` leads, if that is a file or nothing yet."""
+    end = Path(os.path.realpath(path))
+    if not path.is_file() and (path.exists() or os.path.lexists(end)):
+        raise UserError(f"cannot write {path}: it is there and no plain file; name another place")
+    return end
+
+
+def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
+    """Check, before the work, that each output can become a file and replaces no input.
+
+    Files are compared by identity: links and spellings hide nothing.
+
+    Raises:
+        UserError: One cannot, or is an input or another output.
+    """
+    taken = {_identity(path): path for path in (*inputs, *PRINTED)}
+    for path in outputs:
+        other = taken.setdefault(_identity(_plain_file(path)), path)
+        if other is not path:
+            raise UserError(f"{path} would replace {other}, which is in use; name another file")
+
+
+def _identity(path: Path) -> object:
+    return (path.stat().st_dev, path.stat().st_ino) if path.exists() else os.path.realpath(path)
 
 
 def write_json(path: Path, values: Any) -> None:
@@ -74,7 +116,20 @@ def reported_as_user_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or str(error).splitlines()[0]
         raise UserError(
-            f"cannot write {path}: {reason}; free some space, or choose a folder you may write to"
+            f"cannot write {path}: {reason}; free some space, or name another place "
+            "that you may write to"
+        ) from error
+
+
+@contextmanager
+def refusal_to_read(path: Path) -> Iterator[None]:
+    """Turn a lack of permission to read ``path`` into a UserError: nothing is damaged then."""
+    try:
+        yield
+    except PermissionError as error:
+        reason = os.strerror(error.errno)
+        raise UserError(
+            f"cannot read {path}: {reason}; change its permissions, or name another"
         ) from error
 
 
@@ -100,8 +155,8 @@ def file_lock(lock_file: Path) -> Iterator[None]:
     Raises:
         UserError: Another process holds it, or its file cannot be written.
     """
-    with reported_as_user_errors(lock_file):
-        lock = FileLock(lock_file, timeout=0)
+    lock = FileLock(lock_file, timeout=0)
+    with reported_as_user_errors(lock_file), warnings.catch_warnings(record=True) as fallback:
         try:
             lock.acquire()
         except Timeout:
@@ -109,6 +164,16 @@ def file_lock(lock_file: Path) -> Iterator[None]:
                 f"another process is writing to {lock_file.parent}; wait for it, or name another "
                 "folder"
             ) from None
+        except OSError as error:
+            if error.errno not in WITHOUT_LOCKS:
+                raise
+            fallback.append(error)
+    if fallback:
+        print(
+            f"note: {lock_file.parent} is on a file system without locks; let no other process "
+            "write there",
+            file=sys.stderr,
+        )
     try:
         yield
     finally:
