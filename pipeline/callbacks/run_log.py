@@ -10,6 +10,7 @@ import keras
 from pipeline.callbacks.progress_bar import ProgressBar
 from pipeline.io.files import atomic_write, reported_as_user_errors
 from pipeline.io.hdf5_generator import HDF5Generator
+from pipeline.preprocessing.images import read_file
 from pipeline.run.output_folder import LOG
 
 
@@ -30,10 +31,11 @@ class RunLog(keras.callbacks.Callback):
         self._batches = batches
         self._speed = speed
         if self._path.exists():
-            text = self._path.read_text()
-            if not text.endswith("\n"):
+            with reported_as_user_errors(self._path):
+                lines = read_file(self._path)
+            if not lines.endswith(b"\n"):
                 with atomic_write(self._path) as path:
-                    path.write_text(text[: text.rfind("\n") + 1])
+                    path.write_bytes(lines[: lines.rfind(b"\n") + 1])
 
     def write(self, event: str, **values: Any) -> None:
         """Add an event with the time in seconds since 1970."""

@@ -19,9 +19,10 @@ from pipeline.dataset.tiny_imagenet import (
     read_labelled_images,
 )
 from pipeline.errors import UserError
-from pipeline.io.files import atomic_writes, folder_lock
+from pipeline.io.files import atomic_writes, folder_lock, refusal_to_read
 from pipeline.io.hdf5_dataset import HDF5Dataset, open_split, open_training_splits
 from pipeline.io.hdf5_writer import HDF5Writer
+from pipeline.preprocessing.images import read_file
 from pipeline.progress import progress_bar
 from pipeline.recipe import Mean
 
@@ -174,7 +175,8 @@ def read_means(train: HDF5Dataset) -> tuple[float, float, float]:
     """
     path = train.path.parent / MEANS
     try:
-        stored = msgspec.json.decode(path.read_bytes(), type=Means)
+        with refusal_to_read(path):
+            stored = msgspec.json.decode(read_file(path), type=Means)
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             f"{path} is missing or damaged; build it again with build_dataset.py --overwrite"

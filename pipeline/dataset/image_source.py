@@ -10,6 +10,7 @@ from typing import Protocol
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 from pipeline.errors import UserError
+from pipeline.preprocessing.images import read_file
 
 LARGEST_ZIP_CONTENT = 2 * 2**30
 """Bytes that a zip may unpack to: the official one holds 0.25 GB."""
@@ -30,9 +31,6 @@ ARCHIVE_MARKS = {
 }
 """What other archives begin with."""
 TAR_MARK, TAR_MARK_PLACE = b"ustar", 257
-READ_ONLY = os.O_RDONLY | getattr(os, "O_BINARY", 0)
-AT_ONCE = 2**14
-"""Bytes read at once; Tiny ImageNet's files are about 2 kB."""
 
 
 class ImageSource(Protocol):
@@ -80,9 +78,11 @@ class FolderSource:
         """See ImageSource."""
         path = f"{self._root}/{name}"
         try:
-            return _read_file(path)
+            return read_file(path)
         except OSError as error:
-            raise UserError(f"cannot read {path}: {error.strerror}") from error
+            raise UserError(
+                f"cannot read {path}: {error.strerror}; replace it by a readable file"
+            ) from error
 
 
 def _visible_files(root: str) -> Iterator[str]:
@@ -107,22 +107,6 @@ def _is_hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
-def _read_file(path: str) -> bytes:
-    """Read a small file by few system calls.
-
-    ``open(path).read()`` makes more of them, and gives the interpreter away at each: decoding
-    would take a sixth longer, for threads must ask it back.
-    """
-    file = os.open(path, READ_ONLY)
-    try:
-        parts = []
-        while part := os.read(file, AT_ONCE):
-            parts.append(part)
-        return b"".join(parts)
-    finally:
-        os.close(file)
-
-
 class ZipSource:
     """Members of a zip, read through a memory map: ``ZipFile.read`` makes threads take turns."""
 
@@ -136,7 +120,9 @@ class ZipSource:
         except (BadZipFile, NotImplementedError, ValueError) as error:
             raise UserError(f"{path} is not a whole zip file ({error}); fetch it again") from error
         except OSError as error:
-            raise UserError(f"cannot read {path}: {error.strerror}") from error
+            raise UserError(
+                f"cannot read {path}: {error.strerror}; replace it by a readable file"
+            ) from error
         # PowerShell's archives have backslashes
         self._members = {member.filename.replace("\\", "/"): member for member in members}
         if len(self._members) < len(members):
@@ -196,6 +182,8 @@ def _unpack(archive: mmap.mmap, member: ZipInfo) -> bytes:
         ValueError, struct.error, zlib.error: The header lies outside the archive or names another
             file, and so an image would get a wrong label; or the contents are damaged.
     """
+    if archive.size() < len(archive):  # reading on would kill the process
+        raise ValueError("the archive was cut short meanwhile")
     name = member.header_offset + LOCAL_HEADER.size
     name_bytes, extra_bytes = LOCAL_HEADER.unpack(archive[member.header_offset : name])
     extra = name + name_bytes

@@ -7,6 +7,7 @@ size of the file; reading a random row of it costs a memory copy.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import msgspec
@@ -14,6 +15,7 @@ import numpy as np
 
 from pipeline.classes import Classes
 from pipeline.errors import UserError
+from pipeline.io.files import refusal_to_read
 from pipeline.io.hdf5_writer import FORMAT
 from pipeline.recipe import Mean, Seed
 
@@ -85,7 +87,8 @@ def _open(folder: Path, split: str) -> HDF5Dataset:
             f"{path} does not exist; build it with build_dataset.py, or name its folder with --hdf5"
         )
     try:
-        with h5py.File(path, "r") as file:
+        # no lock: the file was renamed into place whole, and somebody else may hold it open
+        with refusal_to_read(path), h5py.File(path, "r", locking=False) as file:
             return _read_checked(path, file, split)
     except (OSError, KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise _unusable(
@@ -137,7 +140,16 @@ def _map(path: Path, images: h5py.Dataset) -> np.ndarray:
     offset = images.id.get_offset()
     if images.chunks is not None or offset is None or images.external is not None:
         raise _unusable(path, "not stored as one unbroken block")
-    return np.memmap(path, np.uint8, "r", offset, images.shape)
+    return _Map(path, np.uint8, "r", offset, images.shape)
+
+
+class _Map(np.memmap):
+    """A map of a file that may be cut short meanwhile: reading on would kill the process."""
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        if self._mmap.size() < self.offset + self.nbytes:
+            raise _unusable(Path(self.filename), "cut short since it was opened")
+        return np.asarray(super().__getitem__(index))
 
 
 def _unusable(path: Path, what: str) -> UserError:

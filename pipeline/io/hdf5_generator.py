@@ -15,6 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from pipeline.errors import UserError
 from pipeline.io.hdf5_dataset import HDF5Dataset
 from pipeline.io.shard import Shard
 from pipeline.preprocessing.augmentation import augment
@@ -77,6 +78,8 @@ class HDF5Generator(keras.utils.PyDataset):
         self._shard = shard
         self._first_flip = random_stream(seed, "first flip").integers(2, size=len(dataset))
         self._threads = ThreadPoolExecutor(THREADS, "batches")
+        self.failure: UserError | None = None
+        """Why a batch could not be made: TensorFlow raises an error of its own in place of it."""
         self.begin_epoch(1, dataset.images.shape[1])
 
     def begin_epoch(self, epoch: int, image_size: int) -> None:
@@ -114,7 +117,11 @@ class HDF5Generator(keras.utils.PyDataset):
             for later in steps
         }
         started = time.perf_counter()
-        batch = epoch.prepared.pop(step).result()
+        try:
+            batch = epoch.prepared.pop(step).result()
+        except UserError as error:
+            self.failure = error
+            raise
         epoch.seconds_waited += time.perf_counter() - started
         epoch.finished |= epoch.begun and step == len(self) - 1
         return batch

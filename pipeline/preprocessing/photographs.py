@@ -7,7 +7,13 @@ import cv2
 import numpy as np
 
 from pipeline.errors import UserError
-from pipeline.preprocessing.images import SUFFIXES, central_square, decode_image, resize_image
+from pipeline.preprocessing.images import (
+    SUFFIXES,
+    central_square,
+    decode_image,
+    read_file,
+    resize_image,
+)
 
 
 def find_photographs(paths: Iterable[Path]) -> list[Path]:
@@ -50,7 +56,7 @@ def read_photograph(path: Path, size: int) -> np.ndarray:
         UserError: It cannot be read or decoded.
     """
     try:
-        image = decode_image(path.read_bytes())
+        image = decode_image(read_file(path))
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise UserError(

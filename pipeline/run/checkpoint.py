@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 
 from pipeline.errors import UserError
-from pipeline.io.files import atomic_write
+from pipeline.io.files import atomic_write, refusal_to_read
 from pipeline.run.state import RunState
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 LARGEST_CONTENT = 2**30
 """Bytes that a checkpoint's members may unpack to; the real ones take 75 MB."""
+LARGEST_TEXT = 2**23
+"""Bytes of a JSON member, 0.2 MB in real ones; parsed it takes 25 times as much memory."""
 KEY, FORMAT = "googlenet_tiny_imagenet", 2
 HALF_PRECISION = ("bfloat16", "mixed_bfloat16", "float16", "mixed_float16")
 UNDATED = (1980, 1, 1, 0, 0, 0)
@@ -174,6 +176,8 @@ def _check_members(archive: ZipFile) -> None:
         raise ValueError("it holds other members than a Keras file's")
     if sum(member.file_size for member in members) > LARGEST_CONTENT:
         raise ValueError("it unpacks to more than a checkpoint can be")
+    if max(archive.getinfo(name).file_size for name in (CONFIG, METADATA)) > LARGEST_TEXT:
+        raise ValueError("its description is larger than a checkpoint's can be")
 
 
 def _write_with_state(members: dict[str, bytes], path: Path, state: RunState | None) -> None:
@@ -192,8 +196,9 @@ def _write_with_state(members: dict[str, bytes], path: Path, state: RunState | N
 def _explained(path: Path) -> Iterator[None]:
     """Turn whatever zipfile, JSON, HDF5 or Keras raise on a file that is not whole or not ours."""
     try:
-        yield
-    except UserError:
+        with refusal_to_read(path):
+            yield
+    except (UserError, MemoryError):
         raise
     except Exception as error:
         brief = next(iter(str(error).strip().splitlines()), type(error).__name__)

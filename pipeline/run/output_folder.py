@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 from pipeline.dataset.tiny_imagenet import default_hdf5_folder, find_data_set
 from pipeline.errors import UserError
 from pipeline.io.files import atomic_write, reported_as_user_errors
+from pipeline.preprocessing.images import read_file
 from pipeline.run.checkpoint import copy_checkpoint, read_state
 from pipeline.run.state import RunState, epoch_rank
 
@@ -96,10 +98,11 @@ def logged_events(model: Path) -> list[dict[str, Any]]:
     """Return what the log beside ``model``, a checkpoint or a folder, holds; [] if not readable."""
     folder = model if model.is_dir() else model.parent
     log = (folder.parent if folder.name == SUPERSEDED else folder) / LOG
-    try:
-        events = [json.loads(line) for line in log.read_text().splitlines()]
-    except (OSError, ValueError, RecursionError):
-        return []
+    events = []
+    with suppress(OSError):
+        for line in read_file(log).splitlines():
+            with suppress(ValueError, RecursionError):  # one line spoils no other
+                events.append(json.loads(line))
     return [event for event in events if isinstance(event, dict)]
 
 

@@ -84,13 +84,18 @@ def fit_phases(
     """
     for first, last in state.recipe.phases(state.epoch + 1, state.epochs):
         batches.begin_epoch(first, state.recipe.image_size(first))  # ``fit`` may look ahead
-        model.fit(
-            batches.for_fit(),
-            initial_epoch=first - 1,
-            epochs=last,
-            shuffle=False,
-            verbose=0,
-            callbacks=list(callbacks),
-        )
+        try:
+            model.fit(
+                batches.for_fit(),
+                initial_epoch=first - 1,
+                epochs=last,
+                shuffle=False,
+                verbose=0,
+                callbacks=list(callbacks),
+            )
+        except Exception as error:
+            if batches.failure:
+                raise batches.failure from error
+            raise
         if model.stop_training:
             break
