@@ -204,11 +204,14 @@ def test_ours_without_validation(
 def test_thinning_leaves_other_files_alone(
     model: keras.Model, batches: HDF5Generator, tmp_path: Path
 ) -> None:
-    other = tmp_path / "epoch-5foo.keras"
-    other.write_text("not a checkpoint")
+    names = ("5foo", "001-val_loss-0.138 (1)", "001-val_loss-0.138-copy", "001-my-val_loss-0.138")
+    others = [tmp_path / f"epoch-{name}.keras" for name in names]
+    for path in others:
+        path.write_text("not a checkpoint, or somebody's copy of one")
     callbacks = [EpochCheckpoint(tmp_path, keep=1)]
-    model.fit(batches, epochs=2, shuffle=False, verbose=0, callbacks=callbacks)
-    assert other.is_file()
+    model.fit(batches, epochs=3, shuffle=False, verbose=0, callbacks=callbacks)
+    assert set(others) < set(tmp_path.glob("*.keras"))
+    assert not (tmp_path / "epoch-002.keras").exists()
 
 
 def test_metrics_that_are_no_number_or_missing_leave_gaps(tmp_path: Path) -> None:

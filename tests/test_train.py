@@ -269,7 +269,9 @@ def test_branching_back_by_hand(own_run: Path, made_hdf5: Path, run: Run) -> Non
 def test_longer_run_sets_nothing_aside(own_run: Path) -> None:
     last = checkpoint(own_run, 3)
     longer = replace(read_state(last), epochs=9)
+    copy = Path(shutil.copy(last, last.with_stem(f"{last.stem} (copy)")))
     assert begin_branch(last, longer, own_run) == (longer, last, [])
+    assert copy.is_file()
     assert read_state(last) == longer
     assert not (own_run / "superseded").exists()
 

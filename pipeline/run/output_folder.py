@@ -15,8 +15,8 @@ from pipeline.preprocessing.images import read_file
 from pipeline.run.checkpoint import copy_checkpoint, read_state
 from pipeline.run.state import RunState, epoch_rank
 
-NAME = re.compile(r"epoch-(\d+)(.*-val_loss-.*)?\.keras")
-"""Of a checkpoint; without a val loss where none was measured."""
+NAME = re.compile(r"epoch-(\d{3,})(-val_loss-(\d+\.\d{3}|nan|inf))?\.keras")
+"""Of a checkpoint, as ``checkpoint_name`` makes it: a copy under another name is its owner's."""
 SUPERSEDED = "superseded"
 LOG = "run.jsonl"
 """What differs between equal runs: a JSON object a line, of each start and each epoch."""
