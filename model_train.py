@@ -244,7 +244,7 @@ def print_results(args: argparse.Namespace) -> None:
 
     say(*results(args.output))
     if args.tensorboard:
-        say(f"curves for TensorBoard: tensorboard --logdir {quote(args.output)}")
+        say(f"curves for TensorBoard: tensorboard --logdir={quote(args.output)}")
     say(f"next: {shell_command('model_eval.py', {'-m': args.output})}")
 
 

@@ -48,6 +48,15 @@ def run_script(main: Callable[[Sequence[str] | None], None]) -> None:
             raise
         say(f"error: cannot use {error.filename}: {error.strerror}", error=True)
         _end(BAD_INPUT)
+    except (MemoryError, ImportError) as error:
+        if isinstance(error, ImportError) and "failed to map" not in str(error):
+            raise
+        print(
+            "error: there is not enough memory; close other programs, or lift the limit on it "
+            "(ulimit -v)",
+            file=sys.stderr,
+        )
+        _end(BAD_INPUT)
     except (KeyboardInterrupt, Terminated) as stop:
         number = stop.number if isinstance(stop, Terminated) else signal.SIGINT
         name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
@@ -119,6 +128,8 @@ def shell_command(script: str, flags: Mapping[str, object]) -> str:
     for flag, value in flags.items():
         if value is True:
             words.append(flag)
+        elif str(value).startswith("-"):
+            words.append(f"{flag}={value}")
         elif value is not None and value is not False:
             words += [flag, str(value)]
     return backend_setting() + " ".join(map(quote, words))

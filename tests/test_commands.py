@@ -1,6 +1,7 @@
 """The commands that the scripts propose run as they stand, from any folder."""
 
 import os
+import resource
 import shlex
 import shutil
 import subprocess
@@ -9,6 +10,9 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+
+import model_train
+from pipeline.command_line import shell_command
 
 
 def follow(command: str, folder: Path, *more: str) -> str:
@@ -115,3 +119,25 @@ def test_slip_in_the_settings_is_one_line(
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert done.stderr.startswith("error: config/setup_config.py")
     assert said in done.stderr
+
+
+def test_command_with_names_that_begin_like_flags() -> None:
+    flags = {"-r": "quick", "-o": Path("-x"), "--hdf5": Path("-b/c d"), "--keep": None}
+    _, _, *arguments = shlex.split(shell_command("model_train.py", flags))
+    args = model_train.parse_arguments(arguments)
+    assert (args.output, args.hdf5, args.recipe) == (Path("-x"), Path("-b/c d"), "quick")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no such limit there")
+def test_too_little_memory_is_one_line(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "view_model.py", "-o", tmp_path / "network.svg"],
+        cwd=ROOT,
+        env={**os.environ, "KERAS_BACKEND": "tensorflow"},
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (10**9, 10**9)),
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("error: there is not enough memory; ")
+    assert done.stderr.count("\n") == 1, done.stderr

@@ -215,7 +215,7 @@ def test_tensorboard_shows_the_whole_run(own_run: Path, made_hdf5: Path, run: Ru
         weights = archive.read("model.weights.h5")
     done = run("model_train.py", "-m", checkpoint(own_run, 2), "-o", own_run, "--hdf5", made_hdf5,
                "--tensorboard")  # fmt: skip
-    assert f"tensorboard --logdir {own_run}" in done.stdout
+    assert f"tensorboard --logdir={own_run}" in done.stdout
     with ZipFile(checkpoint(own_run, 3)) as archive:
         assert archive.read("model.weights.h5") == weights
     history = json.loads((own_run / "metric_values.json").read_text())

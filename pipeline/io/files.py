@@ -8,7 +8,6 @@ import csv
 import errno
 import json
 import os
-import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from pipeline.errors import UserError
+from pipeline.printing import say
 
 UNFINISHED = ".unfinished-"
 LONGEST_ENDING = 50
@@ -169,10 +169,10 @@ def file_lock(lock_file: Path) -> Iterator[None]:
                 raise
             fallback.append(error)
     if fallback:
-        print(
+        say(
             f"note: {lock_file.parent} is on a file system without locks; let no other process "
             "write there",
-            file=sys.stderr,
+            error=True,
         )
     try:
         yield
