@@ -51,10 +51,10 @@ def run_script(main: Callable[[Sequence[str] | None], None]) -> None:
     except (MemoryError, ImportError) as error:
         if isinstance(error, ImportError) and "failed to map" not in str(error):
             raise
-        print(
+        say(
             "error: there is not enough memory; close other programs, or lift the limit on it "
             "(ulimit -v)",
-            file=sys.stderr,
+            error=True,
         )
         _end(BAD_INPUT)
     except (KeyboardInterrupt, Terminated) as stop:
