@@ -1,5 +1,6 @@
 """view_model.py: pictures of the network, by whatever draws here."""
 
+import html
 import re
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from pipeline.backend import import_keras
 keras = import_keras()
 
 from pipeline.nn.googlenet import googlenet  # noqa: E402
+from pipeline.plotting.diagram import network_graph  # noqa: E402
 from pipeline.plotting.graphviz import draw_graph  # noqa: E402
 from pipeline.recipe import Network  # noqa: E402
 
@@ -49,6 +51,23 @@ def test_svg_names_every_block_with_its_shape(model: Path, tmp_path: Path, run: 
         assert shape in text
     assert f"{keras.saving.load_model(model).count_params():,} parameters" in text
     assert "thin.keras" in text
+
+
+@pytest.mark.parametrize("layers", [False, True])
+def test_names_of_any_kind_are_drawn(layers: bool, tmp_path: Path) -> None:
+    """A block a name, the same name within it, and the title."""
+    plain = ('a"b', "a:b", "a\\b", "\\", '"', "<<b>", "node", "{x|y}", "\u4e2d")
+    names = (*plain, "\n\x1b\0", "\udcff")
+    x = inputs = keras.Input((8, 8, 3))
+    for name in names:
+        part = keras.Input((8, 8, 3), name="inputs")
+        x = keras.Model(part, keras.layers.ReLU(name=name)(part), name=name)(x)
+    graph = network_graph(keras.Model(inputs, x), (None, 8, 8, 3), "".join(names), layers)
+    draw_graph(graph, tmp_path / "net.svg")
+    drawing = (tmp_path / "net.svg").read_text(encoding="utf-8")
+    text = html.unescape(" ".join(re.findall(r"<text[^>]*>([^<]*)</text>", drawing)))
+    for name in (*plain, r"\n\x1b\x00", r"\udcff"):
+        assert text.count(name) >= 2
 
 
 def test_svg_in_a_browser(tmp_path: Path, run: Run, browser: object) -> None:

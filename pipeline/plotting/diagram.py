@@ -9,6 +9,7 @@ import keras
 import pydot
 
 from pipeline.errors import UserError
+from pipeline.printing import printable
 
 FONT = "Helvetica"
 GRAPH_STYLE = {"fontname": FONT, "fontsize": 12, "labelloc": "t", "nodesep": 0.15, "ranksep": 0.2,
@@ -87,9 +88,10 @@ def network_graph(
     model: keras.Model, input_shape: tuple[int | None, ...], title: str, layers: bool = False
 ) -> pydot.Dot:
     """Return the graph of blocks, or with ``layers`` of every layer, below a title and totals."""
-    heading = (
-        f"{title}\\n{model.count_params():,} parameters\\n"
-        f"{multiply_adds(model, input_shape) / 1e6:,.0f} million multiply-adds an image"
+    heading = _quoted(
+        title,
+        f"{model.count_params():,} parameters",
+        f"{multiply_adds(model, input_shape) / 1e6:,.0f} million multiply-adds an image",
     )
     graph = pydot.Dot("network", graph_type="digraph", label=heading, **GRAPH_STYLE)
     graph.set_node_defaults(**NODE_STYLE)
@@ -104,14 +106,14 @@ def network_graph(
             graph.add_node(_node(name, placed))
             ends[name] = name
             for source in placed.inputs:
-                graph.add_edge(pydot.Edge(ends[source], name))
+                graph.add_edge(_edge(ends[source], name))
     return graph
 
 
 def _add_frame(graph: pydot.Dot, block: PlacedLayer, feeds: list[str]) -> str:
     """Draw the layers of a block in a frame, fed from ``feeds``; return its last node."""
     title = block.layer.name
-    frame = pydot.Cluster(title, label=title, **FRAME_STYLE)
+    frame = pydot.Cluster(str(len(graph.get_subgraphs())), label=_quoted(title), **FRAME_STYLE)
     last = ""
     entries = set()
     for placed in place_layers(block.layer, block.input_shape):
@@ -122,7 +124,7 @@ def _add_frame(graph: pydot.Dot, block: PlacedLayer, feeds: list[str]) -> str:
         frame.add_node(_node(last, placed))
         for source in placed.inputs:
             for start in feeds if source in entries else [f"{title}/{source}"]:
-                graph.add_edge(pydot.Edge(start, last))
+                graph.add_edge(_edge(start, last))
     graph.add_subgraph(frame)
     return last
 
@@ -132,8 +134,18 @@ def _node(name: str, placed: PlacedLayer) -> pydot.Node:
     _, *sides = placed.output_shape
     shape = " x ".join(map(str, sides)) if len(sides) > 1 else f"{sides[0]} values"
     parameters = f", {layer.count_params():,} parameters" if layer.count_params() else ""
-    label = f"{layer.name}{_detail(layer)}\\n{shape}{parameters}"
-    return pydot.Node(name, label=label, fillcolor=COLOURS[_kind(layer)])
+    label = _quoted(f"{layer.name}{_detail(layer)}", f"{shape}{parameters}")
+    return pydot.Node(_quoted(name), label=label, fillcolor=COLOURS[_kind(layer)])
+
+
+def _edge(start: str, end: str) -> pydot.Edge:
+    return pydot.Edge(_quoted(start), _quoted(end))
+
+
+def _quoted(*lines: str) -> str:
+    """Return ``lines`` as Graphviz reads a text, whatever a stranger's names hold."""
+    escaped = (printable(line).replace("\\", "\\\\").replace('"', '\\"') for line in lines)
+    return '"' + "\\n".join(escaped) + '"'
 
 
 def _detail(layer: keras.Layer) -> str:

@@ -39,6 +39,7 @@ def draw_graph(graph: pydot.Dot, path: Path) -> None:
     """
     form = picture_format(path)
     settings = [f"-T{form}", *([f"-Gdpi={DPI}"] if form in PIXEL_FORMATS else [])]
+    failed = ""
     for program in _programs(form):
         picture = subprocess.run(
             [program, *settings], input=graph.to_string().encode(), capture_output=True
@@ -47,13 +48,15 @@ def draw_graph(graph: pydot.Dot, path: Path) -> None:
             with atomic_write(path) as unfinished:
                 unfinished.write_bytes(picture.stdout)
             return
+        failed = f" ({program} ended with {picture.stderr.decode(errors='replace').strip()[-200:]})"
     text = path.with_suffix(".dot")
     with atomic_write(text) as unfinished:
-        unfinished.write_text(graph.to_string())
+        unfinished.write_text(graph.to_string(), encoding="utf-8")
     if form != "dot":
         raise UserError(
-            f"nothing here draws .{form}; install Graphviz (apt install graphviz, brew install "
-            f"graphviz), or for png, svg and jpg: pip install graphviz-pure; wrote {text} instead"
+            f"nothing here draws .{form}{failed}; install Graphviz (apt install graphviz, brew "
+            f"install graphviz), or for png, svg and jpg: pip install graphviz-pure; wrote {text} "
+            "instead"
         )
 
 
