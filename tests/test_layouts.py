@@ -380,6 +380,7 @@ REFUSED: dict[str, State] = {
     f"is of class {CLASS_IDS[0]} and of n777": lambda root: (root / ANNOTATIONS).write_text(
         (root / ANNOTATIONS).read_text() + "val_0.JPEG\tn777\n"
     ),
+    "words.txt is not text in UTF-8": lambda root: (root / "words.txt").write_bytes(b"a\0"),
     "is not text in UTF-8": lambda root: (root / "words.txt").write_bytes(b"caf\xe9"),
     "cannot be the name of a class": name_a_class_in_two_lines,
     "val/ holds no image of these classes": lambda root: shutil.rmtree(root / "val"),

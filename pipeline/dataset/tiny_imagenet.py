@@ -326,7 +326,9 @@ def _read_lines(source: ImageSource, name: str) -> list[str]:
     data = source.read(name)
     try:
         text = data.decode("utf-16" if data.startswith(UTF_16_MARKS) else "utf-8-sig")
-    except UnicodeDecodeError as error:
+        if "\0" in text:  # HDF5 could not hold it
+            raise ValueError
+    except ValueError as error:
         raise UserError(
             f"{name} is not text in UTF-8; save it as such, or fetch it again"
         ) from error
