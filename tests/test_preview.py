@@ -1,5 +1,7 @@
 """build_dataset.py --preview: what the network sees, on a sheet for a person."""
 
+import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -12,12 +14,14 @@ from pipeline.backend import import_keras
 
 import_keras()
 
+from pipeline.classes import Classes  # noqa: E402
 from pipeline.io.hdf5_dataset import HDF5Dataset, open_split  # noqa: E402
 from pipeline.plotting.preview import (  # noqa: E402
     epochs_to_show,
     evenly_spaced,
     name_mixture,
     plot_preview,
+    write_preview,
 )
 from pipeline.recipe import Augmentation, Recipe  # noqa: E402
 from pipeline.run.start import Settings, fresh_run  # noqa: E402
@@ -108,3 +112,12 @@ def test_format_is_checked_before_the_build(made_data: Path, tmp_path: Path, run
     assert "must end in .png" in error.stderr
     assert list(tmp_path.iterdir()) == []
     run("build_dataset.py", "-d", made_data, "-o", tmp_path, "-r", "quick", status=2)
+
+
+def test_words_are_drawn_as_they_are(train: HDF5Dataset, tmp_path: Path) -> None:
+    """A ``$`` begins no formula, and what the font lacks is no line on the terminal."""
+    strange = replace(train, classes=Classes(CLASS_IDS, ("$\\frac", "$$", "\x1b[2J\0", "\u4e2d")))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        write_preview(tmp_path / "sheet.png", strange, run_of(train, Augmentation(cutmix=1.0)))
+    assert cv2.imread(str(tmp_path / "sheet.png")) is not None

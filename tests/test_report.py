@@ -2,6 +2,7 @@
 
 import csv
 import json
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,6 +54,9 @@ def made_probabilities(labels: np.ndarray) -> np.ndarray:
     logits[labels == 2, 0] += 1.5
     shares = np.exp(logits)
     return np.float32(shares / shares.sum(axis=1, keepdims=True))
+
+
+STRANGE = ("$\\frac", "=1+1, $", "\x1b[2J\n\0", "\u4e2d\u2028$$", "-a\r")
 
 
 @pytest.fixture(scope="module")
@@ -286,3 +290,16 @@ def test_page_never_scrolls_sideways(width: int, written: Path, browser: object)
         "return [document.documentElement.scrollWidth, window.innerWidth]"
     )
     assert page <= window
+
+
+def test_strange_words(split: HDF5Dataset, probabilities: np.ndarray, tmp_path: Path) -> None:
+    """No formula in figures or cells, nothing on the terminal, and no surrogate in a name."""
+    strange = replace(split, classes=Classes(split.classes.ids, STRANGE))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Report(strange, probabilities).write(tmp_path, {"model": "\udcff.keras"})
+    with (tmp_path / "per_class.csv").open(newline="", encoding="utf-8") as file:
+        words = [row["words"] for row in csv.DictReader(file)]
+    assert words == ["$\\frac", "'=1+1, $", "\x1b[2J\n\0", "\u4e2d\u2028$$", r"'-a\r"]
+    with pytest.raises(ValueError, match="surrogates"):
+        Classes(("n1",), ("\ud800",))

@@ -157,7 +157,7 @@ class Report:
             write_csv(classes, self._class_rows())
             write_csv(predictions, self._prediction_rows())
             figures = {"matrix": _png_uri(matrix), "calibration_plot": _png_uri(curve)}
-            page.write_text(self._page(facts, calibration, figures), encoding="utf-8")
+            page.write_text(self._page(facts, calibration, figures), "utf-8", "backslashreplace")
 
     def accuracy(self, rank: int, label: int | None = None) -> Proportion:
         """Return how many images have their class among the ``rank`` most probable ones.

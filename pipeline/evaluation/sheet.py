@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from pipeline.evaluation.photos import NamedPhotograph
 from pipeline.io.files import atomic_write
 from pipeline.plotting.style import BLUE, new_figure, one_style, save_figure
+from pipeline.printing import printable
 
 COLUMNS, MOST = 3, 60
 """Photographs in a row, and on the sheet: the first so many."""
@@ -54,4 +55,5 @@ def _draw_bars(axes: Axes, photo: NamedPhotograph) -> None:
 
 
 def _short(text: str) -> str:
+    text = printable(text)
     return text if len(text) <= 26 else f"{text[:25]}…"

@@ -20,6 +20,7 @@ from pipeline.errors import UserError
 from pipeline.printing import say
 
 UNFINISHED = ".unfinished-"
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\n")
 LONGEST_ENDING = 50
 """Letters of a file's name in that of its temporary one: a system takes 255 bytes."""
 PRINTED = Path("/dev/stdout"), Path("/dev/stderr")
@@ -102,10 +103,20 @@ def write_json(path: Path, values: Any) -> None:
 
 
 def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
-    """Write a table whose first row names its columns to ``path``, that of an atomic write."""
+    """Write a table whose first row names its columns to ``path``, that of an atomic write.
+
+    A text that a spreadsheet would run as a formula is made plain by an apostrophe before it.
+    """
     # surrogateescape: a file name that is not UTF-8 keeps its bytes
     with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows(rows)
+        csv.writer(file, lineterminator="\n").writerows(map(_plain_cell, row) for row in rows)
+
+
+def _plain_cell(value: object) -> object:
+    if not isinstance(value, str | Path):
+        return value
+    text = str(value).replace("\r", "\\r")  # which ends a row, and is not quoted
+    return f"'{text}" if text.startswith(FORMULA_STARTS) else text
 
 
 @contextmanager
