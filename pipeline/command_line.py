@@ -17,12 +17,13 @@ from pipeline.printing import lost_output, open_outputs, say
 
 SCRIPTS = Path(__file__).resolve().parent.parent
 BAD_INPUT = 2
-ENDING = ("SIGTERM", "SIGHUP")
-"""Signals that ask to end; Windows lacks the second, which a closed terminal sends."""
+ENDING = ("SIGINT", "SIGTERM", "SIGHUP")
+"""Signals that ask to end; Windows lacks the last, which a closed terminal sends."""
+AGAIN_S = 3
 
 
 class Terminated(BaseException):
-    """One of ``ENDING`` arrived. Like KeyboardInterrupt, no ``except Exception`` may swallow it."""
+    """SIGTERM or SIGHUP arrived. Like KeyboardInterrupt, no ``except Exception`` may swallow it."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -33,11 +34,14 @@ def run_script(main: Callable[[Sequence[str] | None], None]) -> None:
     """Run ``main`` and end the process with the status that the outcome calls for."""
     for number in (getattr(signal, name) for name in ENDING if hasattr(signal, name)):
         if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
-            signal.signal(number, _raise_terminated)
+            signal.signal(number, _end_on_signal)
     open_outputs()
     ignore_host_settings()
     try:
-        main(None)
+        try:
+            main(None)
+        finally:
+            _set_alarm(0)
         if lost := lost_output():
             raise UserError(f"cannot print: {lost}; all else is done, send stdout elsewhere")
     except UserError as error:
@@ -77,9 +81,23 @@ def _end(status: int) -> NoReturn:
     sys.exit(status)
 
 
-def _raise_terminated(number: int, frame: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_IGN)  # once is enough
-    raise Terminated(number)
+def _end_on_signal(number: int, frame: FrameType | None) -> None:
+    """Raise what ends ``main``, and some seconds later again, for a library may swallow it."""
+    if number == signal.SIGINT:
+        stop: BaseException = KeyboardInterrupt()
+    else:
+        signal.signal(number, signal.SIG_IGN)  # once is enough
+        stop = Terminated(number)
+    _set_alarm(AGAIN_S, lambda *_: _end_on_signal(number, None))
+    raise stop
+
+
+def _set_alarm(seconds: float, handler: Callable[..., None] | None = None) -> None:
+    """Call ``handler`` in so many seconds, 0 for never; Windows has no such thing."""
+    if hasattr(signal, "setitimer"):
+        if handler:
+            signal.signal(signal.SIGALRM, handler)
+        signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):

@@ -114,6 +114,33 @@ def test_interrupted_while_modules_are_imported(module: str, tmp_path: Path, run
     assert done.stderr == "stopped by Ctrl-C\n"
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_that_a_library_swallows_ends_a_script(number: int) -> None:
+    code = (
+        "import sys, time\n"
+        "from pipeline import command_line\n"
+        "command_line.AGAIN_S = 0.1\n"
+        "def main(_):\n"
+        "    for _ in range(3):\n"
+        "        try:\n"
+        "            print('ready', flush=True)\n"
+        "            time.sleep(20)\n"
+        "        except BaseException:\n"
+        "            pass\n"
+        "    time.sleep(20)\n"
+        "command_line.run_script(main)\n"
+    )
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        _, error = process.communicate(timeout=15)
+    assert process.returncode == 128 + number
+    assert error.startswith("stopped by ") and error.count("\n") == 1
+
+
 def test_training_is_that_of_any_other_host(
     trained: Path, made_hdf5: Path, tmp_path: Path, run: Run
 ) -> None:
