@@ -7,6 +7,7 @@ from conftest import ROOT
 
 BASE = (
     "errors",
+    "plain_file",
     "printing",
     "randomness",
     "classes",

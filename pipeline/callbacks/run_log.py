@@ -10,7 +10,7 @@ import keras
 from pipeline.callbacks.progress_bar import ProgressBar
 from pipeline.io.files import atomic_write, reported_as_user_errors
 from pipeline.io.hdf5_generator import HDF5Generator
-from pipeline.preprocessing.images import read_file
+from pipeline.plain_file import read_file
 from pipeline.run.output_folder import LOG
 
 

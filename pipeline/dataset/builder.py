@@ -22,7 +22,7 @@ from pipeline.errors import UserError
 from pipeline.io.files import atomic_writes, folder_lock, refusal_to_read
 from pipeline.io.hdf5_dataset import HDF5Dataset, open_split, open_training_splits
 from pipeline.io.hdf5_writer import HDF5Writer
-from pipeline.preprocessing.images import read_file
+from pipeline.plain_file import read_file
 from pipeline.progress import progress_bar
 from pipeline.recipe import Mean
 

@@ -1,9 +1,5 @@
 """Decode and resize: from a file's bytes to the pixels every other part works on."""
 
-import os
-import stat
-from pathlib import Path
-
 import cv2
 import numpy as np
 import simplejpeg
@@ -16,34 +12,6 @@ SUFFIXES = {
 """What ``decode_image`` reads, in lower case."""
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 EXIF = b"Exif\0"
-READ_ONLY = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
-"""Opening a pipe that nobody writes to would wait for ever."""
-LARGEST_FILE = 2**28
-"""Bytes; Tiny ImageNet's files are about 2 kB."""
-
-
-def read_file(path: str | Path) -> bytes:
-    """Read a plain file by few system calls.
-
-    ``open(path).read()`` makes more of them, and gives the interpreter away at each: decoding
-    would take a sixth longer, for threads must ask it back.
-
-    Raises:
-        OSError: It cannot be read, is a pipe, a device or the like, or too large.
-    """
-    file = os.open(path, READ_ONLY)
-    try:
-        status = os.fstat(file)
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(0, "it is no plain file")
-        if status.st_size > LARGEST_FILE:
-            raise OSError(0, f"it is larger than {LARGEST_FILE:,} bytes")
-        data = os.read(file, status.st_size)
-        while len(data) < status.st_size and (more := os.read(file, status.st_size - len(data))):
-            data += more
-        return data
-    finally:
-        os.close(file)
 
 
 def decode_image(data: bytes, out: np.ndarray | None = None) -> np.ndarray:

@@ -7,11 +7,11 @@ import cv2
 import numpy as np
 
 from pipeline.errors import UserError
+from pipeline.plain_file import read_file
 from pipeline.preprocessing.images import (
     SUFFIXES,
     central_square,
     decode_image,
-    read_file,
     resize_image,
 )
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from pipeline.dataset.tiny_imagenet import default_hdf5_folder, find_data_set
 from pipeline.errors import UserError
 from pipeline.io.files import atomic_write, reported_as_user_errors
-from pipeline.preprocessing.images import read_file
+from pipeline.plain_file import read_file
 from pipeline.run.checkpoint import copy_checkpoint, read_state
 from pipeline.run.state import RunState, epoch_rank
 
