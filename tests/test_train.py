@@ -394,6 +394,10 @@ REFUSED = {
     "recipe name thin, not thin-best": (lambda run: None, ("-r", "thin-best")),
     "is zero after epoch 3": (lambda run: None, ("-n", 9)),
     "not a whole Keras file": (lambda run: truncate(checkpoint(run, 2)), ()),
+    "it is HDF5, as Keras 2 wrote models": (
+        lambda run: h5py.File(checkpoint(run, 2), "w").close(),
+        (),
+    ),
     "does not exist": (lambda run: checkpoint(run, 2).unlink(), ()),
 }
 

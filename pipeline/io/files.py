@@ -128,7 +128,7 @@ def reported_as_user_errors(path: Path) -> Iterator[None]:
         reason = error.strerror or str(error).splitlines()[0]
         raise UserError(
             f"cannot write {path}: {reason}; free some space, or name another place "
-            "that you may write to"
+            "that you may write to, by -o or the flag for this output"
         ) from error
 
 

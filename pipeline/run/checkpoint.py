@@ -202,6 +202,8 @@ def _explained(path: Path) -> Iterator[None]:
         raise
     except Exception as error:
         brief = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        if path.is_file() and h5py.is_hdf5(path):
+            brief = "it is HDF5, as Keras 2 wrote models"
         raise UserError(
             f"{path} is not a whole Keras file of this project ({brief}); use another checkpoint"
         ) from error
