@@ -35,6 +35,7 @@ def run_script(main: Callable[[Sequence[str] | None], None]) -> None:
     for number in (getattr(signal, name) for name in ENDING if hasattr(signal, name)):
         if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
             signal.signal(number, _end_on_signal)
+    sys.unraisablehook = _report_swallowed
     open_outputs()
     ignore_host_settings()
     try:
@@ -90,6 +91,12 @@ def _end_on_signal(number: int, frame: FrameType | None) -> None:
         stop = Terminated(number)
     _set_alarm(AGAIN_S, lambda *_: _end_on_signal(number, None))
     raise stop
+
+
+def _report_swallowed(lost: "sys.UnraisableHookArgs") -> None:
+    """Report as Python does what a callback could not pass on; but a signal comes again."""
+    if not isinstance(lost.exc_value, KeyboardInterrupt | Terminated):
+        sys.__unraisablehook__(lost)
 
 
 def _set_alarm(seconds: float, handler: Callable[..., None] | None = None) -> None:
