@@ -20,6 +20,8 @@ BAD_INPUT = 2
 ENDING = ("SIGINT", "SIGTERM", "SIGHUP")
 """Signals that ask to end; Windows lacks the last, which a closed terminal sends."""
 AGAIN_S = 3
+_stops: list[BaseException] = []
+"""What a signal raised."""
 
 
 class Terminated(BaseException):
@@ -41,6 +43,10 @@ def run_script(main: Callable[[Sequence[str] | None], None]) -> None:
     try:
         try:
             main(None)
+        except Exception:
+            if _stops:  # and a library made another error of it
+                raise _stops[0] from None
+            raise
         finally:
             _set_alarm(0)
         if lost := lost_output():
@@ -89,6 +95,7 @@ def _end_on_signal(number: int, frame: FrameType | None) -> None:
     else:
         signal.signal(number, signal.SIG_IGN)  # once is enough
         stop = Terminated(number)
+    _stops.append(stop)
     _set_alarm(AGAIN_S, lambda *_: _end_on_signal(number, None))
     raise stop
 

@@ -114,8 +114,9 @@ def test_interrupted_while_modules_are_imported(module: str, tmp_path: Path, run
     assert done.stderr == "stopped by Ctrl-C\n"
 
 
+@pytest.mark.parametrize("end", ["time.sleep(20)", "raise ValueError"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signal_that_a_library_swallows_ends_a_script(number: int) -> None:
+def test_signal_that_a_library_swallows_ends_a_script(number: int, end: str) -> None:
     code = (
         "import sys, time\n"
         "from pipeline import command_line\n"
@@ -131,7 +132,7 @@ def test_signal_that_a_library_swallows_ends_a_script(number: int) -> None:
         "            time.sleep(20)\n"
         "        except BaseException:\n"
         "            pass\n"
-        "    time.sleep(20)\n"
+        f"    {end}\n"
         "command_line.run_script(main)\n"
     )
     command = [sys.executable, "-c", code]
