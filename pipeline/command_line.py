@@ -172,7 +172,9 @@ def quote(word: object) -> str:
     text = str(word)
     if text.isprintable():
         return shlex.quote(text)
-    return "$'" + "".join(rf"\x{byte:02x}" for byte in os.fsencode(text)) + "'"
+    plain = set(range(32, 127)) - set(b"'\\")
+    seen = (chr(b) if b in plain else rf"\x{b:02x}" for b in os.fsencode(text))
+    return f"$'{''.join(seen)}'"
 
 
 def backend_setting() -> str:
