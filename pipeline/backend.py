@@ -26,8 +26,8 @@ BFLOAT16_INSTRUCTIONS = {"avx512_bf16", "amx_bf16"}
 BFLOAT16_CAPABILITY = (8, 0)
 """Of an NVIDIA GPU, from Ampere on."""
 PACKAGES = {"tensorflow": "tensorflow", "jax": "jax"}
-STEERING = ("JAX_", "XLA_", "TF_", "CUDA_")
-"""How the environment's variables begin that can keep a backend from starting."""
+STEERING = re.compile("JAX_|XLA_|CUDA_|TF_(?!CLI_|VAR_)")
+"""How the environment's variables begin that can keep a backend from starting; Terraform's not."""
 HOST_SETTINGS = re.compile(
     "KERAS_(?!BACKEND)|(TF_SET_)?ONEDNN_|DNNL_|TF_XLA_FLAGS"
     "|JAX_(?!PLATFORM|(COMPILATION|PERSISTENT)_CACHE|COORDINATOR|LOCAL_|NUM_CPU|CPU_|LOG)"
@@ -59,9 +59,7 @@ def import_keras() -> ModuleType:
         raise UserError(f"KERAS_BACKEND is {backend!r}; set it to {' or '.join(PACKAGES)}")
     if backend == "jax" and os.environ.get("XLA_FLAGS"):
         _check_xla_flags()
-    steering = [
-        f"{name}={value}" for name, value in os.environ.items() if name.startswith(STEERING)
-    ]
+    steering = [f"{name}={value}" for name, value in os.environ.items() if STEERING.match(name)]
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     if backend != "tensorflow":
@@ -76,7 +74,7 @@ def import_keras() -> ModuleType:
             f"pip install keras {PACKAGES[backend]}, or choose the other backend"
         ) from error
     except Exception as error:
-        if not steering:
+        if not steering or isinstance(error, MemoryError) or "failed to map" in str(error):
             raise
         brief = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(
