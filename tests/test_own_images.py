@@ -88,6 +88,8 @@ def test_what_cannot_be_read_is_named(scene: np.ndarray, tmp_path: Path) -> None
         read_photograph(tmp_path / "notes.txt", 30)
     with pytest.raises(UserError, match="does not exist"):
         find_photographs([tmp_path / "none.jpg"])
+    with pytest.raises(UserError, match="is an address"):
+        find_photographs([Path("https://example.com/cat.jpg")])
     album = tmp_path / "album"
     album.mkdir()
     for name in ("empty.JPEG", "._mac.jpg", "notes.txt"):

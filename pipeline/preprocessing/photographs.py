@@ -24,6 +24,8 @@ def find_photographs(paths: Iterable[Path]) -> list[Path]:
     """
     found = []
     for path in paths:
+        if path.parts[:1] in (("http:",), ("https:",)):
+            raise UserError(f"{path} is an address, not a file; save what is there and name that")
         if not path.exists():
             raise UserError(f"{path} does not exist; name image files, or folders of them")
         if path.is_dir():
