@@ -1,54 +1,30 @@
-"""What makes the four scripts behave alike: statuses, errors, signals, help, numbers, commands."""
+"""What makes the four scripts behave alike: statuses, errors, help, numbers, commands."""
 
 import argparse
 import math
 import os
 import shlex
-import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import NoReturn
 
 from pipeline.backend import ignore_host_settings
 from pipeline.errors import UserError
 from pipeline.printing import lost_output, open_outputs, say
+from pipeline.signals import Terminated, ended_by_signals, name_of, number_of
 
 SCRIPTS = Path(__file__).resolve().parent.parent
 BAD_INPUT = 2
-ENDING = ("SIGINT", "SIGTERM", "SIGHUP")
-"""Signals that ask to end; Windows lacks the last, which a closed terminal sends."""
-AGAIN_S = 3
-_stops: list[BaseException] = []
-"""What a signal raised."""
-
-
-class Terminated(BaseException):
-    """SIGTERM or SIGHUP arrived. Like KeyboardInterrupt, no ``except Exception`` may swallow it."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
 
 
 def run_script(main: Callable[[Sequence[str] | None], None]) -> None:
     """Run ``main`` and end the process with the status that the outcome calls for."""
-    for number in (getattr(signal, name) for name in ENDING if hasattr(signal, name)):
-        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
-            signal.signal(number, _end_on_signal)
-    sys.unraisablehook = _report_swallowed
     open_outputs()
     ignore_host_settings()
     try:
-        try:
+        with ended_by_signals():
             main(None)
-        except Exception:
-            if _stops:  # and a library made another error of it
-                raise _stops[0] from None
-            raise
-        finally:
-            _set_alarm(0)
         if lost := lost_output():
             raise UserError(f"cannot print: {lost}; all else is done, send stdout elsewhere")
     except UserError as error:
@@ -69,10 +45,8 @@ def run_script(main: Callable[[Sequence[str] | None], None]) -> None:
         )
         _end(BAD_INPUT)
     except (KeyboardInterrupt, Terminated) as stop:
-        number = stop.number if isinstance(stop, Terminated) else signal.SIGINT
-        name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
-        say(f"stopped by {name}", *getattr(stop, "__notes__", ()), error=True)
-        _end(128 + number)
+        say(f"stopped by {name_of(stop)}", *getattr(stop, "__notes__", ()), error=True)
+        _end(128 + number_of(stop))
 
 
 def _end(status: int) -> NoReturn:
@@ -86,32 +60,6 @@ def _end(status: int) -> NoReturn:
         sys.stderr.flush()
         os._exit(status)
     sys.exit(status)
-
-
-def _end_on_signal(number: int, frame: FrameType | None) -> None:
-    """Raise what ends ``main``, and some seconds later again, for a library may swallow it."""
-    if number == signal.SIGINT:
-        stop: BaseException = KeyboardInterrupt()
-    else:
-        signal.signal(number, signal.SIG_IGN)  # once is enough
-        stop = Terminated(number)
-    _stops.append(stop)
-    _set_alarm(AGAIN_S, lambda *_: _end_on_signal(number, None))
-    raise stop
-
-
-def _report_swallowed(lost: "sys.UnraisableHookArgs") -> None:
-    """Report as Python does what a callback could not pass on; but a signal comes again."""
-    if not isinstance(lost.exc_value, KeyboardInterrupt | Terminated):
-        sys.__unraisablehook__(lost)
-
-
-def _set_alarm(seconds: float, handler: Callable[..., None] | None = None) -> None:
-    """Call ``handler`` in so many seconds, 0 for never; Windows has no such thing."""
-    if hasattr(signal, "setitimer"):
-        if handler:
-            signal.signal(signal.SIGALRM, handler)
-        signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):

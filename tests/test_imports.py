@@ -9,6 +9,7 @@ BASE = (
     "errors",
     "plain_file",
     "printing",
+    "signals",
     "randomness",
     "classes",
     "recipe",

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.backend import has_bfloat16
-from pipeline.command_line import Terminated, backend_setting, quote, shell_command
+from pipeline.command_line import backend_setting, quote, shell_command
 from pipeline.run.checkpoint import read_state
 from pipeline.run.distributed import DataParallelism
 from pipeline.run.output_folder import latest_checkpoint, latest_state
 from pipeline.run.state import RunState
+from pipeline.signals import Terminated
 
 
 def header(
