@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import zipfile
@@ -175,3 +176,8 @@ def browser() -> Iterator[object]:
     window = webdriver.Chrome(options=options, service=Service(driver))
     yield window
     window.quit()
+
+
+def heed_hangups() -> None:
+    """Undo what nohup did to the tests: a process that ignores SIGHUP starts others that do."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)

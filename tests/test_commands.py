@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, heed_hangups
 
 import model_train
 from pipeline.command_line import shell_command
@@ -84,7 +84,9 @@ def test_a_closed_terminal_ends_a_script_unless_nohup_keeps_it(
         "run_script(lambda arguments: os.kill(os.getpid(), signal.SIGHUP))\n"
     )
     command = [*wrapper, sys.executable, "-c", code]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, preexec_fn=heed_hangups
+    )
     assert done.returncode == status
     assert done.stderr == ("stopped by SIGHUP\n" if status else "")
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Run, checkpoint, train_command
+from conftest import ROOT, Run, checkpoint, heed_hangups, train_command
 
 from pipeline.errors import UserError
 from pipeline.run.distributed import ProcessGroup, find_process_group
@@ -188,6 +188,7 @@ from pipeline.run.meeting import meeting
 
 def main(_):
     host, port, number, processes, settings = sys.argv[1:]
+    print("ready", flush=True)
     with meeting((host, int(port)), int(number), int(processes), settings):
         print("met", flush=True)
         input()
@@ -209,8 +210,10 @@ def meet() -> Iterator[Callable[..., subprocess.Popen]]:
                 [sys.executable, "-c", MEET, host, str(port), str(number), str(processes),
                  settings], cwd=ROOT,
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                preexec_fn=heed_hangups,
             )
         )  # fmt: skip
+        assert process.stdout.readline() == "ready\n"
         return process
 
     yield start
@@ -234,7 +237,7 @@ def test_a_process_that_waits_alone_can_be_stopped(
     if number == 0:
         assert process.stdout.readline().startswith("waiting for 1 more")
     else:
-        time.sleep(2)
+        time.sleep(0.5)
     process.send_signal(sent)
     returned, errors = ended(process)
     assert (returned, errors.count("\n")) == (status, 1), errors
@@ -250,7 +253,9 @@ def test_processes_meet_and_part(meet: Callable) -> None:
     stopped.kill()
     with socket.create_connection(("localhost", port)) as stranger:
         stranger.sendall(b"GET / HTTP/1.1\n")
-    processes = [primary, meet(port, 1, processes=3), meet(port, 2, processes=3)]
+    last = meet(port, 2, processes=3)
+    time.sleep(1)
+    processes = [primary, meet(port, 1, processes=3), last]
     assert [process.stdout.readline() for process in processes] == ["met\n"] * 3
     for process in (processes[1], primary, processes[2]):
         process.communicate("\n", timeout=60)

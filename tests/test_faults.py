@@ -375,10 +375,10 @@ def test_hdf5_cut_short_while_it_is_mapped(made_hdf5: Path, tmp_path: Path) -> N
 def test_zip_cut_short_while_it_is_mapped(made_data: Path, tmp_path: Path) -> None:
     path = zip_folder(made_data, tmp_path / "data.zip")
     source = ZipSource(path)
-    source.read("wnids.txt")
+    source.read(source.names[-1])
     os.truncate(path, 10_000)
     with pytest.raises(UserError, match="damaged"):
-        source.read("wnids.txt")
+        source.read(source.names[-1])
 
 
 def pipe(path: Path) -> None:

@@ -87,8 +87,9 @@ def _open(folder: Path, split: str) -> HDF5Dataset:
             f"{path} does not exist; build it with build_dataset.py, or name its folder with --hdf5"
         )
     try:
-        # no lock: the file was renamed into place whole, and somebody else may hold it open
-        with refusal_to_read(path), h5py.File(path, "r", locking=False) as file:
+        # read as a stream, without HDF5's lock: the file was renamed into place whole, and somebody
+        # may hold it open, in this process too
+        with refusal_to_read(path), path.open("rb") as stream, h5py.File(stream, "r") as file:
             return _read_checked(path, file, split)
     except (OSError, KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise _unusable(

@@ -134,6 +134,14 @@ class _Disk(io.FileIO):
             self._refusal = error
         return len(data)
 
+    def truncate(self, size: int | None = None) -> int:
+        """Cut or lengthen the file, or keep why not."""
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self._refusal = self._refusal or error
+            return size or 0
+
     def check(self) -> None:
         """Raise what a write met."""
         if self._refusal is not None:

@@ -139,6 +139,9 @@ def _gather(
             number, digest = connection.makefile("rb").readline(100).split()
             if int(number) in range(processes):
                 met[int(number)] = connection, digest  # the later one, if one was started again
+        for number, (other, _) in list(met.items()):
+            if wait([other], 0):  # none has more to say: it has ended meanwhile
+                del met[number]
     return met
 
 
