@@ -220,7 +220,8 @@ def name_images(args: argparse.Namespace, state: "RunState") -> None:
     for photo in name_photographs(load_predictor(args, state), paths, state.classes, refuse):
         say(photo.path)
         for predicted in photo.predictions:
-            say(f"  {predicted.probability:6.1%}  {predicted.class_id}  {predicted.words}")
+            names = dict.fromkeys((predicted.class_id, predicted.words))  # one where they are equal
+            say(f"  {predicted.probability:6.1%}  {'  '.join(names)}")
         named.append(photo)
     if not named:
         raise UserError(f"none of {len(paths)} images could be read; name others")
