@@ -193,10 +193,12 @@ def test_a_file_is_whole_or_absent(tmp_path: Path) -> None:
 
 
 def test_link_leads_to_what_is_written(tmp_path: Path) -> None:
-    link, target = tmp_path / "link.txt", tmp_path / "elsewhere" / "file.txt"
+    """By its own suffix, for libraries choose a format by it."""
+    link, target = tmp_path / "link.txt", tmp_path / "elsewhere" / "file"
     link.symlink_to(target)
     for text in ("new", "newer"):
         with atomic_write(link) as unfinished:
+            assert unfinished.suffix == ".txt"
             unfinished.write_text(text)
         assert link.is_symlink() and target.read_text() == text
 

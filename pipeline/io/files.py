@@ -50,19 +50,19 @@ def atomic_writes(paths: Iterable[Path]) -> Iterator[list[Path]]:
     """Do as ``atomic_write`` for several files, and rename none before all are on the disk."""
     paths = list(paths)
     with reported_as_user_errors(paths[0] if len(paths) == 1 else paths[0].parent):
-        paths = [_plain_file(path) for path in paths]
+        ends = [_plain_file(path) for path in paths]
         unfinished = [
-            path.with_name(f"{UNFINISHED}{os.getpid()}-{path.name[-LONGEST_ENDING:]}")
-            for path in paths
+            end.with_name(f"{UNFINISHED}{os.getpid()}-{path.name[-LONGEST_ENDING:]}")
+            for path, end in zip(paths, ends, strict=True)
         ]
-        for path in paths:
+        for path in ends:
             path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield unfinished
             for temporary in unfinished:
                 with temporary.open("rb+") as file:
                     os.fsync(file.fileno())
-            for temporary, path in zip(unfinished, paths, strict=True):
+            for temporary, path in zip(unfinished, ends, strict=True):
                 temporary.replace(path)
         finally:
             for temporary in unfinished:
