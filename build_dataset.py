@@ -2,6 +2,7 @@
 """Build train.hdf5, val.hdf5 and test.hdf5, and store the channel means of the train split."""
 
 import argparse
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -111,7 +112,8 @@ def check_places(args: argparse.Namespace, data_set: Path, hdf5: Path) -> None:
 
     for path in filter(None, (args.output, args.preview)):
         for split in ("train", "val", "test"):
-            if path.resolve().is_relative_to((data_set / split).resolve()):
+            images = os.path.realpath(data_set / split)  # Path.resolve refuses links to themselves
+            if Path(os.path.realpath(path)).is_relative_to(images):
                 raise UserError(f"{path} lies among the images of {data_set}; name another place")
     if args.preview:
         check_outputs([args.preview], [data_set, *(hdf5 / name for name in OUTPUTS)])

@@ -267,6 +267,14 @@ def test_nothing_is_written_among_the_images(own_data: Path, tmp_path: Path, run
     run("build_dataset.py", "-d", own_data)
 
 
+def test_link_to_itself_is_no_place_to_write(made_data: Path, tmp_path: Path, run: Run) -> None:
+    circle = tmp_path / "circle.png"
+    circle.symlink_to(circle)
+    for flags in (["-o", circle], ["-o", tmp_path / "hdf5", "--preview", circle]):
+        error = run("build_dataset.py", "-d", made_data, *flags, status=2).stderr
+        assert f"cannot write {circle}" in error
+
+
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
 def test_file_system_without_locks(
     number: int, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch

@@ -49,8 +49,10 @@ def checkpoint_to_start_from(model: Path | None, output: Path) -> Path | None:
     if not model.exists():
         raise UserError(f"{model} does not exist; name a checkpoint or its folder with -m")
     start = latest_checkpoint(model) if model.is_dir() else model
-    own = (output.resolve(), output.resolve() / SUPERSEDED)
-    if holds_run and start.resolve().parent not in own:
+    if holds_run and start.resolve().parent not in (
+        output.resolve(),
+        output.resolve() / SUPERSEDED,
+    ):
         raise UserError(f"{output} holds another run than {start}; name another folder")
     return start
 
