@@ -161,20 +161,19 @@ def compare_training(inputs: Inputs) -> Rows:
 
 
 def compare_evaluation(inputs: Inputs) -> Rows:
-    """Predict."""
-    stems = {"paper": config.IMAGE_SIZE, "fine": 48}
-    """At the sizes that ``published`` and the released model are evaluated at."""
-    for stem, size in stems.items() if HAS_TORCH else ():
-        shape = (stem, size, 100, 30)
-        rates = contest(
-            [
-                Contestant("ours", "ours:predicting", shape),
-                Contestant("PyTorch", "peers.torch_way:predicting", shape),
-            ],
-            inputs.rounds,
-        )
+    """Predict, by the released model's stem at its size and by the paper's."""
+    shapes = {"fine": ("fine", 48, 100, 30), "paper": ("paper", config.IMAGE_SIZE, 100, 30)}
+    contestants = [Contestant(stem, "ours:predicting", shape) for stem, shape in shapes.items()]
+    if HAS_TORCH:
+        contestants += [
+            Contestant(f"PyTorch, {stem}", "peers.torch_way:predicting", shape)
+            for stem, shape in shapes.items()
+        ]
+    rates = contest(contestants, inputs.rounds)
+    for stem, (_, size, *_) in shapes.items() if HAS_TORCH else ():
         what = f"evaluation, {stem} stem at {size} pixels, to PyTorch's forward pass"
-        yield _row(rates, what, "ours", "PyTorch")
+        yield _row(rates, what, stem, f"PyTorch, {stem}")
+    yield _row(rates, "evaluation, fine stem at 48 pixels, to the paper's at 64", "fine", "paper")
 
 
 CONTESTS = {
