@@ -22,15 +22,19 @@ def printable(text: object) -> str:
 
 
 class Output(io.RawIOBase):
-    """A standard stream that lets go of what it cannot write, and remembers why."""
+    """A standard stream that lets go of what it cannot write, and remembers why.
 
-    def __init__(self, stream: io.RawIOBase) -> None:
+    A buffer around it would print a line again that a signal interrupts in ``write``; so it has one
+    within.
+    """
+
+    def __init__(self, stream: io.BufferedIOBase) -> None:
         super().__init__()
         self._stream = stream
         self.lost: OSError | None = None
 
     def writable(self) -> bool:
-        """Tell ``BufferedWriter`` that this is to be written to."""
+        """Tell ``TextIOWrapper`` that this is to be written to."""
         return True
 
     def fileno(self) -> int:
@@ -41,13 +45,14 @@ class Output(io.RawIOBase):
         """Tell whether it is a terminal."""
         return self._stream.isatty()
 
-    def write(self, data: bytes) -> int | None:
-        """Write, or seem to."""
+    def write(self, data: bytes) -> int:
+        """Write all, or seem to."""
         try:
-            return self._stream.write(data)
+            self._stream.write(data)
+            self._stream.flush()
         except OSError as error:
             self.lost = error
-            return len(data)
+        return len(data)
 
 
 def open_outputs() -> None:
@@ -63,14 +68,13 @@ def open_outputs() -> None:
             os.dup2(os.open(os.devnull, os.O_RDWR), number)
     for name, number in (("stdout", 1), ("stderr", 2)):
         given = getattr(sys, name)  # None where it was closed
-        raw = getattr(given.buffer, "raw", given.buffer) if given else io.FileIO(number, "w")
-        buffer = io.BufferedWriter(Output(raw))
+        stream = given.buffer if given else io.BufferedWriter(io.FileIO(number, "w"))
         encoding = given.encoding if given else "utf-8"
-        output = io.TextIOWrapper(buffer, encoding, "backslashreplace", line_buffering=True)
+        output = io.TextIOWrapper(Output(stream), encoding, "backslashreplace", line_buffering=True)
         setattr(sys, name, output)
 
 
 def lost_output() -> str:
     """Return why something printed is lost; "" where nothing is, or its reader chose to go."""
-    lost = sys.stdout.buffer.raw.lost
+    lost = sys.stdout.buffer.lost
     return "" if lost is None or lost.errno == errno.EPIPE else lost.strerror

@@ -47,9 +47,13 @@ def ended_by_signals() -> Iterator[None]:
         _set_alarm(AGAIN_S, lambda *_: raise_stop(number, None))
         raise stops[-1]
 
-    for number in (getattr(signal, name) for name in ENDING if hasattr(signal, name)):
-        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
-            signal.signal(number, raise_stop)
+    heeded = [
+        number
+        for number in (getattr(signal, name) for name in ENDING if hasattr(signal, name))
+        if signal.getsignal(number) != signal.SIG_IGN  # as nohup has it
+    ]
+    for number in heeded:
+        signal.signal(number, raise_stop)
     sys.unraisablehook = _report_swallowed
     try:
         yield
@@ -58,7 +62,10 @@ def ended_by_signals() -> Iterator[None]:
             raise stops[0] from None
         raise
     finally:
-        _set_alarm(0)
+        _set_alarm(0, signal.SIG_IGN)
+        for number in heeded:  # an exception in Python's own last steps would change the status
+            if signal.getsignal(number) == raise_stop:
+                signal.signal(number, signal.SIG_DFL)
 
 
 def _report_swallowed(lost: "sys.UnraisableHookArgs") -> None:
@@ -67,9 +74,8 @@ def _report_swallowed(lost: "sys.UnraisableHookArgs") -> None:
         sys.__unraisablehook__(lost)
 
 
-def _set_alarm(seconds: float, handler: Callable[..., None] | None = None) -> None:
+def _set_alarm(seconds: float, handler: Callable[..., None] | signal.Handlers) -> None:
     """Call ``handler`` in so many seconds, 0 for never; Windows has no such thing."""
     if hasattr(signal, "setitimer"):
-        if handler:
-            signal.signal(signal.SIGALRM, handler)
+        signal.signal(signal.SIGALRM, handler)
         signal.setitimer(signal.ITIMER_REAL, seconds)

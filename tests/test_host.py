@@ -1,5 +1,6 @@
 """What the host holds: terminals that are none, names that cannot be shown, libraries' settings."""
 
+import io
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ from conftest import ROOT, Run
 
 from pipeline.backend import HOST_SETTINGS, silence
 from pipeline.command_line import quote
-from pipeline.printing import printable
+from pipeline.printing import Output, printable
 
 FORGED = "a\nerror: \x1b[2J\u2028\udcff\u4e2d"
 
@@ -175,3 +176,23 @@ def test_where_it_computes_is_left_to_the_host() -> None:
     assert not any(map(HOST_SETTINGS.match, kept))
     for name in ("JAX_ENABLE_X64", "JAX_DEBUG_NANS", "KERAS_HOME", "MPLBACKEND", "NPY_PROMOTION"):
         assert HOST_SETTINGS.match(name)
+
+
+class InterruptedOnce(io.BytesIO):
+    """Raises what a signal raises, after it has written."""
+
+    interrupted = False
+
+    def flush(self) -> None:
+        if not self.interrupted:
+            self.interrupted = True
+            raise KeyboardInterrupt
+
+
+def test_line_that_a_signal_interrupts_is_printed_once() -> None:
+    stream = InterruptedOnce()
+    output = io.TextIOWrapper(Output(stream), line_buffering=True)
+    with pytest.raises(KeyboardInterrupt):
+        print("one", file=output)
+    print("two", file=output)
+    assert stream.getvalue() == b"one\ntwo\n"

@@ -340,8 +340,9 @@ def test_interrupted_run_prints_the_command_that_goes_on(
         for line in process.stdout:
             if line.startswith("  2/500 "):
                 process.send_signal(number)
-        assert process.wait(timeout=30) == status
-        stopped, last = process.stderr.read().splitlines()[-2:]
+        errors = process.stderr.read()
+        assert process.wait(timeout=30) == status, errors
+    stopped, last = errors.splitlines()[-2:]
     assert stopped.startswith("stopped by ")
     assert last.startswith(
         "the running epoch is lost, every finished one kept; to resume: python model_train.py -m "
