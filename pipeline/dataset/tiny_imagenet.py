@@ -98,8 +98,9 @@ def read_labelled_images(source: ImageSource, *, draw_val: bool = False) -> Labe
     Raises:
         UserError: It does not say which images there are, or of which class they are.
     """
-    root = _find_root(source.names)
-    files = _list_images(source.names, root)
+    folders = _images_by_folder(source.names)
+    root = _find_root(folders, source.names)
+    files = _list_images(folders, root)
     annotated = _read_annotations(source, root)
     found = {"train": _label(files["train"], {}), "val": _label(files["val"], annotated)}
     chosen = _read_lines(source, f"{root}wnids.txt")
@@ -152,22 +153,29 @@ def draw_split(
     return rest, taken
 
 
-def _find_root(names: Iterable[str]) -> str:
+def _images_by_folder(names: Iterable[str]) -> dict[str, list[str]]:
+    """Return the images' files of each folder that holds any."""
+    folders = defaultdict(list)
+    for name in names:
+        folder, _, file = name.rpartition("/")
+        if f".{file.rpartition('.')[2].lower()}" in SUFFIXES:
+            folders[folder].append(file)
+    return folders
+
+
+def _find_root(folders: Iterable[str], names: Iterable[str]) -> str:
     """Return the outermost folder, "" or with a "/" at its end, that holds ``train``'s images."""
     roots = defaultdict(set)
-    archives = []
-    for name in names:
-        folders = name.casefold().split("/")[:-1]
-        if "train" in folders and _is_image(name):
-            depth = folders.index("train")
-            roots[depth].add("".join(f"{folder}/" for folder in name.split("/")[:depth]))
-        elif name.endswith(".zip"):
-            archives.append(name)
+    for folder in folders:
+        path = folder.split("/")
+        if "train" in (lower := folder.casefold().split("/")):
+            depth = lower.index("train")
+            roots[depth].add("".join(f"{part}/" for part in path[:depth]))
     if not roots:
+        archive = next((f", such as {name} in it" for name in names if name.endswith(".zip")), "")
         raise UserError(
             "this is no data set: no folder in it is named train and holds images; name the "
-            "folder or the zip that holds train/ and val/"
-            + (f", such as {archives[0]} in it" if archives else "")
+            f"folder or the zip that holds train/ and val/{archive}"
         )
     outermost = sorted(roots[min(roots)])
     if len(outermost) > 1:
@@ -175,25 +183,22 @@ def _find_root(names: Iterable[str]) -> str:
     return outermost[0]
 
 
-def _list_images(names: Iterable[str], root: str) -> dict[str, list[_ImageFile]]:
+def _list_images(folders: Mapping[str, Iterable[str]], root: str) -> dict[str, list[_ImageFile]]:
     """Return the images of each split in the official order, whatever their folders."""
-    files: dict[str, list[_ImageFile]] = {split: [] for split in SPLITS.values()}
-    for name in names:
-        top, *folders = name.removeprefix(root).split("/")
+    images: dict[str, list[_ImageFile]] = {split: [] for split in SPLITS.values()}
+    for folder, files in folders.items():
+        top, *inner = folder.removeprefix(root).split("/")
         split = SPLITS.get(top.casefold())
-        if name.startswith(root) and split and folders and _is_image(name):
-            file = folders.pop()
-            folder = next((f for f in folders if f.casefold() != IMAGES), "")
-            shown = {folder: "CLASS", IMAGES: IMAGES}
-            path = [shown.get(f, "*") for f in folders[:2]]
-            files[split].append(_ImageFile(name, file, folder, "/".join([top, *path, "*"])))
-    files["train"].sort(key=lambda image: (image.folder, image.file, image.name))
-    files["val"].sort(key=lambda image: (_numbers_and_text(image.file), image.name))
-    return files
-
-
-def _is_image(name: str) -> bool:
-    return f".{name.rpartition('.')[2].lower()}" in SUFFIXES
+        if split and folder.startswith(root):
+            class_folder = next((part for part in inner if part.casefold() != IMAGES), "")
+            shown = {class_folder: "CLASS", IMAGES: IMAGES}
+            layout = "/".join([top, *(shown.get(part, "*") for part in inner[:2]), "*"])
+            images[split].extend(
+                _ImageFile(f"{folder}/{file}", file, class_folder, layout) for file in files
+            )
+    images["train"].sort(key=lambda image: (image.folder, image.file, image.name))
+    images["val"].sort(key=lambda image: (_numbers_and_text(image.file), image.name))
+    return images
 
 
 def _label(files: Iterable[_ImageFile], annotated: Mapping[str, str]) -> dict[_ImageFile, str]:
@@ -208,8 +213,11 @@ def _label(files: Iterable[_ImageFile], annotated: Mapping[str, str]) -> dict[_I
     for file in files:
         if not file.folder and file.stem in copied:
             continue
-        answers = {where: answer(file, annotated) for where, answer in LABEL_SOURCES.items()}
-        said = {where: class_id for where, class_id in answers.items() if class_id}
+        said = {
+            where: class_id
+            for where, answer in LABEL_SOURCES.items()
+            if (class_id := answer(file, annotated))
+        }
         if not said:
             raise UserError(
                 f"nothing says of which class {file.name} is: it lies in no class folder and has "
