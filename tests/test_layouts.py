@@ -344,6 +344,12 @@ def add_namesake(root: Path) -> None:
     shutil.copy(root / "val" / "images" / "val_0.JPEG", root / "val" / "images" / "val_0.jpg")
 
 
+def sort_twice(root: Path) -> None:
+    """Copies of two scripts: the split would hold each image twice."""
+    for layout in ("val/{ID}", "val/images/{ID}"):
+        sort_val(root, layout, shutil.copy)
+
+
 def misplace(root: Path) -> None:
     sort_val(root, "val/{ID}")
     path = next((root / "val" / CLASS_IDS[0]).iterdir())
@@ -359,7 +365,8 @@ def name_a_class_in_two_lines(root: Path) -> None:
 REFUSED: dict[str, State] = {
     "there are several data sets: first/, second/": two_data_sets,
     "no folder in it is named train": lambda root: (root / "train").rename(root / "trains"),
-    "names val_0, and there are 2 such images": add_namesake,
+    "names val_0, of which val/ has 2 images, not one (1 such lines)": add_namesake,
+    "names val_0, of which val/ has 2 images, not one (20 such lines)": sort_twice,
     f"{CLASS_IDS[1]} by its folder and {CLASS_IDS[0]} by val_annotations.txt": misplace,
     "nothing says of which class val/images/val_0.JPEG is": lambda root: remove(root, ANNOTATIONS),
     "val/images/val_0.JPEG is: it lies in no class folder": lambda root: edit(
@@ -371,7 +378,7 @@ REFUSED: dict[str, State] = {
     ),
     "no image of 1 of the 4 classes in wnids.txt": lambda root: keep_images(root, 0),
     "lower TEST_IMAGES_PER_CLASS": lambda root: keep_images(root, 30),
-    "names val_2, which val/ has not (1 such lines)": lambda root: remove(
+    "names val_2, of which val/ has 0 images, not one (1 such lines)": lambda root: remove(
         root, "val/images/val_2.JPEG"
     ),
     "gives no class id for val_0.JPEG": lambda root: edit(

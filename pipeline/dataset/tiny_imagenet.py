@@ -106,7 +106,7 @@ def read_labelled_images(source: ImageSource, *, draw_val: bool = False) -> Labe
     chosen = _read_lines(source, f"{root}wnids.txt")
     ids = sorted(set(chosen or found["train"].values()))
     _check_classes(ids, found, bool(chosen))
-    _check_every_line(annotated, ids, files)
+    _check_annotations((s for s in annotated if annotated[s] in ids), found["val"], files["test"])
     labels = {class_id: label for label, class_id in enumerate(ids)}
     train, val = (
         tuple(LabelledImage(f.name, labels[id_]) for f, id_ in class_ids.items() if id_ in labels)
@@ -208,7 +208,6 @@ def _label(files: Iterable[_ImageFile], annotated: Mapping[str, str]) -> dict[_I
     passed over.
     """
     copied = {file.stem for file in files if file.folder}
-    loose = Counter(file.stem for file in files if not file.folder)
     class_ids = {}
     for file in files:
         if not file.folder and file.stem in copied:
@@ -226,11 +225,6 @@ def _label(files: Iterable[_ImageFile], annotated: Mapping[str, str]) -> dict[_I
         if len(set(said.values())) > 1:
             different = " and ".join(f"{class_id} by {where}" for where, class_id in said.items())
             raise UserError(f"{file.name} is of class {different}; correct one of them")
-        if not file.folder and loose[file.stem] > 1:
-            raise UserError(
-                f"{ANNOTATIONS} names {file.stem}, and there are {loose[file.stem]} such images, "
-                f"one of them {file.name}; remove all but one"
-            )
         (class_ids[file],) = set(said.values())
     return class_ids
 
@@ -255,16 +249,17 @@ def _check_classes(
             )
 
 
-def _check_every_line(
-    annotated: Mapping[str, str], ids: Collection[str], files: Mapping[str, Sequence[_ImageFile]]
+def _check_annotations(
+    stems: Iterable[str], val: Iterable[_ImageFile], test: Iterable[_ImageFile]
 ) -> None:
-    """Refuse annotations of images that are gone; to move some to test/ is a common step."""
-    present = {file.stem for split in ("val", "test") for file in files[split]}
-    missing = [s for s, class_id in annotated.items() if class_id in ids and s not in present]
-    if missing and files["val"]:
+    """Refuse lines that do not name one image each; to move some to test/ is a common step."""
+    counts = Counter(file.stem for file in val)
+    moved = {file.stem for file in test} - set(counts)
+    wrong = [stem for stem in stems if counts[stem] != 1 and stem not in moved]
+    if wrong and counts:
         raise UserError(
-            f"{ANNOTATIONS} names {missing[0]}, which val/ has not ({len(missing)} such lines); "
-            "fetch the data set again, or remove the lines"
+            f"{ANNOTATIONS} names {wrong[0]}, of which val/ has {counts[wrong[0]]} images, not one "
+            f"({len(wrong)} such lines); remove lines or copies, or fetch the data set again"
         )
 
 
