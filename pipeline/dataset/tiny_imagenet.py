@@ -59,8 +59,6 @@ class _ImageFile(NamedTuple):
     """Its last part."""
     folder: str
     """The class folder it lies in; "" if none."""
-    layout: str
-    """Where it lies: ``val/CLASS/*``."""
 
     @property
     def stem(self) -> str:
@@ -191,11 +189,7 @@ def _list_images(folders: Mapping[str, Iterable[str]], root: str) -> dict[str, l
         split = SPLITS.get(top.casefold())
         if split and folder.startswith(root):
             class_folder = next((part for part in inner if part.casefold() != IMAGES), "")
-            shown = {class_folder: "CLASS", IMAGES: IMAGES}
-            layout = "/".join([top, *(shown.get(part, "*") for part in inner[:2]), "*"])
-            images[split].extend(
-                _ImageFile(f"{folder}/{file}", file, class_folder, layout) for file in files
-            )
+            images[split] += [_ImageFile(f"{folder}/{file}", file, class_folder) for file in files]
     images["train"].sort(key=lambda image: (image.folder, image.file, image.name))
     images["val"].sort(key=lambda image: (_numbers_and_text(image.file), image.name))
     return images
@@ -269,8 +263,13 @@ def _notes(
     labels: Collection[str],
     annotated: Mapping[str, str],
 ) -> Iterator[str]:
-    layouts = sorted({file.layout for split in found.values() for file in split})
-    yield f"read {', '.join(layouts)}" + (f" by {ANNOTATIONS}" if annotated else "")
+    read = [
+        f"each {split} image's class from {where}"
+        for split, lines in (("train", {}), ("val", annotated))
+        for where, answer in LABEL_SOURCES.items()
+        if any(answer(file, lines) for file in files[split])
+    ]
+    yield f"read {', '.join(read)}"
     for split, class_ids in found.items():
         copies = len(files[split]) - len(class_ids)
         if copies:
