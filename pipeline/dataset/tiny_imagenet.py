@@ -1,16 +1,17 @@
 """Find a data set's images, label them, and draw the splits that it lacks.
 
 A data set is a folder ``train`` with ``val`` beside it: Tiny ImageNet as published, as scripts and
-archivers leave it, or a person's own images in a folder a class. ``LABEL_SOURCES`` says where an
-image's class comes from. ``wnids.txt`` (a class id a line) chooses the classes; without it they are
-the class folders of ``train``. ``words.txt`` (class id, words) names them. The official test images
-bear no labels, so a test split is drawn from the train images.
+archivers leave it, or a person's own images in a folder a class. ``wnids.txt`` (a class id a line)
+chooses the classes; without it they are the class folders of ``train``. ``words.txt`` (class id,
+words) names them. The official test images bear no labels, so a test split is drawn from the train
+images.
 """
 
+import codecs
 import io
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -23,12 +24,9 @@ from pipeline.randomness import random_stream
 
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 """Of the images in a folder of this name, in any case."""
-IMAGES = "images"
-"""The folder of the official layout that is no class."""
-ANNOTATIONS = "val_annotations.txt"
-"""A line an image: file name, class id and, not used, a box."""
+ABOVE_TRAIN = re.compile(r"((?:[^/]+/)*?)train(?:/|\Z)", re.IGNORECASE)
 WORDNET_ID = re.compile(r"n\d{8}")
-UTF_16_MARKS = b"\xff\xfe", b"\xfe\xff"
+UTF_16_MARKS = codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE
 
 
 class LabelledImage(NamedTuple):
@@ -43,33 +41,19 @@ class LabelledImages:
     """Images of known classes."""
 
     classes: Classes
-    train: tuple[LabelledImage, ...]
-    val: tuple[LabelledImage, ...]
+    train: Sequence[LabelledImage]
+    val: Sequence[LabelledImage]
     """Empty where it is to be drawn from ``train``."""
-    notes: tuple[str, ...]
+    notes: Sequence[str]
     """How they were found, and what was left out: lines for a person to read."""
 
 
-class _ImageFile(NamedTuple):
-    """What the name of an image's file tells."""
-
-    name: str
-    """Within the source."""
-    file: str
-    """Its last part."""
-    folder: str
-    """The class folder it lies in; "" if none."""
-
-    @property
-    def stem(self) -> str:
-        return self.file.rpartition(".")[0]
-
-
-LABEL_SOURCES: dict[str, Callable[[_ImageFile, Mapping[str, str]], str]] = {
-    "its folder": lambda image, _: image.folder,
-    ANNOTATIONS: lambda image, annotated: annotated.get(image.stem, ""),
-}
-"""Where a class id, or "", is found, given the annotations by stem; all that answer must agree."""
+ClassIds = Mapping[str, str]
+"""By the names of images; "" where one is not known."""
+LabelSources = Mapping[str, ClassIds]
+"""The class ids that each source gives."""
+FOLDER, ANNOTATIONS = "its folder", "val_annotations.txt"
+"""The sources. The file has a line an image: its name, class id and, not used, a box."""
 
 
 def find_data_set(default: Path) -> Path:
@@ -98,16 +82,22 @@ def read_labelled_images(source: ImageSource, *, draw_val: bool = False) -> Labe
     """
     folders = _images_by_folder(source.names)
     root = _find_root(folders, source.names)
-    files = _list_images(folders, root)
+    by_folder = _class_folders(folders, root)
     annotated = _read_annotations(source, root)
-    found = {"train": _label(files["train"], {}), "val": _label(files["val"], annotated)}
-    chosen = _read_lines(source, f"{root}wnids.txt")
+    by_line = {name: annotated.get(_stem(name), "") for name in by_folder["val"]}
+    label_sources = {
+        "train": {FOLDER: by_folder["train"]},
+        "val": {FOLDER: by_folder["val"], ANNOTATIONS: by_line},
+    }
+    found = {split: _label(sources) for split, sources in label_sources.items()}
+    chosen = [line for (line,) in _read_table(source, f"{root}wnids.txt", 0)]
     ids = sorted(set(chosen or found["train"].values()))
-    _check_classes(ids, found, bool(chosen))
-    _check_annotations((s for s in annotated if annotated[s] in ids), found["val"], files["test"])
     labels = {class_id: label for label, class_id in enumerate(ids)}
+    _check_classes(labels, found, bool(chosen))
+    taken = (stem for stem, class_id in annotated.items() if class_id in labels)
+    _check_annotations(taken, found["val"], by_folder["test"])
     train, val = (
-        tuple(LabelledImage(f.name, labels[id_]) for f, id_ in class_ids.items() if id_ in labels)
+        [LabelledImage(name, labels[id_]) for name, id_ in class_ids.items() if id_ in labels]
         for class_ids in found.values()
     )
     if not val and not draw_val and all(map(WORDNET_ID.fullmatch, ids)):
@@ -115,8 +105,12 @@ def read_labelled_images(source: ImageSource, *, draw_val: bool = False) -> Labe
             "val/ holds no image of these classes; fetch the data set again, or give --draw-val to "
             "draw it from the train images, as the test split is"
         )
-    classes = Classes(tuple(ids), _read_class_names(source, root, ids))
-    return LabelledImages(classes, train, val, tuple(_notes(files, found, labels, annotated)))
+    train.sort(key=lambda image: (image.label, _file(image.name), image.name))
+    val.sort(key=lambda image: (_natural_order(_file(image.name)), image.name))
+    words = dict(row for row in _read_table(source, f"{root}words.txt", 1) if len(row) == 2)
+    classes = Classes(tuple(ids), tuple(words.get(class_id, class_id) for class_id in ids))
+    notes = _notes(label_sources, found, labels, by_folder["test"])
+    return LabelledImages(classes, train, val, tuple(notes))
 
 
 def draw_split(
@@ -163,92 +157,76 @@ def _images_by_folder(names: Iterable[str]) -> dict[str, list[str]]:
 
 def _find_root(folders: Iterable[str], names: Iterable[str]) -> str:
     """Return the outermost folder, "" or with a "/" at its end, that holds ``train``'s images."""
-    roots = defaultdict(set)
-    for folder in folders:
-        path = folder.split("/")
-        if "train" in (lower := folder.casefold().split("/")):
-            depth = lower.index("train")
-            roots[depth].add("".join(f"{part}/" for part in path[:depth]))
+    roots = {match[1] for match in map(ABOVE_TRAIN.match, folders) if match}
     if not roots:
         archive = next((f", such as {name} in it" for name in names if name.endswith(".zip")), "")
         raise UserError(
             "this is no data set: no folder in it is named train and holds images; name the "
             f"folder or the zip that holds train/ and val/{archive}"
         )
-    outermost = sorted(roots[min(roots)])
+    depth = min(root.count("/") for root in roots)
+    outermost = sorted(root for root in roots if root.count("/") == depth)
     if len(outermost) > 1:
         raise UserError(f"there are several data sets: {', '.join(outermost)}; name one with -d")
     return outermost[0]
 
 
-def _list_images(folders: Mapping[str, Iterable[str]], root: str) -> dict[str, list[_ImageFile]]:
-    """Return the images of each split in the official order, whatever their folders."""
-    images: dict[str, list[_ImageFile]] = {split: [] for split in SPLITS.values()}
+def _class_folders(folders: Mapping[str, Iterable[str]], root: str) -> dict[str, ClassIds]:
+    """Return for each split the class folder, "" if none, of each of its images."""
+    images = {split: {} for split in SPLITS.values()}
     for folder, files in folders.items():
         top, *inner = folder.removeprefix(root).split("/")
         split = SPLITS.get(top.casefold())
         if split and folder.startswith(root):
-            class_folder = next((part for part in inner if part.casefold() != IMAGES), "")
-            images[split] += [_ImageFile(f"{folder}/{file}", file, class_folder) for file in files]
-    images["train"].sort(key=lambda image: (image.folder, image.file, image.name))
-    images["val"].sort(key=lambda image: (_numbers_and_text(image.file), image.name))
+            class_folder = next((part for part in inner if part.casefold() != "images"), "")
+            images[split] |= {f"{folder}/{file}": class_folder for file in files}
     return images
 
 
-def _label(files: Iterable[_ImageFile], annotated: Mapping[str, str]) -> dict[_ImageFile, str]:
-    """Return the class id of each image.
+def _label(sources: LabelSources) -> ClassIds:
+    """Return the class id of each image; the sources that know it must agree.
 
-    Some scripts copy images into class folders, and leave the originals beside these: they are
-    passed over.
+    Scripts that copy images into class folders leave the originals beside these: passed over here.
     """
-    copied = {file.stem for file in files if file.folder}
+    copied = {_stem(name) for name, folder in sources[FOLDER].items() if folder}
     class_ids = {}
-    for file in files:
-        if not file.folder and file.stem in copied:
+    for name, folder in sources[FOLDER].items():
+        if not folder and _stem(name) in copied:
             continue
-        said = {
-            where: class_id
-            for where, answer in LABEL_SOURCES.items()
-            if (class_id := answer(file, annotated))
-        }
+        said = {ids[name]: source for source, ids in sources.items() if ids[name]}
         if not said:
             raise UserError(
-                f"nothing says of which class {file.name} is: it lies in no class folder and has "
+                f"nothing says of which class {name} is: it lies in no class folder and has "
                 f"no line in {ANNOTATIONS}; move it to a folder of its class, or remove it"
             )
-        if len(set(said.values())) > 1:
-            different = " and ".join(f"{class_id} by {where}" for where, class_id in said.items())
-            raise UserError(f"{file.name} is of class {different}; correct one of them")
-        (class_ids[file],) = set(said.values())
+        if len(said) > 1:
+            different = " and ".join(f"{class_id} by {source}" for class_id, source in said.items())
+            raise UserError(f"{name} is of class {different}; correct one of them")
+        (class_ids[name],) = said
     return class_ids
 
 
-def _check_classes(
-    ids: Collection[str], found: Mapping[str, Mapping[_ImageFile, str]], chosen: bool
-) -> None:
+def _check_classes(ids: Collection[str], found: Mapping[str, ClassIds], chosen: bool) -> None:
     for class_id in ids:
         if not class_id.isprintable():
             raise UserError(f"{class_id!r} cannot be the name of a class; rename its folder")
-    empty = sorted(set(ids) - set(found["train"].values()))
-    if empty:
+    if empty := sorted(set(ids) - set(found["train"].values())):
         raise UserError(
             f"train/ has no image of {len(empty)} of the {len(ids)} classes in wnids.txt, such as "
             f"{empty[0]}; remove them from wnids.txt, or fetch the data set again"
         )
-    for file, class_id in found["val"].items():
+    for name, class_id in found["val"].items():
         if class_id not in ids and not chosen:
             raise UserError(
-                f"{file.name} is of class {class_id}, of which train/ has no image; add some, or "
-                "name the classes to take in wnids.txt, one a line"
+                f"{name} is of class {class_id}, of which train/ has no image; add some, or name "
+                "the classes to take in wnids.txt, one a line"
             )
 
 
-def _check_annotations(
-    stems: Iterable[str], val: Iterable[_ImageFile], test: Iterable[_ImageFile]
-) -> None:
+def _check_annotations(stems: Iterable[str], val: Iterable[str], test: Iterable[str]) -> None:
     """Refuse lines that do not name one image each; to move some to test/ is a common step."""
-    counts = Counter(file.stem for file in val)
-    moved = {file.stem for file in test} - set(counts)
+    counts = Counter(map(_stem, val))
+    moved = set(map(_stem, test)) - set(counts)
     wrong = [stem for stem in stems if counts[stem] != 1 and stem not in moved]
     if wrong and counts:
         raise UserError(
@@ -258,43 +236,28 @@ def _check_annotations(
 
 
 def _notes(
-    files: Mapping[str, Sequence[_ImageFile]],
-    found: Mapping[str, Mapping[_ImageFile, str]],
-    labels: Collection[str],
-    annotated: Mapping[str, str],
+    label_sources: Mapping[str, LabelSources],
+    found: Mapping[str, ClassIds],
+    chosen: Collection[str],
+    test: ClassIds,
 ) -> Iterator[str]:
     read = [
-        f"each {split} image's class from {where}"
-        for split, lines in (("train", {}), ("val", annotated))
-        for where, answer in LABEL_SOURCES.items()
-        if any(answer(file, lines) for file in files[split])
+        f"each {split} image's class from {source}"
+        for split, sources in label_sources.items()
+        for source, class_ids in sources.items()
+        if any(class_ids.values())
     ]
     yield f"read {', '.join(read)}"
     for split, class_ids in found.items():
-        copies = len(files[split]) - len(class_ids)
-        if copies:
+        if copies := len(label_sources[split][FOLDER]) - len(class_ids):
             yield f"{copies:,} images of {split}/ are also in its class folders, and are taken once"
-        others = [class_id for class_id in class_ids.values() if class_id not in labels]
-        if others:
-            yield (
-                f"left out {len(others):,} {split} images of {len(set(others)):,} classes that "
-                "wnids.txt does not name"
-            )
-    labelled = sum(bool(file.folder) for file in files["test"])
-    if labelled:
-        yield (
-            f"left out {labelled:,} images in class folders of test/: val is what is in val/, and "
-            "test is drawn from train/"
-        )
+        if others := [class_id for class_id in class_ids.values() if class_id not in chosen]:
+            count = len(set(others))
+            yield f"left out {len(others):,} {split} images of {count:,} classes not in wnids.txt"
+    if labelled := sum(map(bool, test.values())):
+        yield f"left out {labelled:,} images in class folders of test/: test is drawn from train/"
     if not found["val"]:
         yield "no val/: it is drawn from train/, as the test split is"
-
-
-def _read_class_names(source: ImageSource, root: str, ids: Sequence[str]) -> tuple[str, ...]:
-    """Return the words for each class: its id where ``words.txt`` has none."""
-    rows = (_columns(line, 1) for line in _read_lines(source, f"{root}words.txt"))
-    words = {class_id: more[0] for class_id, *more in rows if more}
-    return tuple(words.get(class_id, class_id) for class_id in ids)
 
 
 def _read_annotations(source: ImageSource, root: str) -> dict[str, str]:
@@ -303,26 +266,19 @@ def _read_annotations(source: ImageSource, root: str) -> dict[str, str]:
     for place in source.names:
         if not place.startswith(root) or place.rpartition("/")[2] != ANNOTATIONS:
             continue
-        for line in _read_lines(source, place):
-            file, *more = _columns(line)
-            stem = file.rpartition("/")[2].rpartition(".")[0] or file
+        for file, *more in _read_table(source, place):
             if not more:
                 raise UserError(f"{place} gives no class id for {file}; add it, or remove the line")
-            if annotated.setdefault(stem, more[0]) != more[0]:
+            if (class_id := annotated.setdefault(_stem(file), more[0])) != more[0]:
                 raise UserError(
-                    f"{place} says that {file} is of class {annotated[stem]} and of {more[0]}; "
+                    f"{place} says that {file} is of class {class_id} and of {more[0]}; "
                     "remove one of the lines"
                 )
     return annotated
 
 
-def _columns(line: str, most: int = -1) -> list[str]:
-    """Split a line at its tabs or, where it has none, at its spaces."""
-    return [text.strip() for text in line.split("\t" if "\t" in line else None, most)]
-
-
-def _read_lines(source: ImageSource, name: str) -> list[str]:
-    """Return the lines of a text file that are not blank; [] where there is no such file."""
+def _read_table(source: ImageSource, name: str, max_splits: int = -1) -> list[list[str]]:
+    """Return a text file's rows, split at tabs or else spaces; [] where there is no such file."""
     if name not in source.names:
         return []
     data = source.read(name)
@@ -335,9 +291,22 @@ def _read_lines(source: ImageSource, name: str) -> list[str]:
             f"{name} is not text in UTF-8; save it as such, or fetch it again"
         ) from error
     # universal newlines: str.splitlines would cut words at U+2028 too
-    return [line.strip() for line in io.StringIO(text, newline=None) if line.strip()]
+    lines = [line.strip() for line in io.StringIO(text, newline=None) if line.strip()]
+    rows = (line.split("\t" if "\t" in line else None, max_splits) for line in lines)
+    return [[text.strip() for text in row] for row in rows]
 
 
-def _numbers_and_text(name: str) -> list[tuple[int, str]]:
-    """Return a key that puts ``val_9`` before ``val_10``."""
+def _file(name: str) -> str:
+    """Return the last part of a path."""
+    return name.rpartition("/")[2]
+
+
+def _stem(name: str) -> str:
+    """Return the last part of a path without its suffix."""
+    file = _file(name)
+    return file.rpartition(".")[0] or file
+
+
+def _natural_order(name: str) -> list[tuple[int, str]]:
+    """Return a sort key that puts ``val_9`` before ``val_10``."""
     return [(len(part), part) for part in re.split(r"(\d+)", name)]
