@@ -12,18 +12,14 @@ import numpy as np
 
 from pipeline.dataset.decoding import decode_in_order, find_undecodable
 from pipeline.dataset.image_source import ImageSource
-from pipeline.dataset.tiny_imagenet import (
-    LabelledImage,
-    LabelledImages,
-    draw_split,
-    read_labelled_images,
-)
+from pipeline.dataset.tiny_imagenet import LabelledImage, LabelledImages, read_labelled_images
 from pipeline.errors import UserError
 from pipeline.io.files import atomic_writes, folder_lock, refusal_to_read
 from pipeline.io.hdf5_dataset import HDF5Dataset, open_split, open_training_splits
 from pipeline.io.hdf5_writer import HDF5Writer
 from pipeline.plain_file import read_file
 from pipeline.progress import progress_bar
+from pipeline.randomness import random_stream
 from pipeline.recipe import Mean
 
 MEANS = "tiny_imagenet_mean.json"
@@ -123,6 +119,38 @@ def build_data_set(
         skipped={image.name: reason for image, reason in corrupt.items()},
         notes=found.notes,
     )
+
+
+def draw_split(
+    images: Sequence[LabelledImage],
+    class_ids: Sequence[str],
+    per_class: int,
+    seed: int,
+    split: str = "test",
+) -> tuple[list[LabelledImage], list[LabelledImage]]:
+    """Take ``per_class`` images of each class out of ``images``; return the rest and the taken.
+
+    The draw for a class depends on the seed, the split and that class's images alone.
+
+    Raises:
+        UserError: A class has too few images to leave any for training.
+    """
+    members = {label: [] for label in range(len(class_ids))}
+    for image in images:
+        members[image.label].append(image)
+    rest, taken = [], []
+    for class_id, group in zip(class_ids, members.values(), strict=True):
+        if len(group) <= per_class:
+            raise UserError(
+                f"class {class_id} has {len(group)} usable train images, and the {split} split "
+                f"takes {per_class} and must leave some; add images, leave the class out of "
+                "wnids.txt, or lower TEST_IMAGES_PER_CLASS in config/setup_config.py"
+            )
+        order = random_stream(seed, f"{split} split of {class_id}").permutation(len(group))
+        chosen = set(order[:per_class].tolist())
+        for index, image in enumerate(group):
+            (taken if index in chosen else rest).append(image)
+    return rest, taken
 
 
 def is_built(folder: Path) -> bool:

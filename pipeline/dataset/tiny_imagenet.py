@@ -1,10 +1,9 @@
-"""Find a data set's images, label them, and draw the splits that it lacks.
+"""Find a data set's images, and label them.
 
 A data set is a folder ``train`` with ``val`` beside it: Tiny ImageNet as published, as scripts and
 archivers leave it, or a person's own images in a folder a class. ``wnids.txt`` (a class id a line)
 chooses the classes; without it they are the class folders of ``train``. ``words.txt`` (class id,
-words) names them. The official test images bear no labels, so a test split is drawn from the train
-images.
+words) names them.
 """
 
 import codecs
@@ -20,7 +19,6 @@ from pipeline.classes import Classes
 from pipeline.dataset.image_source import ImageSource
 from pipeline.errors import UserError
 from pipeline.preprocessing.images import SUFFIXES
-from pipeline.randomness import random_stream
 
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 """Of the images in a folder of this name, in any case."""
@@ -111,38 +109,6 @@ def read_labelled_images(source: ImageSource, *, draw_val: bool = False) -> Labe
     classes = Classes(tuple(ids), tuple(words.get(class_id, class_id) for class_id in ids))
     notes = _notes(label_sources, found, labels, by_folder["test"])
     return LabelledImages(classes, train, val, tuple(notes))
-
-
-def draw_split(
-    images: Sequence[LabelledImage],
-    class_ids: Sequence[str],
-    per_class: int,
-    seed: int,
-    split: str = "test",
-) -> tuple[list[LabelledImage], list[LabelledImage]]:
-    """Take ``per_class`` images of each class out of ``images``; return the rest and the taken.
-
-    The draw for a class depends on the seed, the split and that class's images alone.
-
-    Raises:
-        UserError: A class has too few images to leave any for training.
-    """
-    members = {label: [] for label in range(len(class_ids))}
-    for image in images:
-        members[image.label].append(image)
-    rest, taken = [], []
-    for class_id, group in zip(class_ids, members.values(), strict=True):
-        if len(group) <= per_class:
-            raise UserError(
-                f"class {class_id} has {len(group)} usable train images, and the {split} split "
-                f"takes {per_class} and must leave some; add images, leave the class out of "
-                "wnids.txt, or lower TEST_IMAGES_PER_CLASS in config/setup_config.py"
-            )
-        order = random_stream(seed, f"{split} split of {class_id}").permutation(len(group))
-        chosen = set(order[:per_class].tolist())
-        for index, image in enumerate(group):
-            (taken if index in chosen else rest).append(image)
-    return rest, taken
 
 
 def _images_by_folder(names: Iterable[str]) -> dict[str, list[str]]:
