@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from config import setup_config as config
 from pipeline.backend import import_keras
@@ -13,6 +14,9 @@ from pipeline.command_line import new_parser, number, run_script, shell_command
 from pipeline.errors import UserError
 from pipeline.printing import say
 from pipeline.recipe import LARGEST_SEED, choose_recipe
+
+if TYPE_CHECKING:
+    from pipeline.dataset.builder import BuildSettings
 
 SAMPLE_RECIPE = "demo"
 
@@ -82,7 +86,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Build the data set that the command line names, and draw the preview if asked for."""
     args = parse_arguments(argv)
-    from pipeline.dataset.builder import check_built, is_built
+    from pipeline.dataset.builder import BuildSettings, check_built, is_built
     from pipeline.dataset.image_source import open_source
     from pipeline.dataset.tiny_imagenet import default_hdf5_folder
 
@@ -90,16 +94,23 @@ def main(argv: Sequence[str] | None = None) -> None:
         from pipeline.plotting.style import check_figure_format
 
         check_figure_format(args.preview)
+    settings = BuildSettings(
+        image_size=config.IMAGE_SIZE,
+        test_images_per_class=config.TEST_IMAGES_PER_CLASS,
+        seed=args.seed,
+        skip_corrupt=args.skip_corrupt,
+        draw_val=args.draw_val,
+    )
     data_set = prepare_data_set(args)
     output = args.output or default_hdf5_folder(data_set)
     check_places(args, data_set, output)
     recipe = args.recipe or (SAMPLE_RECIPE if args.sample else config.FIRST_RECIPE)
     if is_built(output) and not args.overwrite:
         if not args.preview:
-            check_built(open_source(data_set), output, **build_settings(args))
+            check_built(open_source(data_set), output, settings)
         say(f"{output} is built already, and stays as it is; --overwrite builds it again")
     else:
-        build(args, data_set, output)
+        build(data_set, output, settings, args.overwrite)
     if args.preview:
         draw_preview(args, output, recipe)
     say(f"next: {training_command(output, recipe)}")
@@ -119,14 +130,13 @@ def check_places(args: argparse.Namespace, data_set: Path, hdf5: Path) -> None:
         check_outputs([args.preview], [data_set, *(hdf5 / name for name in OUTPUTS)])
 
 
-def build(args: argparse.Namespace, data_set: Path, output: Path) -> None:
+def build(data_set: Path, output: Path, settings: "BuildSettings", overwrite: bool) -> None:
     """Write the HDF5 files, and say what was written."""
     from pipeline.dataset.builder import OUTPUTS, build_data_set
     from pipeline.dataset.image_source import open_source
 
     started = time.perf_counter()
-    source = open_source(data_set)
-    report = build_data_set(source, output, overwrite=args.overwrite, **build_settings(args))
+    report = build_data_set(open_source(data_set), output, settings, overwrite=overwrite)
     seconds = time.perf_counter() - started
     say(*report.notes)
     for name, reason in report.skipped.items():
@@ -136,17 +146,6 @@ def build(args: argparse.Namespace, data_set: Path, output: Path) -> None:
     counts = ", ".join(f"{count:,} {split}" for split, count in report.images.items())
     say(f"{report.classes} classes: {counts} images in {seconds:.1f} s")
     say(f"wrote {', '.join(OUTPUTS)} to {output}")
-
-
-def build_settings(args: argparse.Namespace) -> dict[str, int | bool]:
-    """Return what decides on the contents of a build."""
-    return {
-        "image_size": config.IMAGE_SIZE,
-        "test_images_per_class": config.TEST_IMAGES_PER_CLASS,
-        "seed": args.seed,
-        "skip_corrupt": args.skip_corrupt,
-        "draw_val": args.draw_val,
-    }
 
 
 def draw_preview(args: argparse.Namespace, hdf5: Path, recipe: str) -> None:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from pipeline.classes import Classes
 from pipeline.dataset.decoding import decode_in_order, find_undecodable
 from pipeline.dataset.image_source import ImageSource
 from pipeline.dataset.tiny_imagenet import LabelledImage, LabelledImages, read_labelled_images
@@ -37,6 +38,23 @@ class Means(msgspec.Struct):
 
 
 @dataclass(frozen=True)
+class BuildSettings:
+    """What decides on the contents of a build, besides the data set."""
+
+    image_size: int
+    """Pixels a side; other images are resized."""
+    test_images_per_class: int
+    """Train images of each class that become the test split."""
+    seed: int
+    """Draws them."""
+    skip_corrupt: bool = False
+    """Leave out images that cannot be decoded, before anything is drawn."""
+    draw_val: bool = False
+    """Take Tiny ImageNet without its validation images too; they are drawn like the test split,
+    which they always are where other data has none."""
+
+
+@dataclass(frozen=True)
 class BuildReport:
     """What was built."""
 
@@ -50,15 +68,7 @@ class BuildReport:
 
 
 def build_data_set(
-    source: ImageSource,
-    output: Path,
-    *,
-    image_size: int,
-    test_images_per_class: int,
-    seed: int,
-    overwrite: bool = False,
-    skip_corrupt: bool = False,
-    draw_val: bool = False,
+    source: ImageSource, output: Path, settings: BuildSettings, *, overwrite: bool = False
 ) -> BuildReport:
     """Write ``train.hdf5``, ``val.hdf5``, ``test.hdf5`` and the train split's means to ``output``.
 
@@ -68,30 +78,22 @@ def build_data_set(
     Args:
         source: Where the images are read from.
         output: A folder, made as needed.
-        image_size: Pixels a side; other images are resized.
-        test_images_per_class: Train images of each class that become the test split.
-        seed: Draws them.
+        settings: What is made of them.
         overwrite: Replace an earlier build.
-        skip_corrupt: Leave out images that cannot be decoded, before anything is drawn.
-        draw_val: Take Tiny ImageNet without its validation images too; they are drawn like the test
-            split, which they always are where other data has none.
 
     Raises:
         UserError: The source does not say what it holds, an image is corrupt, or the output is
             taken or cannot be written.
     """
-    found = read_labelled_images(source, draw_val=draw_val)
+    found = read_labelled_images(source, draw_val=settings.draw_val)
     with folder_lock(output):
-        _refuse_earlier_build(output, overwrite)
-        corrupt = dict(find_undecodable(source, [*found.train, *found.val])) if skip_corrupt else {}
-        train = [image for image in found.train if image not in corrupt]
-        val = [image for image in found.val if image not in corrupt]
-        if found.val and not val:
-            raise UserError("no val image can be decoded; fetch the data set again")
-        train, test = draw_split(train, found.classes.ids, test_images_per_class, seed)
-        if not val:
-            train, val = draw_split(train, found.classes.ids, test_images_per_class, seed, "val")
-        splits = {"train": train, "val": val, "test": test}
+        present = [output / name for name in OUTPUTS if (output / name).exists()]
+        if present and not overwrite:
+            raise UserError(f"{present[0]} is there already; give --overwrite to replace the build")
+        corrupt = {}
+        if settings.skip_corrupt:
+            corrupt = dict(find_undecodable(source, [*found.train, *found.val]))
+        splits = _draw_splits(found, corrupt, settings)
         with (
             atomic_writes(output / name for name in OUTPUTS) as (*hdf5_paths, means_path),
             ExitStack() as open_files,
@@ -101,14 +103,14 @@ def build_data_set(
                 writer = HDF5Writer(
                     path,
                     count=len(images),
-                    image_size=image_size,
+                    image_size=settings.image_size,
                     classes=found.classes,
                     split=split,
-                    seed=seed,
+                    seed=settings.seed,
                 )
                 writers[split] = open_files.enter_context(writer)
-                means[split] = _write_split(writer, source, images, split, image_size)
-            build_id = _build_id(found, seed, (w.fingerprint for w in writers.values()))
+                means[split] = _write_split(writer, source, images, split, settings.image_size)
+            build_id = _build_id(found.classes, settings.seed, writers.values())
             for split, writer in writers.items():
                 writer.complete(build_id, means[split])
             of_train = dict(zip("RGB", means["train"], strict=True))
@@ -121,36 +123,70 @@ def build_data_set(
     )
 
 
-def draw_split(
-    images: Sequence[LabelledImage],
-    class_ids: Sequence[str],
-    per_class: int,
-    seed: int,
-    split: str = "test",
+def _draw_splits(
+    found: LabelledImages, left_out: Container[LabelledImage], settings: BuildSettings
+) -> dict[str, Sequence[LabelledImage]]:
+    """Return the images of the train, val and test split."""
+    train = [image for image in found.train if image not in left_out]
+    val = [image for image in found.val if image not in left_out]
+    if found.val and not val:
+        raise UserError("no val image can be decoded; fetch the data set again")
+    train, test = _draw_split(train, found.classes.ids, "test", settings)
+    if not val:
+        train, val = _draw_split(train, found.classes.ids, "val", settings)
+    return {"train": train, "val": val, "test": test}
+
+
+def _draw_split(
+    images: Iterable[LabelledImage], class_ids: Sequence[str], split: str, settings: BuildSettings
 ) -> tuple[list[LabelledImage], list[LabelledImage]]:
-    """Take ``per_class`` images of each class out of ``images``; return the rest and the taken.
+    """Take some images of each class out of ``images``; return the rest and the taken.
 
     The draw for a class depends on the seed, the split and that class's images alone.
 
     Raises:
         UserError: A class has too few images to leave any for training.
     """
-    members = {label: [] for label in range(len(class_ids))}
+    per_class = settings.test_images_per_class
+    members = [[] for _ in class_ids]
     for image in images:
         members[image.label].append(image)
     rest, taken = [], []
-    for class_id, group in zip(class_ids, members.values(), strict=True):
+    for class_id, group in zip(class_ids, members, strict=True):
         if len(group) <= per_class:
             raise UserError(
                 f"class {class_id} has {len(group)} usable train images, and the {split} split "
                 f"takes {per_class} and must leave some; add images, leave the class out of "
                 "wnids.txt, or lower TEST_IMAGES_PER_CLASS in config/setup_config.py"
             )
-        order = random_stream(seed, f"{split} split of {class_id}").permutation(len(group))
-        chosen = set(order[:per_class].tolist())
+        stream = random_stream(settings.seed, f"{split} split of {class_id}")
+        chosen = set(stream.permutation(len(group))[:per_class].tolist())
         for index, image in enumerate(group):
             (taken if index in chosen else rest).append(image)
     return rest, taken
+
+
+def _write_split(
+    writer: HDF5Writer,
+    source: ImageSource,
+    images: Sequence[LabelledImage],
+    split: str,
+    image_size: int,
+) -> list[float]:
+    """Decode the images into the file; return the mean of each channel, 0 to 255."""
+    sums = np.zeros(3)
+    with progress_bar(split, len(images)) as bar:
+        for chunk in decode_in_order(source, images, image_size, ADVICE):
+            writer.append(chunk.images, chunk.labels, chunk.sources)
+            sums += chunk.channel_sums
+            bar.increment(len(chunk.labels))
+    return (sums / (len(images) * image_size**2)).tolist()
+
+
+def _build_id(classes: Classes, seed: int, writers: Iterable[HDF5Writer]) -> str:
+    """Return what ties the files of a build: equal for equal input and seed."""
+    contents = [seed, classes.ids, classes.names, *(writer.fingerprint for writer in writers)]
+    return hashlib.sha256(json.dumps(contents).encode()).hexdigest()
 
 
 def is_built(folder: Path) -> bool:
@@ -158,16 +194,7 @@ def is_built(folder: Path) -> bool:
     return all((folder / name).is_file() for name in OUTPUTS)
 
 
-def check_built(
-    source: ImageSource,
-    folder: Path,
-    *,
-    image_size: int,
-    test_images_per_class: int,
-    seed: int,
-    skip_corrupt: bool = False,
-    draw_val: bool = False,
-) -> None:
+def check_built(source: ImageSource, folder: Path, settings: BuildSettings) -> None:
     """Check that ``folder`` holds what ``build_data_set`` would write there.
 
     Settings, classes and counts are compared, not pixels.
@@ -175,23 +202,22 @@ def check_built(
     Raises:
         UserError: It holds another build, or a damaged one.
     """
-    found = read_labelled_images(source, draw_val=draw_val)
+    found = read_labelled_images(source, draw_val=settings.draw_val)
     (train, val), test = open_training_splits(folder), open_split(folder, "test")
     images = len(train) + len(val) + len(test)
-    built_and_asked = {
-        "seed": (train.seed, seed),
-        "classes": (train.classes, found.classes),
-        "IMAGE_SIZE": (train.images.shape[1], image_size),
-        "TEST_IMAGES_PER_CLASS": (len(test) // len(train.classes), test_images_per_class),
-        "images": (images, images if skip_corrupt else len(found.train) + len(found.val)),
+    expected = images if settings.skip_corrupt else len(found.train) + len(found.val)
+    per_class = len(test) // len(train.classes)
+    differs = {
+        "seed": train.seed != settings.seed,
+        "classes": train.classes != found.classes,
+        "IMAGE_SIZE": train.images.shape[1] != settings.image_size,
+        "TEST_IMAGES_PER_CLASS": per_class != settings.test_images_per_class,
+        "images": images != expected,
     }
-    differing = ", ".join(
-        name for name, (built, asked) in built_and_asked.items() if built != asked
-    )
-    if differing:
+    if any(differs.values()):
         raise UserError(
-            f"{folder} holds another build (other {differing}); give --overwrite to replace it, "
-            "or another folder with -o"
+            f"{folder} holds another build (other {', '.join(filter(differs.get, differs))}); "
+            "give --overwrite to replace it, or another folder with -o"
         )
 
 
@@ -216,32 +242,3 @@ def read_means(train: HDF5Dataset) -> tuple[float, float, float]:
             "build it again with build_dataset.py --overwrite"
         )
     return means
-
-
-def _build_id(found: LabelledImages, seed: int, fingerprints: Iterable[str]) -> str:
-    """Return what ties the files of a build: equal for equal input and seed."""
-    contents = [seed, found.classes.ids, found.classes.names, *fingerprints]
-    return hashlib.sha256(json.dumps(contents).encode()).hexdigest()
-
-
-def _refuse_earlier_build(output: Path, overwrite: bool) -> None:
-    present = [output / name for name in OUTPUTS if (output / name).exists()]
-    if present and not overwrite:
-        raise UserError(f"{present[0]} is there already; give --overwrite to replace the build")
-
-
-def _write_split(
-    writer: HDF5Writer,
-    source: ImageSource,
-    images: Sequence[LabelledImage],
-    split: str,
-    image_size: int,
-) -> list[float]:
-    """Decode the images into the file; return the mean of each channel, 0 to 255."""
-    sums = np.zeros(3)
-    with progress_bar(split, len(images)) as bar:
-        for chunk in decode_in_order(source, images, image_size, ADVICE):
-            writer.append(chunk.images, chunk.labels, chunk.sources)
-            sums += chunk.channel_sums
-            bar.increment(len(chunk.labels))
-    return (sums / (len(images) * image_size**2)).tolist()

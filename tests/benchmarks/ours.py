@@ -18,18 +18,14 @@ from pipeline.recipe import Augmentation, Network
 
 def building(data_set: Path, output: Path) -> Round:
     """Build from a folder or a zip."""
-    from pipeline.dataset.builder import build_data_set
+    from pipeline.dataset.builder import BuildSettings, build_data_set
     from pipeline.dataset.image_source import open_source
+
+    settings = BuildSettings(config.IMAGE_SIZE, config.TEST_IMAGES_PER_CLASS, config.SEED)
 
     def do_round() -> int:
         shutil.rmtree(output, ignore_errors=True)
-        report = build_data_set(
-            open_source(data_set),
-            output,
-            image_size=config.IMAGE_SIZE,
-            test_images_per_class=config.TEST_IMAGES_PER_CLASS,
-            seed=config.SEED,
-        )
+        report = build_data_set(open_source(data_set), output, settings)
         return sum(report.images.values())
 
     return do_round
