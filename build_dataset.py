@@ -116,6 +116,28 @@ def main(argv: Sequence[str] | None = None) -> None:
     say(f"next: {training_command(output, recipe)}")
 
 
+def prepare_data_set(args: argparse.Namespace) -> Path:
+    """Return where the data set lies, after fetching or writing it where that was asked for."""
+    from pipeline.dataset.tiny_imagenet import find_data_set
+
+    if args.sample:
+        from pipeline.dataset.digits_sample import write_sample
+
+        data_set = args.dataset or config.SAMPLE
+        write_sample(data_set, config.IMAGE_SIZE, config.SEED)
+        return data_set
+    if args.download:
+        from pipeline.dataset.download import download
+
+        data_set = args.dataset or config.DATASET
+        if not data_set.name:
+            raise UserError(f"--download needs the name of a file, not {data_set}; give it with -d")
+        archive = data_set.with_name(f"{data_set.name.removesuffix('.zip')}.zip")
+        download(config.DOWNLOAD_URL, archive, config.DOWNLOAD_BYTES, config.DOWNLOAD_MD5)
+        return archive
+    return args.dataset or find_data_set(config.DATASET)
+
+
 def check_places(args: argparse.Namespace, data_set: Path, hdf5: Path) -> None:
     """Refuse to write over what is read, or among it."""
     from pipeline.dataset.builder import OUTPUTS
@@ -162,28 +184,6 @@ def draw_preview(args: argparse.Namespace, hdf5: Path, recipe: str) -> None:
     state = fresh_run(settings, values, train, val, read_means(train))
     write_preview(args.preview, train, state)
     say(f"wrote {args.preview}")
-
-
-def prepare_data_set(args: argparse.Namespace) -> Path:
-    """Return where the data set lies, after fetching or writing it where that was asked for."""
-    from pipeline.dataset.tiny_imagenet import find_data_set
-
-    if args.sample:
-        from pipeline.dataset.digits_sample import write_sample
-
-        data_set = args.dataset or config.SAMPLE
-        write_sample(data_set, config.IMAGE_SIZE, config.SEED)
-        return data_set
-    if args.download:
-        from pipeline.dataset.download import download
-
-        data_set = args.dataset or config.DATASET
-        if not data_set.name:
-            raise UserError(f"--download needs the name of a file, not {data_set}; give it with -d")
-        archive = data_set.with_name(f"{data_set.name.removesuffix('.zip')}.zip")
-        download(config.DOWNLOAD_URL, archive, config.DOWNLOAD_BYTES, config.DOWNLOAD_MD5)
-        return archive
-    return args.dataset or find_data_set(config.DATASET)
 
 
 def training_command(hdf5: Path, recipe: str) -> str:
