@@ -66,8 +66,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--preview",
         type=Path,
         metavar="FILE",
-        help="draw some images as stored and as augmented here; an earlier build is not built "
-        "again, but for --overwrite",
+        help="draw some images, stored and augmented, to FILE; an earlier build is used as it is",
     )
     parser.add_argument(
         "-r",
@@ -84,7 +83,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Build the data set that the command line names, and draw the preview if asked for."""
+    """Build the data set, and draw the preview if asked for."""
     args = parse_arguments(argv)
     from pipeline.dataset.builder import BuildSettings, check_built, is_built
     from pipeline.dataset.image_source import open_source
@@ -117,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def prepare_data_set(args: argparse.Namespace) -> Path:
-    """Return where the data set lies, after fetching or writing it where that was asked for."""
+    """Return where the data set lies, downloaded or written first if asked for."""
     from pipeline.dataset.tiny_imagenet import find_data_set
 
     if args.sample:
@@ -139,7 +138,7 @@ def prepare_data_set(args: argparse.Namespace) -> Path:
 
 
 def check_places(args: argparse.Namespace, data_set: Path, hdf5: Path) -> None:
-    """Refuse to write over what is read, or among it."""
+    """Refuse to write over what is read, or among the images."""
     from pipeline.dataset.builder import OUTPUTS
     from pipeline.io.files import check_outputs
 
@@ -171,7 +170,7 @@ def build(data_set: Path, output: Path, settings: "BuildSettings", overwrite: bo
 
 
 def draw_preview(args: argparse.Namespace, hdf5: Path, recipe: str) -> None:
-    """Draw some images as stored and as a recipe shows them to the network."""
+    """Draw some images, stored and augmented."""
     import_keras()
     from pipeline.dataset.builder import read_means
     from pipeline.io.hdf5_dataset import open_training_splits
