@@ -4,8 +4,8 @@ A map lets the system keep in memory what fits and drop it when memory is short,
 size of the file; reading a random row of it costs a memory copy.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -72,12 +72,9 @@ def open_training_splits(folder: Path) -> tuple[HDF5Dataset, HDF5Dataset]:
 
 
 def _check_same_build(train: HDF5Dataset, other: HDF5Dataset) -> None:
-    if _build(train) != _build(other):
+    build = attrgetter("build_id", "classes.ids", "seed")
+    if build(train) != build(other):
         raise _unusable(other.path, f"of another build than {train.path.name}")
-
-
-def _build(dataset: HDF5Dataset) -> tuple[object, ...]:
-    return dataset.build_id, dataset.classes.ids, dataset.seed
 
 
 def _open(folder: Path, split: str) -> HDF5Dataset:
@@ -92,9 +89,8 @@ def _open(folder: Path, split: str) -> HDF5Dataset:
         with refusal_to_read(path), path.open("rb") as stream, h5py.File(stream, "r") as file:
             return _read_checked(path, file, split)
     except (OSError, KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
-        raise _unusable(
-            path, f"not a readable HDF5 file of this project ({_brief(error)})"
-        ) from error
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise _unusable(path, f"not a readable HDF5 file of this project ({reason})") from error
 
 
 def _read_checked(path: Path, file: h5py.File, split: str) -> HDF5Dataset:
@@ -111,37 +107,31 @@ def _read_checked(path: Path, file: h5py.File, split: str) -> HDF5Dataset:
     count, side = labels.size, images.shape[1] if images.ndim > 1 else 0
     if images.dtype != np.uint8 or images.shape != (count, side, side, 3) or 0 in images.shape:
         raise _unusable(path, f"of shape {images.shape}, not (images, pixels, pixels, 3) in uint8")
-    mapped = _map(path, images)
+    offset = images.id.get_offset()
+    if images.chunks is not None or offset is None or images.external is not None:
+        raise _unusable(path, "not stored as one unbroken block")
     if labels.shape != (count,) or labels.dtype.kind not in "iu":
         raise _unusable(path, "without a whole number for each image's label")
     if ids.ndim != 1 or ids.shape != names.shape or not 0 < ids.size < MOST_CLASSES:
         raise _unusable(path, "without an id and words for each class")
     classes = Classes(tuple(ids.asstr()[:]), tuple(names.asstr()[:]))
-    label_numbers = labels[:].astype(np.int64)
-    if not 0 <= label_numbers.min() <= label_numbers.max() < len(classes):
+    labels = labels[:].astype(np.int64)
+    if not 0 <= labels.min() <= labels.max() < len(classes):
         raise _unusable(path, "holding labels that are no index of its class ids")
+    means = attributes.get("means")
+    if means is not None:
+        means = msgspec.convert([float(mean) for mean in means], tuple[Mean, Mean, Mean])
     return HDF5Dataset(
         path=path,
         split=split,
-        images=mapped,
-        labels=label_numbers,
+        images=_Map(path, np.uint8, "r", offset, images.shape),
+        labels=labels,
         classes=classes,
         seed=msgspec.convert(int(attributes["seed"]), Seed),
         fingerprint=str(attributes["fingerprint"]),
         build_id=str(attributes.get("build_id", "")),
-        means=_means(attributes["means"]) if "means" in attributes else None,
+        means=means,
     )
-
-
-def _means(stored: Iterable[float]) -> tuple[float, float, float]:
-    return msgspec.convert([float(mean) for mean in stored], tuple[Mean, Mean, Mean])
-
-
-def _map(path: Path, images: h5py.Dataset) -> np.ndarray:
-    offset = images.id.get_offset()
-    if images.chunks is not None or offset is None or images.external is not None:
-        raise _unusable(path, "not stored as one unbroken block")
-    return _Map(path, np.uint8, "r", offset, images.shape)
 
 
 class _Map(np.memmap):
@@ -155,7 +145,3 @@ class _Map(np.memmap):
 
 def _unusable(path: Path, what: str) -> UserError:
     return UserError(f"{path} is {what}; build it again with build_dataset.py --overwrite")
-
-
-def _brief(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -9,7 +9,6 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
 
 import h5py
 import numpy as np
@@ -23,9 +22,9 @@ FORMAT = 1
 class HDF5Writer:
     """Fills an HDF5 file chunk by chunk; use as a context manager.
 
-    The images lie in one unbroken block, so that a reader can map them into memory. A thread
-    sends what was written to the disk meanwhile, so that there is little to wait for at the end.
-    The file says that it is complete only after ``complete``.
+    The images are stored contiguously, so that a reader can map them into memory. A thread flushes
+    to the disk meanwhile, so that there is little to wait for at the end. The file says that it is
+    complete only after ``complete``.
 
     Args:
         path: Where to write; the caller renames it into place (see ``files.atomic_write``).
@@ -62,9 +61,9 @@ class HDF5Writer:
         self._file.create_dataset("Class_Names", data=classes.names, dtype=h5py.string_dtype())
 
     def append(self, images: np.ndarray, labels: np.ndarray, sources: bytes) -> None:
-        """Add uint8 images (n, size, size, 3) and integer labels (n,) in one write each.
+        """Add uint8 images (n, size, size, 3), their labels (n,), and what they were made of.
 
-        ``sources`` is what the images were made of; a hash of it all makes the fingerprint.
+        A hash of all ``sources`` makes the fingerprint.
         """
         rows = slice(self._written, self._written + len(images))
         self._images[rows] = images
@@ -73,7 +72,7 @@ class HDF5Writer:
         self._written = rows.stop
         self._disk.check()
         if self._flush is None or self._flush.done():
-            self._raise_what_the_disk_met()
+            self._check_flush()
             self._flush = self._thread.submit(os.fsync, self._disk.fileno())
 
     @property
@@ -82,13 +81,13 @@ class HDF5Writer:
         return self._fingerprint.hexdigest()
 
     def complete(self, build_id: str, means: Sequence[float]) -> None:
-        """Call once all is written, with what is known only then.
+        """Mark the file as complete, with what is known only at the end.
 
         Args:
             build_id: The same for all files of a build, so that a reader can refuse a mixture.
             means: Of the R, G and B of all images, 0 to 255.
         """
-        self._raise_what_the_disk_met()
+        self._check_flush()
         self._file.attrs.update(
             fingerprint=self.fingerprint,
             build_id=build_id,
@@ -96,20 +95,15 @@ class HDF5Writer:
             complete=self._written == self._count,
         )
 
-    def _raise_what_the_disk_met(self) -> None:
-        """Wait for the last flush: the system may report an error once, and to no later one."""
+    def _check_flush(self) -> None:
+        """Wait for the last flush, and raise its error: the system may report it only once."""
         if self._flush is not None:
             self._flush.result()
 
     def __enter__(self) -> "HDF5Writer":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._thread.shutdown()
         with self._disk:
             self._file.close()
@@ -117,32 +111,32 @@ class HDF5Writer:
 
 
 class _Disk(io.FileIO):
-    """A file that keeps the system's first refusal to write for ``check``, and seems to go on.
+    """A file that keeps its first write error for ``check``, and seems to go on.
 
     HDF5 cannot close a file that it cannot write, and would end in a segmentation fault.
     """
 
-    _refusal: OSError | None = None
+    _error: OSError | None = None
 
     def write(self, data: bytes | memoryview) -> int:
-        """Write all of ``data``, or keep why not."""
+        """Write all of ``data``, or keep the error."""
         rest = memoryview(data)
         try:
-            while rest and self._refusal is None:
+            while rest and self._error is None:
                 rest = rest[super().write(rest) :]
         except OSError as error:
-            self._refusal = error
+            self._error = error
         return len(data)
 
     def truncate(self, size: int | None = None) -> int:
-        """Cut or lengthen the file, or keep why not."""
+        """Cut or lengthen the file, or keep the error."""
         try:
             return super().truncate(size)
         except OSError as error:
-            self._refusal = self._refusal or error
+            self._error = self._error or error
             return size or 0
 
     def check(self) -> None:
-        """Raise what a write met."""
-        if self._refusal is not None:
-            raise self._refusal
+        """Raise the first write error."""
+        if self._error is not None:
+            raise self._error
