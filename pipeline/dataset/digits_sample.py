@@ -17,6 +17,8 @@ from pipeline.preprocessing.images import encode_jpeg
 from pipeline.randomness import random_stream
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+CLASS_IDS = [f"n{digit:08d}" for digit in range(len(WORDS))]
+WNIDS = "".join(f"{class_id}\n" for class_id in CLASS_IDS)
 VAL_IMAGES, TEST_IMAGES = 25, 5
 """A class; the rest, 144 to 153, are for training."""
 BRIGHTEST = 16
@@ -34,7 +36,8 @@ def write_sample(root: Path, size: int, seed: int) -> None:
     Raises:
         UserError: ``root`` is something else, or cannot be written.
     """
-    if (root / "wnids.txt").is_file() and (root / "wnids.txt").read_text() == _class_id_lines():
+    wnids = root / "wnids.txt"
+    if wnids.is_file() and wnids.read_text() == WNIDS:
         return
     if root.exists():
         raise UserError(f"{root} is there and is not a sample; name a new folder with -d")
@@ -49,23 +52,15 @@ def write_sample(root: Path, size: int, seed: int) -> None:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _class_id(digit: int) -> str:
-    return f"n{digit:08d}"
-
-
-def _class_id_lines() -> str:
-    return "".join(f"{_class_id(digit)}\n" for digit in range(len(WORDS)))
-
-
 def _write_layout(root: Path, size: int, seed: int) -> None:
     from sklearn.datasets import load_digits  # takes a second, and only the sample needs it
 
     digits = load_digits()
+    val, test = root / "val" / "images", root / "test" / "images"
+    val.mkdir(parents=True)
+    test.mkdir(parents=True)
     annotations, test_number = [], 0
-    for folder in ("val/images", "test/images"):
-        (root / folder).mkdir(parents=True)
-    for digit in range(len(WORDS)):
-        class_id = _class_id(digit)
+    for digit, class_id in enumerate(CLASS_IDS):
         train = root / "train" / class_id / "images"
         train.mkdir(parents=True)
         images = digits.images[digits.target == digit]
@@ -74,17 +69,19 @@ def _write_layout(root: Path, size: int, seed: int) -> None:
             if place < VAL_IMAGES:
                 name = f"val_{len(annotations)}.JPEG"
                 annotations.append(f"{name}\t{class_id}\t0\t0\t{size - 1}\t{size - 1}\n")
-                (root / "val" / "images" / name).write_bytes(image)
+                (val / name).write_bytes(image)
             elif place < VAL_IMAGES + TEST_IMAGES:
-                (root / "test" / "images" / f"test_{test_number}.JPEG").write_bytes(image)
+                (test / f"test_{test_number}.JPEG").write_bytes(image)
                 test_number += 1
             else:
                 number = place - VAL_IMAGES - TEST_IMAGES
                 (train / f"{class_id}_{number}.JPEG").write_bytes(image)
+    words = "".join(
+        f"{class_id}\t{word}\n" for class_id, word in zip(CLASS_IDS, WORDS, strict=True)
+    )
     (root / "val" / "val_annotations.txt").write_text("".join(annotations))
-    words = (f"{_class_id(digit)}\t{word}\n" for digit, word in enumerate(WORDS))
-    (root / "words.txt").write_text("".join(words))
-    (root / "wnids.txt").write_text(_class_id_lines())
+    (root / "words.txt").write_text(words)
+    (root / "wnids.txt").write_text(WNIDS)
 
 
 def _to_jpeg(image: np.ndarray, size: int) -> bytes:

@@ -88,11 +88,10 @@ def _fetch_rest(url: str, part: Path, size: int, bar: ProgressBar) -> None:
             raise OSError(f"the server has no {size:,} bytes") from error
         raise
     with response:
-        continued = response.status == http.HTTPStatus.PARTIAL_CONTENT
-        _check_answer(response.headers, have if continued else None, size)
-        have = have if continued else 0
+        have = have if response.status == http.HTTPStatus.PARTIAL_CONTENT else 0
+        _check_answer(response.headers, have, size)
         with reported_as_user_errors(part):
-            file = part.open("ab" if continued else "wb")
+            file = part.open("ab" if have else "wb")
         with file:
             while have <= size and (chunk := response.read1(CHUNK)):
                 with reported_as_user_errors(part):
@@ -103,8 +102,8 @@ def _fetch_rest(url: str, part: Path, size: int, bar: ProgressBar) -> None:
         raise OSError(f"the transfer broke after {have:,} of {size:,} bytes")
 
 
-def _check_answer(headers: Message, start: int | None, size: int) -> None:
-    """Check, as far as ``headers`` tell, that the archive follows, from byte ``start`` if not None.
+def _check_answer(headers: Message, start: int, size: int) -> None:
+    """Check, as far as ``headers`` tell, that the archive follows from byte ``start`` on.
 
     Raises:
         ValueError: It is another file, as the page of a proxy that wants a password.
@@ -112,10 +111,8 @@ def _check_answer(headers: Message, start: int | None, size: int) -> None:
     kind = headers.get_content_type()
     if headers["Content-Type"] and kind.startswith("text/"):
         raise ValueError(f"what came is no archive but {kind}, perhaps of a proxy or a log-in page")
-    if start is None:
-        given, right = headers["Content-Length"], f"{size}"
-    else:
-        given, right = headers["Content-Range"], f"bytes {start}-{size - 1}/{size}"
+    right = f"bytes {start}-{size - 1}/{size}" if start else f"{size}"
+    given = headers["Content-Range" if start else "Content-Length"]
     if given not in (None, right):
         raise ValueError(f"it is not the official archive, or not as asked: {given}, not {right}")
 

@@ -20,7 +20,7 @@ METHODS = ZIP_STORED, ZIP_DEFLATED
 ENCRYPTED, UTF_8_NAME = 1, 0x800
 """Flags of a member."""
 LOCAL_HEADER = struct.Struct("<26x2H")
-"""Ends in the lengths of what follows, a name and an extra field (APPNOTE, section 4.3.7)."""
+"""Ends in the lengths of the name and the extra field that follow (APPNOTE, section 4.3.7)."""
 ARCHIVE_MARKS = {
     b"7z\xbc\xaf\x27\x1c": "7z",
     b"Rar!\x1a\x07": "rar",
@@ -29,12 +29,12 @@ ARCHIVE_MARKS = {
     b"\xfd7zXZ\0": "xz",
     b"\x28\xb5\x2f\xfd": "zstd",
 }
-"""What other archives begin with."""
+"""The first bytes of other archives."""
 TAR_MARK, TAR_MARK_PLACE = b"ustar", 257
 
 
 class ImageSource(Protocol):
-    """What ``tiny_imagenet`` needs of the place the data set lies in."""
+    """Where a data set lies."""
 
     @property
     def names(self) -> Sequence[str]:
@@ -136,8 +136,6 @@ class ZipSource:
 
     def read(self, name: str) -> bytes:
         """See ImageSource."""
-        if name not in self._members:
-            raise UserError(f"{self._path} holds no {name}")
         try:
             return _unpack(self._bytes, self._members[name])
         except (ValueError, struct.error, zlib.error) as error:
