@@ -21,16 +21,16 @@ ENCRYPTED, UTF_8_NAME = 1, 0x800
 """Flags of a member."""
 LOCAL_HEADER = struct.Struct("<26x2H")
 """Ends in the lengths of the name and the extra field that follow (APPNOTE, section 4.3.7)."""
-ARCHIVE_MARKS = {
-    b"7z\xbc\xaf\x27\x1c": "7z",
-    b"Rar!\x1a\x07": "rar",
-    b"\x1f\x8b": "gzip",
-    b"BZh": "bzip2",
-    b"\xfd7zXZ\0": "xz",
-    b"\x28\xb5\x2f\xfd": "zstd",
+OTHER_ARCHIVES = {
+    "7z": (0, b"7z\xbc\xaf\x27\x1c"),
+    "rar": (0, b"Rar!\x1a\x07"),
+    "gzip": (0, b"\x1f\x8b"),
+    "bzip2": (0, b"BZh"),
+    "xz": (0, b"\xfd7zXZ\0"),
+    "zstd": (0, b"\x28\xb5\x2f\xfd"),
+    "tar": (257, b"ustar"),
 }
-"""The first bytes of other archives."""
-TAR_MARK, TAR_MARK_PLACE = b"ustar", 257
+"""The offset and the bytes of each kind's magic number."""
 
 
 class ImageSource(Protocol):
@@ -163,14 +163,12 @@ class ZipSource:
 
 def _refuse_other_archives(path: Path) -> None:
     with path.open("rb") as file:
-        start = file.read(TAR_MARK_PLACE + len(TAR_MARK))
-    kinds = [kind for mark, kind in ARCHIVE_MARKS.items() if start.startswith(mark)]
-    if start[TAR_MARK_PLACE:] == TAR_MARK:
-        kinds = ["tar"]
-    if kinds:
-        raise UserError(
-            f"{path} is a {kinds[0]} archive, not a zip; unpack it, and name the folder with -d"
-        )
+        start = file.read(512)
+    for kind, (offset, magic) in OTHER_ARCHIVES.items():
+        if start.startswith(magic, offset):
+            raise UserError(
+                f"{path} is a {kind} archive, not a zip; unpack it, and name the folder with -d"
+            )
 
 
 def _unpack(archive: mmap.mmap, member: ZipInfo) -> bytes:
