@@ -20,6 +20,10 @@ STRONGEST_ROTATION = 135.0
 STRONGEST_SHIFT = 0.5
 """Of the side."""
 FEWEST_BITS, ALL_BITS = 2, 8
+Colouring = Callable[[np.ndarray, float], np.ndarray]
+"""From uint8 (side, side, 3) and a strength, -1 to 1, to the same in other colours."""
+MOVES = 5
+"""Rotation, shear along x and y, shift along x and y; the kind after them changes nothing."""
 
 VALUES = np.arange(256, dtype=np.uint8)
 """Of a pixel: what a lookup table is made from."""
@@ -38,12 +42,6 @@ def trivial_augment(images: np.ndarray, stream: BatchDraws) -> np.ndarray:
     for row in np.flatnonzero(kinds > MOVES):
         images[row] = COLOURINGS[kinds[row] - MOVES - 1](images[row], strengths[row])
     return images
-
-
-Colouring = Callable[[np.ndarray, float], np.ndarray]
-"""From uint8 (side, side, 3) and a strength, -1 to 1, to the same in other colours."""
-MOVES = 5
-"""Rotation, shear along x and y, shift along x and y; the kind after them changes nothing."""
 
 
 def move_matrices(kinds: np.ndarray, strengths: np.ndarray, side: int) -> np.ndarray:
@@ -119,6 +117,11 @@ def equalize(image: np.ndarray, strength: float) -> np.ndarray:
     return cv2.merge([cv2.equalizeHist(channel) for channel in cv2.split(image)])
 
 
+def _blend(image: np.ndarray, other: np.ndarray, strength: float) -> np.ndarray:
+    weight = 1 + STRONGEST_BLEND * strength
+    return cv2.addWeighted(image, weight, other, 1 - weight, 0)
+
+
 COLOURINGS: tuple[Colouring, ...] = (
     change_brightness,
     change_contrast,
@@ -129,8 +132,3 @@ COLOURINGS: tuple[Colouring, ...] = (
     stretch,
     equalize,
 )
-
-
-def _blend(image: np.ndarray, other: np.ndarray, strength: float) -> np.ndarray:
-    weight = 1 + STRONGEST_BLEND * strength
-    return cv2.addWeighted(image, weight, other, 1 - weight, 0)
