@@ -37,19 +37,16 @@ class BatchDraws:
         self.of_batch = stream
         """For what is drawn once a batch."""
         self._count = count
-        self.positions = np.arange(count) if positions is None else positions
-
-    def __len__(self) -> int:
-        return len(self.positions)
+        self._positions = np.arange(count) if positions is None else positions
 
     def uniform(self, low: float, high: float) -> np.ndarray:
         """Return float64 (n,), ``low`` to ``high``."""
-        return self.of_batch.uniform(low, high, self._count)[self.positions]
+        return self.of_batch.uniform(low, high, self._count)[self._positions]
 
     def integers(self, end: int) -> np.ndarray:
         """Return int64 (n,), from 0 to below ``end``."""
-        return self.of_batch.integers(end, size=self._count)[self.positions]
+        return self.of_batch.integers(end, size=self._count)[self._positions]
 
     def beta(self, alpha: float) -> np.ndarray:
         """Return float64 (n,), of Beta(alpha, alpha)."""
-        return self.of_batch.beta(alpha, alpha, self._count)[self.positions]
+        return self.of_batch.beta(alpha, alpha, self._count)[self._positions]
