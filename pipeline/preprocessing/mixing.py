@@ -36,8 +36,8 @@ def cutmix(
     top, left = np.clip(np.rint(centre - edge / 2), 0, side).astype(int)
     bottom, right = np.clip(np.rint(centre + edge / 2), 0, side).astype(int)
     for row, other in enumerate(others):
-        area = np.s_[top[row] : bottom[row], left[row] : right[row]]
-        images[row][area] = other[area]
+        box = np.s_[top[row] : bottom[row], left[row] : right[row]]
+        images[row][box] = other[box]
     lam = 1 - (bottom - top) * (right - left) / side**2
     return images, _mix_labels(labels, labels[partner], lam)
 
@@ -73,8 +73,8 @@ def erase(images: np.ndarray, fraction: float, stream: BatchDraws) -> np.ndarray
     chosen = stream.uniform(0, 1) < fraction
     noise = stream.of_batch.integers(256, size=(side, side, 3), dtype=np.uint8)
     for row in np.flatnonzero(chosen):
-        area = np.s_[top[row] : top[row] + height[row], left[row] : left[row] + width[row]]
-        images[row][area] = noise[area]
+        box = np.s_[top[row] : top[row] + height[row], left[row] : left[row] + width[row]]
+        images[row][box] = noise[box]
     return images
 
 
