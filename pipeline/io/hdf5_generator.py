@@ -1,8 +1,7 @@
 """Feed the images of a split to Keras, batch by batch, each a function of (seed, epoch, step).
 
-Nothing is carried from one batch to the next, so a resumed run sees the batches that a run never
-stopped would have seen. While the network works on a batch, threads prepare the next ones, each a
-whole batch in a few native calls, so that more cores make more batches.
+Nothing is carried from one batch to the next, so a resumed run sees the batches of a run never
+stopped. While the network works on a batch, each of several threads prepares one of the next.
 """
 
 import importlib
@@ -26,14 +25,14 @@ from pipeline.recipe import Augmentation
 Batch = tuple[np.ndarray, ...]
 UNCHANGED = Augmentation()
 THREADS = min(os.cpu_count() or 1, 16)
-"""How many work at once, each on one of the next batches."""
 
 
 @dataclass
 class _Epoch:
-    """What the batches of an epoch depend on, and those that are being prepared."""
+    """What the batches of an epoch depend on, and those in preparation."""
 
     number: int
+    """From 1."""
     image_size: int
     order: np.ndarray
     begun: bool = False
@@ -46,17 +45,17 @@ class HDF5Generator(keras.utils.PyDataset):
     """Batches of uint8 RGB images (n, size, size, 3) and one-hot labels, float32 (n, classes).
 
     The last batch of an epoch holds what is left. Each epoch of a ``fit`` has an order and an
-    augmentation of its own. Use as a context manager, or call ``close``; pass ``shuffle=False`` to
-    ``fit``, for the epoch is shuffled here, over all images.
+    augmentation of its own. Use as a context manager, or call ``close``. Pass ``shuffle=False`` to
+    ``fit``: the shuffling is done here.
 
     Args:
         dataset: The split.
-        batch_size: Images a batch; at most all.
+        batch_size: At most the whole split.
         seed: Decides the order and the augmentation.
         shuffle: Draw a new order each epoch.
-        augmentation: How images are changed; the default leaves them as they are.
-        shard: Make only this shard of each batch, with the weight of each image, float32 (n,), in
-            third place; None makes it whole.
+        augmentation: The default is none.
+        shard: Make only this shard of each batch, and add the weight of each image, float32 (n,);
+            None makes whole batches.
     """
 
     def __init__(
@@ -79,20 +78,20 @@ class HDF5Generator(keras.utils.PyDataset):
         self._first_flip = random_stream(seed, "first flip").integers(2, size=len(dataset))
         self._threads = ThreadPoolExecutor(THREADS, "batches")
         self.failure: UserError | None = None
-        """Why a batch could not be made: TensorFlow raises an error of its own in place of it."""
+        """Why a batch could not be made; TensorFlow raises an error of its own instead."""
         self.begin_epoch(1, dataset.images.shape[1])
 
     def begin_epoch(self, epoch: int, image_size: int) -> None:
-        """Yield the batches of ``epoch``, from 1, next, with images of ``image_size`` pixels."""
+        """Make the batches of ``epoch``, from 1, with images of ``image_size`` pixels a side."""
         order = np.arange(len(self.dataset))
         if self._shuffle:
             random_stream(self._seed, "shuffle", epoch).shuffle(order)
         self._epoch = _Epoch(epoch, image_size, order)
 
     def on_epoch_begin(self) -> None:
-        """Move to the next epoch where this one was trained to its end; for Keras to call.
+        """Move to the next epoch if this one is finished; called by Keras.
 
-        Keras also asks for some batches, and begins an epoch, to see the shapes.
+        Keras also begins an epoch, and asks for some batches, to see their shapes.
         """
         if self._epoch.finished:
             self.begin_epoch(self._epoch.number + 1, self._epoch.image_size)
@@ -100,7 +99,7 @@ class HDF5Generator(keras.utils.PyDataset):
 
     @property
     def order(self) -> np.ndarray:
-        """The row of the data set that each image of the epoch's batches shows, int64 (n,)."""
+        """The rows of the data set in the epoch's order, int64 (n,)."""
         return self._epoch.order
 
     def __len__(self) -> int:
@@ -128,18 +127,17 @@ class HDF5Generator(keras.utils.PyDataset):
 
     @property
     def seconds_waited(self) -> float:
-        """How long whoever asked for this epoch's batches had to wait for them to be made.
+        """How long this epoch's batches were waited for.
 
-        TensorFlow asks for a batch while it works on the one before, so the network itself waits
-        no longer than this, and mostly less.
+        TensorFlow asks for a batch while it works on the one before: the network waits no longer.
         """
         return self._epoch.seconds_waited
 
     def for_fit(self) -> Any:
-        """Return what ``fit`` is to read: this, and on TensorFlow a dataset of its own around it.
+        """Return what to give to ``fit``: on TensorFlow a ``tf.data.Dataset`` of the batches.
 
-        Of a PyDataset Keras makes one that tunes itself. With that, ``fit`` was often seen to end
-        only 1.28, 2.56, 5.12, ... seconds after it began: up to as long again as the epoch took.
+        Keras would make an autotuned one of a PyDataset, and ``fit`` often end only after 1.28,
+        2.56, 5.12, ... seconds: it takes up to twice as long.
         """
         if keras.backend.backend() != "tensorflow":
             return self
