@@ -86,6 +86,7 @@ def build_data_set(
             taken or cannot be written.
     """
     found = read_labelled_images(source, draw_val=settings.draw_val)
+    classes, size, seed = found.classes, settings.image_size, settings.seed
     with folder_lock(output):
         present = [output / name for name in OUTPUTS if (output / name).exists()]
         if present and not overwrite:
@@ -101,22 +102,17 @@ def build_data_set(
             writers, means = {}, {}
             for path, (split, images) in zip(hdf5_paths, splits.items(), strict=True):
                 writer = HDF5Writer(
-                    path,
-                    count=len(images),
-                    image_size=settings.image_size,
-                    classes=found.classes,
-                    split=split,
-                    seed=settings.seed,
+                    path, split, count=len(images), image_size=size, classes=classes, seed=seed
                 )
                 writers[split] = open_files.enter_context(writer)
-                means[split] = _write_split(writer, source, images, split, settings.image_size)
-            build_id = _build_id(found.classes, settings.seed, writers.values())
+                means[split] = _write_split(writer, source, images, split, size)
+            build_id = _build_id(classes, seed, writers.values())
             for split, writer in writers.items():
                 writer.complete(build_id, means[split])
             of_train = dict(zip("RGB", means["train"], strict=True))
             means_path.write_text(json.dumps(of_train | {"build_id": build_id}, indent=2) + "\n")
     return BuildReport(
-        classes=len(found.classes),
+        classes=len(classes),
         images={split: len(images) for split, images in splits.items()},
         skipped={image.name: reason for image, reason in corrupt.items()},
         notes=found.notes,

@@ -28,22 +28,15 @@ class HDF5Writer:
 
     Args:
         path: Where to write; the caller renames it into place (see ``files.atomic_write``).
+        split: "train", "val" or "test".
         count: How many images will come.
         image_size: Pixels a side.
         classes: That the labels are indices of.
-        split: "train", "val" or "test".
         seed: What the test split was drawn with.
     """
 
     def __init__(
-        self,
-        path: Path,
-        *,
-        count: int,
-        image_size: int,
-        classes: Classes,
-        split: str,
-        seed: int,
+        self, path: Path, split: str, *, count: int, image_size: int, classes: Classes, seed: int
     ) -> None:
         self._count = count
         self._written = 0

@@ -8,12 +8,7 @@ import numpy as np
 
 from pipeline.errors import UserError
 from pipeline.plain_file import read_file
-from pipeline.preprocessing.images import (
-    SUFFIXES,
-    central_square,
-    decode_image,
-    resize_image,
-)
+from pipeline.preprocessing.images import SUFFIXES, central_square, decode_image, resize_image
 
 
 def find_photographs(paths: Iterable[Path]) -> list[Path]:
