@@ -25,7 +25,6 @@ from pipeline.recipe import Mean
 
 MEANS = "tiny_imagenet_mean.json"
 OUTPUTS = ("train.hdf5", "val.hdf5", "test.hdf5", MEANS)
-ADVICE = "fetch the data set again, or leave such images out with --skip-corrupt"
 
 
 class Means(msgspec.Struct):
@@ -93,7 +92,7 @@ def build_data_set(
             raise UserError(f"{present[0]} is there already; give --overwrite to replace the build")
         corrupt = {}
         if settings.skip_corrupt:
-            corrupt = dict(find_undecodable(source, [*found.train, *found.val]))
+            corrupt = find_undecodable(source, [*found.train, *found.val])
         splits = _draw_splits(found, corrupt, settings)
         with (
             atomic_writes(output / name for name in OUTPUTS) as (*hdf5_paths, means_path),
@@ -172,7 +171,7 @@ def _write_split(
     """Decode the images into the file; return the mean of each channel, 0 to 255."""
     sums = np.zeros(3)
     with progress_bar(split, len(images)) as bar:
-        for chunk in decode_in_order(source, images, image_size, ADVICE):
+        for chunk in decode_in_order(source, images, image_size):
             writer.append(chunk.images, chunk.labels, chunk.sources)
             sums += chunk.channel_sums
             bar.increment(len(chunk.labels))

@@ -41,24 +41,21 @@ class DecodedChunk:
 
 
 def decode_in_order(
-    source: ImageSource,
-    images: Sequence[LabelledImage],
-    size: int,
-    advice: str = "fetch the data set again",
+    source: ImageSource, images: Sequence[LabelledImage], size: int
 ) -> Iterator[DecodedChunk]:
     """Read and decode ``images``, in their order; resize their middle to (size, size, 3).
 
     Raises:
-        UserError: An image cannot be decoded; names it and gives ``advice``.
+        UserError: An image cannot be decoded; names it.
     """
     chunks = [images[start : start + CHUNK] for start in range(0, len(images), CHUNK)]
-    return _map_in_order(lambda chunk: _decode_chunk(source, chunk, size, advice), chunks)
+    return _map_in_order(lambda chunk: _decode_chunk(source, chunk, size), chunks)
 
 
 def find_undecodable(
     source: ImageSource, images: Sequence[LabelledImage]
-) -> Iterator[tuple[LabelledImage, str]]:
-    """Yield each image that cannot be decoded, with the reason."""
+) -> dict[LabelledImage, str]:
+    """Return the images that cannot be decoded, each with the reason."""
 
     def reason(image: LabelledImage) -> str | None:
         try:
@@ -67,14 +64,11 @@ def find_undecodable(
             return str(error)
         return None
 
-    for image, why in zip(images, _map_in_order(reason, images), strict=True):
-        if why is not None:
-            yield image, why
+    reasons = zip(images, _map_in_order(reason, images), strict=True)
+    return {image: why for image, why in reasons if why is not None}
 
 
-def _decode_chunk(
-    source: ImageSource, chunk: Sequence[LabelledImage], size: int, advice: str
-) -> DecodedChunk:
+def _decode_chunk(source: ImageSource, chunk: Sequence[LabelledImage], size: int) -> DecodedChunk:
     pixels = np.empty((len(chunk), size, size, 3), np.uint8)
     sources = []
     for image, out in zip(chunk, pixels, strict=True):
@@ -82,7 +76,10 @@ def _decode_chunk(
         try:
             out[:] = resize_image(central_square(decode_image(data, out)), size)
         except ValueError as error:
-            raise UserError(f"cannot decode {image.name}: {error}; {advice}") from error
+            raise UserError(
+                f"cannot decode {image.name}: {error}; fetch the data set again, or leave such "
+                "images out with --skip-corrupt"
+            ) from error
         sources.append(f"{image.label} {len(data)} {zlib.crc32(data)}\n")
     return DecodedChunk(
         images=pixels,
@@ -105,5 +102,4 @@ def _map_in_order(function: Callable[[Item], Result], items: Sequence[Item]) -> 
             while waiting:
                 yield waiting.popleft().result()
         finally:
-            for future in waiting:
-                future.cancel()
+            pool.shutdown(cancel_futures=True)

@@ -36,9 +36,8 @@ OTHER_ARCHIVES = {
 class ImageSource(Protocol):
     """Where a data set lies."""
 
-    @property
-    def names(self) -> Sequence[str]:
-        """Every file in it, by its path with "/", sorted; none that is hidden."""
+    names: Sequence[str]
+    """Every file in it, by its path with "/", sorted; none that is hidden."""
 
     def read(self, name: str) -> bytes:
         """Return the whole file. Safe from several threads.
