@@ -350,6 +350,12 @@ def sort_twice(root: Path) -> None:
         sort_val(root, layout, shutil.copy)
 
 
+def lose_an_image(root: Path) -> None:
+    path = next((root / "train" / CLASS_IDS[0] / "images").iterdir())
+    path.unlink()
+    path.symlink_to(root / "moved away")
+
+
 def misplace(root: Path) -> None:
     sort_val(root, "val/{ID}")
     path = next((root / "val" / CLASS_IDS[0]).iterdir())
@@ -387,6 +393,7 @@ REFUSED: dict[str, State] = {
     f"is of class {CLASS_IDS[0]} and of n777": lambda root: (root / ANNOTATIONS).write_text(
         (root / ANNOTATIONS).read_text() + "val_0.JPEG\tn777\n"
     ),
+    "No such file or directory; replace it by a readable file": lose_an_image,
     "words.txt is not text in UTF-8": lambda root: (root / "words.txt").write_bytes(b"a\0"),
     "is not text in UTF-8": lambda root: (root / "words.txt").write_bytes(b"caf\xe9"),
     "cannot be the name of a class": name_a_class_in_two_lines,

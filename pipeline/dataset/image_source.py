@@ -95,9 +95,11 @@ def _visible_files(root: str) -> Iterator[str]:
         seen.add((status.st_dev, status.st_ino))
         with os.scandir(f"{root}/{folder}") as entries:
             for entry in entries:
-                if entry.is_dir() and not _is_hidden(entry.name):
+                if _is_hidden(entry.name):
+                    continue
+                if entry.is_dir():
                     waiting.append(f"{folder}{entry.name}/")
-                elif entry.is_file() and not _is_hidden(entry.name):
+                else:
                     yield folder + entry.name
 
 
