@@ -44,16 +44,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier build")
     first = parser.add_mutually_exclusive_group()
     first.add_argument("--download", action="store_true", help="first fetch the official .zip")
-    first.add_argument(
-        "--sample", action="store_true", help="first write a small data set of digits at PATH"
-    )
+    first.add_argument("--sample", action="store_true", help="first write a sample, of digits")
+    parser.add_argument("--skip-corrupt", action="store_true", help="leave out damaged images")
     parser.add_argument(
-        "--skip-corrupt", action="store_true", help="leave out images that cannot be decoded"
-    )
-    parser.add_argument(
-        "--draw-val",
-        action="store_true",
-        help="take Tiny ImageNet without its val images too, and draw some of train for it",
+        "--draw-val", action="store_true", help="draw val from train if Tiny ImageNet has no val"
     )
     parser.add_argument(
         "--seed",

@@ -1,4 +1,4 @@
-"""Read a file whole, and nothing that is no plain file: a pipe never ends, nor does a device."""
+"""Read whole files, plain ones alone: a pipe or a device may never end."""
 
 import os
 import stat
@@ -13,8 +13,8 @@ LARGEST_FILE = 2**28
 def read_file(path: str | Path) -> bytes:
     """Read a plain file by few system calls.
 
-    ``open(path).read()`` makes more of them, and gives the interpreter away at each: decoding
-    would take a sixth longer, for threads must ask it back.
+    ``open(path).read()`` makes more, and releases the GIL at each: decoding would take a sixth
+    longer.
 
     Raises:
         OSError: It cannot be read, is a pipe, a device or the like, or too large.

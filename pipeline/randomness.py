@@ -1,7 +1,6 @@
 """Every random choice is a function of the seed and of where in the run it is made.
 
-No stream is carried from one batch to the next, so there is none to save, and a resumed run
-draws what the run that was never stopped would have drawn.
+There is no random state to save: a resumed run draws what a run never stopped draws.
 """
 
 from zlib import crc32
@@ -21,21 +20,21 @@ def random_stream(seed: int, purpose: str, *position: int) -> np.random.Generato
 
 
 class BatchDraws:
-    """Draws a value for each image of a batch, and gives those of some of them.
+    """Draws a value for each image of a batch, and returns those of a shard.
 
-    However a batch is sharded, each of its images gets the same draws.
+    An image's draws do not depend on how the batch is sharded.
 
     Args:
-        stream: What the values are drawn from.
+        stream: The random generator.
         count: Images in the batch.
-        positions: Integers (n,), the images wanted; None: all, in order.
+        positions: Integers (n,), the shard's images; None: all, in order.
     """
 
     def __init__(
         self, stream: np.random.Generator, count: int, positions: np.ndarray | None = None
     ) -> None:
         self.of_batch = stream
-        """For what is drawn once a batch."""
+        """For draws once a batch."""
         self._count = count
         self._positions = np.arange(count) if positions is None else positions
 

@@ -49,8 +49,8 @@ class BuildSettings:
     skip_corrupt: bool = False
     """Leave out images that cannot be decoded, before anything is drawn."""
     draw_val: bool = False
-    """Take Tiny ImageNet without its validation images too; they are drawn like the test split,
-    which they always are where other data has none."""
+    """Draw the val split from train, like the test split, also where Tiny ImageNet lacks it: for
+    other data that is always done."""
 
 
 @dataclass(frozen=True)
@@ -71,13 +71,13 @@ def build_data_set(
 ) -> BuildReport:
     """Write ``train.hdf5``, ``val.hdf5``, ``test.hdf5`` and the train split's means to ``output``.
 
-    The files get their names one right after the other once all are complete and on the disk;
-    until then an earlier build stays. All bear one build id, for a kill may come between two names.
+    The files are renamed into place one after the other once all are on the disk; until then an
+    earlier build stays. One build id ties them, for a kill may come between two renames.
 
     Args:
-        source: Where the images are read from.
+        source: The data set.
         output: A folder, made as needed.
-        settings: What is made of them.
+        settings: What decides on the contents.
         overwrite: Replace an earlier build.
 
     Raises:

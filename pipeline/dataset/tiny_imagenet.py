@@ -21,7 +21,7 @@ from pipeline.errors import UserError
 from pipeline.preprocessing.images import SUFFIXES
 
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-"""Of the images in a folder of this name, in any case."""
+"""The split of the images in a folder of this name, in any case."""
 ABOVE_TRAIN = re.compile(r"((?:[^/]+/)*?)train(?:/|\Z)", re.IGNORECASE)
 WORDNET_ID = re.compile(r"n\d{8}")
 UTF_16_MARKS = codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE
@@ -73,10 +73,10 @@ def read_labelled_images(source: ImageSource, *, draw_val: bool = False) -> Labe
 
     Args:
         source: Searched for the folder that holds ``train``.
-        draw_val: Take Tiny ImageNet without its validation images too, as other data.
+        draw_val: Take Tiny ImageNet without val images too, as any other data.
 
     Raises:
-        UserError: It does not say which images there are, or of which class they are.
+        UserError: It has no train images, or an image's class is unknown or contradictory.
     """
     folders = _images_by_folder(source.names)
     root = _find_root(folders, source.names)

@@ -1,8 +1,4 @@
-"""Files that are either complete or absent, and folders that one process at a time writes.
-
-A crash, a full disk or a second process may come at any moment. Everything that is read again
-goes through these helpers, so none of it can be left half written.
-"""
+"""Atomic writes, and locks: a crash, a full disk or a second process may come at any moment."""
 
 import csv
 import errno
@@ -22,7 +18,7 @@ from pipeline.printing import say
 UNFINISHED = ".unfinished-"
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\n")
 LONGEST_ENDING = 50
-"""Letters of a file's name in that of its temporary one: a system takes 255 bytes."""
+"""Characters of a file's name in that of its temporary one: a name has 255 bytes at most."""
 PRINTED = Path("/dev/stdout"), Path("/dev/stderr")
 """May be redirected to a file that somebody names as an output too."""
 WITHOUT_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP)
@@ -47,7 +43,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_writes(paths: Iterable[Path]) -> Iterator[list[Path]]:
-    """Do as ``atomic_write`` for several files, and rename none before all are on the disk."""
+    """Do as ``atomic_write`` for several files; rename none before all are on the disk."""
     paths = list(paths)
     with reported_as_user_errors(paths[0] if len(paths) == 1 else paths[0].parent):
         ends = [_plain_file(path) for path in paths]

@@ -48,7 +48,7 @@ def draw_affine(
 
     Args:
         ranges: Of rotation, shift, shear and zoom.
-        stream: What is drawn is drawn from it.
+        stream: Draws for these images.
         side: Pixels.
         mirror: bool (n,), the images whose left and right change places.
     """

@@ -1,7 +1,7 @@
-"""What is done to a batch of training images, in order, each step where the recipe asks for it.
+"""Augment a batch of training images, as a recipe says.
 
-Everything is drawn from one stream, so that a batch is a function of (seed, epoch, step), also
-where several processes make it, each its shard.
+Everything is drawn from one stream, so that a batch is a function of (seed, epoch, step), however
+it is sharded.
 """
 
 from dataclasses import replace
@@ -29,7 +29,7 @@ def augment(
         labels: float32 (n, classes), one-hot.
         mirror: bool (n,), the images whose left and right change places.
         augmentation: What is done, and how far.
-        stream: What is drawn is drawn from it, for these images.
+        stream: Draws for these images.
 
     Returns:
         uint8 (n, side, side, 3) and float32 (n, classes), which sum to 1.

@@ -26,7 +26,7 @@ def cutmix(
         images: uint8 (n, side, side, 3).
         labels: float32 (n, classes).
         alpha: Above 0; 1 draws lambda evenly.
-        stream: What is drawn is drawn from it.
+        stream: Draws for these images.
     """
     count, side = images.shape[:2]
     partner = _neighbours(count)
