@@ -2,6 +2,7 @@
 """Build train.hdf5, val.hdf5 and test.hdf5, and store the channel means of the train split."""
 
 import argparse
+import glob
 import os
 import time
 from collections.abc import Sequence
@@ -142,7 +143,8 @@ def check_places(args: argparse.Namespace, data_set: Path, hdf5: Path) -> None:
             if Path(os.path.realpath(path)).is_relative_to(images):
                 raise UserError(f"{path} lies among the images of {data_set}; name another place")
     if args.preview:
-        check_outputs([args.preview], [data_set, *(hdf5 / name for name in OUTPUTS)])
+        namesakes = data_set.rglob(glob.escape(Path(os.path.realpath(args.preview)).name))
+        check_outputs([args.preview], [data_set, *namesakes, *(hdf5 / name for name in OUTPUTS)])
 
 
 def build(data_set: Path, output: Path, settings: "BuildSettings", overwrite: bool) -> None:

@@ -267,6 +267,15 @@ def test_nothing_is_written_among_the_images(own_data: Path, tmp_path: Path, run
     run("build_dataset.py", "-d", own_data)
 
 
+def test_preview_replaces_no_image_some_folders_down(own_data: Path, run: Run) -> None:
+    image = next(own_data.glob("train/*/images/*"))
+    image = image.rename(image.with_suffix(".png"))
+    before = image.read_bytes()
+    command = ("-d", own_data.parent, "-o", own_data.parent / "hdf5", "--preview", image)
+    assert "would replace" in run("build_dataset.py", *command, status=2).stderr
+    assert image.read_bytes() == before
+
+
 def test_link_to_itself_is_no_place_to_write(made_data: Path, tmp_path: Path, run: Run) -> None:
     circle = tmp_path / "circle.png"
     circle.symlink_to(circle)
