@@ -1,7 +1,6 @@
-"""Open one split of a built data set: checked, and mapped into memory rather than read.
+"""Open a split of a built data set: checked, and mapped into memory.
 
-A map lets the system keep in memory what fits and drop it when memory is short, whatever the
-size of the file; reading a random row of it costs a memory copy.
+The system keeps in memory what fits of the file, whatever its size; reading a row costs a copy.
 """
 
 from dataclasses import dataclass

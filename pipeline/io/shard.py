@@ -1,4 +1,4 @@
-"""The part of each batch that one of several processes makes."""
+"""How a batch is sharded among processes."""
 
 from dataclasses import dataclass
 

@@ -1,9 +1,8 @@
 """Rotate, shift, shear, zoom and mirror a batch of images: one affine map an image.
 
 The parameters mean what they mean to Keras's ``ImageDataGenerator``: angles in degrees, maps
-about the image's centre, first rotation, then shift, shear and zoom, and what lies outside is
-filled with the nearest pixel. Many images go through one native call, which leaves the interpreter
-free.
+about the image's centre, first rotation, then shift, shear and zoom, nearest fill. Many images go
+through one native call, which releases the GIL.
 """
 
 from dataclasses import dataclass
@@ -15,10 +14,10 @@ from pipeline.randomness import BatchDraws
 from pipeline.recipe import Augmentation
 
 CHUNK = 32
-"""Images handed to OpenCV at once, one below the other: few enough for a cache."""
+"""Images handed to OpenCV at once, one below the other: few enough for the CPU's cache."""
 ROUNDING = np.float32(1.5 * 2**15)
-"""Added and taken off again, it rounds a float32 to multiples of 1/256, ties to even: of a pixel,
-that is too fine to show, and the last row of a chunk holds it too."""
+"""Added and subtracted again, it rounds a float32 to multiples of 1/256, ties to even: too fine to
+show in a pixel, and exact down to the last row of a chunk."""
 TALLEST = 2**15 - 2
 """Rows that OpenCV takes at once."""
 
@@ -38,7 +37,7 @@ class AffineParameters:
     """Above 1 shows more of the image, smaller."""
     zoom_y: np.ndarray
     mirror: np.ndarray
-    """Whether left and right change places, after all else."""
+    """Whether to mirror left and right, after all else."""
 
 
 def draw_affine(
@@ -50,7 +49,7 @@ def draw_affine(
         ranges: Of rotation, shift, shear and zoom.
         stream: Draws for these images.
         side: Pixels.
-        mirror: bool (n,), the images whose left and right change places.
+        mirror: bool (n,), the images to mirror.
     """
 
     def uniform(reach: float) -> np.ndarray:
@@ -100,10 +99,10 @@ def move_pixels(images: np.ndarray, matrices: np.ndarray) -> np.ndarray:
 
 
 def _move_chunk(images: np.ndarray, matrices: np.ndarray) -> None:
-    """Lay the images one below the other and look every pixel up in one call.
+    """Lay the images one below the other, and resample all by one call.
 
-    OpenCV has a vectorised path for four channels and none for three: a fourth one, of no use
-    otherwise, halves the time and changes no pixel.
+    OpenCV's path for four channels is vectorised, that for three is not: an unused fourth one
+    halves the time and changes no pixel.
     """
     count, side = images.shape[:2]
     tall = (count * side, side)

@@ -27,7 +27,7 @@ def augment(
     Args:
         images: uint8 RGB (n, side, side, 3).
         labels: float32 (n, classes), one-hot.
-        mirror: bool (n,), the images whose left and right change places.
+        mirror: bool (n,), the images to mirror.
         augmentation: What is done, and how far.
         stream: Draws for these images.
 
