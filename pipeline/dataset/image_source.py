@@ -71,7 +71,9 @@ class FolderSource:
         try:
             self.names = sorted(_visible_files(str(root)))
         except OSError as error:
-            raise UserError(f"cannot read {error.filename}: {error.strerror}") from error
+            raise UserError(
+                f"cannot read {error.filename}: {error.strerror}; make it readable, or remove it"
+            ) from error
 
     def read(self, name: str) -> bytes:
         """See ImageSource."""
