@@ -17,8 +17,8 @@ from pipeline.preprocessing.images import encode_jpeg
 from pipeline.randomness import random_stream
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-CLASS_IDS = [f"n{digit:08d}" for digit in range(len(WORDS))]
-WNIDS = "".join(f"{class_id}\n" for class_id in CLASS_IDS)
+CLASSES = {f"n{digit:08d}": word for digit, word in enumerate(WORDS)}
+WNIDS = "".join(f"{class_id}\n" for class_id in CLASSES)
 VAL_IMAGES, TEST_IMAGES = 25, 5
 """A class; the rest, 144 to 153, are for training."""
 BRIGHTEST = 16
@@ -60,7 +60,7 @@ def _write_layout(root: Path, size: int, seed: int) -> None:
     val.mkdir(parents=True)
     test.mkdir(parents=True)
     annotations, test_number = [], 0
-    for digit, class_id in enumerate(CLASS_IDS):
+    for digit, class_id in enumerate(CLASSES):
         train = root / "train" / class_id / "images"
         train.mkdir(parents=True)
         images = digits.images[digits.target == digit]
@@ -76,9 +76,7 @@ def _write_layout(root: Path, size: int, seed: int) -> None:
             else:
                 number = place - VAL_IMAGES - TEST_IMAGES
                 (train / f"{class_id}_{number}.JPEG").write_bytes(image)
-    words = "".join(
-        f"{class_id}\t{word}\n" for class_id, word in zip(CLASS_IDS, WORDS, strict=True)
-    )
+    words = "".join(f"{class_id}\t{word}\n" for class_id, word in CLASSES.items())
     (root / "val" / "val_annotations.txt").write_text("".join(annotations))
     (root / "words.txt").write_text(words)
     (root / "wnids.txt").write_text(WNIDS)
