@@ -11,12 +11,10 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import IO
 
 from pipeline.errors import UserError
 
@@ -133,23 +131,16 @@ def cpu_facts() -> tuple[str, set[str]]:
 
 @contextmanager
 def silence() -> Iterator[None]:
-    """Hold back what libraries write past Python to the terminal."""
+    """Discard what libraries write past Python to stdout and stderr."""
     sys.stdout.flush()
     sys.stderr.flush()
     outputs = {number: os.dup(number) for number in (1, 2)}
-    with _scratch_file() as noise:
+    with Path(os.devnull).open("wb") as null:
         for number in outputs:
-            os.dup2(noise.fileno(), number)
-        try:
-            yield
-        finally:
-            for number, output in outputs.items():
-                os.dup2(output, number)
-                os.close(output)
-
-
-def _scratch_file() -> IO[bytes]:
+            os.dup2(null.fileno(), number)
     try:
-        return tempfile.TemporaryFile()
-    except OSError:  # no folder for temporary files can be written
-        return Path(os.devnull).open("r+b")
+        yield
+    finally:
+        for number, output in outputs.items():
+            os.dup2(output, number)
+            os.close(output)
