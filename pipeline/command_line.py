@@ -12,7 +12,7 @@ from typing import NoReturn
 from pipeline.backend import ignore_host_settings
 from pipeline.errors import UserError
 from pipeline.printing import lost_output, open_outputs, say
-from pipeline.signals import Terminated, ended_by_signals, name_of, number_of
+from pipeline.signals import Stopped, ended_by_signals
 
 SCRIPTS = Path(__file__).resolve().parent.parent
 BAD_INPUT = 2
@@ -28,32 +28,23 @@ def run_script(main: Callable[[Sequence[str] | None], None]) -> None:
         if lost := lost_output():
             raise UserError(f"cannot print: {lost}; all else is done, send stdout elsewhere")
     except UserError as error:
-        say(f"error: {error}", error=True)
-        _end(BAD_INPUT)
+        _end(BAD_INPUT, f"error: {error}")
     except OSError as error:
         if error.filename is None:
             raise
-        say(f"error: cannot use {error.filename}: {error.strerror}", error=True)
-        _end(BAD_INPUT)
+        _end(BAD_INPUT, f"error: cannot use {error.filename}: {error.strerror}")
     except (MemoryError, ImportError) as error:
         if isinstance(error, ImportError) and "failed to map" not in str(error):
             raise
-        say(
-            "error: there is not enough memory; close other programs, or lift the limit on it "
-            "(ulimit -v)",
-            error=True,
-        )
-        _end(BAD_INPUT)
-    except (KeyboardInterrupt, Terminated) as stop:
-        say(f"stopped by {name_of(stop)}", *getattr(stop, "__notes__", ()), error=True)
-        _end(128 + number_of(stop))
+        what = "there is not enough memory"
+        _end(BAD_INPUT, f"error: {what}; close other programs, or lift the limit (ulimit -v)")
+    except Stopped as stop:
+        _end(stop.status, f"stopped by {stop.name}", *getattr(stop, "__notes__", ()))
 
 
-def _end(status: int) -> NoReturn:
-    """End with ``status``; at once where other processes take part in the run.
-
-    They wait for this one, and JAX would have it wait for them.
-    """
+def _end(status: int, *lines: str) -> NoReturn:
+    """Print ``lines`` on stderr and end; at once where JAX would wait for other processes."""
+    say(*lines, error=True)
     jax = sys.modules.get("jax")
     if jax is not None and jax.distributed.is_initialized():
         sys.stdout.flush()

@@ -1,7 +1,7 @@
 """Signals that ask a script to end do end it, whatever a library makes of them.
 
-Python raises an exception where a signal finds it, and that may be within a library that swallows
-it or makes an error of its own of it. So it comes again until the script has ended.
+Python raises an exception wherever a signal finds it. That may be within a library which swallows
+it or turns it into an error of its own, so it is raised again every few seconds until the end.
 """
 
 import signal
@@ -15,35 +15,24 @@ ENDING = ("SIGINT", "SIGTERM", "SIGHUP")
 AGAIN_S = 3
 
 
-class Terminated(BaseException):
-    """SIGTERM or SIGHUP arrived. Like KeyboardInterrupt, no ``except Exception`` may swallow it."""
+class Stopped(KeyboardInterrupt):
+    """A signal asks the script to end."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
-        self.number = number
-
-
-def number_of(stop: BaseException) -> int:
-    """Return the number of the signal that raised ``stop``."""
-    return stop.number if isinstance(stop, Terminated) else int(signal.SIGINT)
-
-
-def name_of(stop: BaseException) -> str:
-    """Return what to call it."""
-    return signal.Signals(stop.number).name if isinstance(stop, Terminated) else "Ctrl-C"
+        self.status = 128 + number
+        self.name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
 
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Raise KeyboardInterrupt for SIGINT and Terminated for the others, again until the end."""
-    stops: list[BaseException] = []
+    """Raise Stopped for each of ``ENDING``, again until the end."""
+    stops: list[Stopped] = []
 
     def raise_stop(number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT:
-            stops.append(KeyboardInterrupt())
-        else:
+        if number != signal.SIGINT:
             signal.signal(number, signal.SIG_IGN)  # once is enough
-            stops.append(Terminated(number))
+        stops.append(Stopped(number))
         _set_alarm(AGAIN_S, lambda *_: raise_stop(number, None))
         raise stops[-1]
 
@@ -69,13 +58,13 @@ def ended_by_signals() -> Iterator[None]:
 
 
 def _report_swallowed(lost: "sys.UnraisableHookArgs") -> None:
-    """Report as Python does what a callback could not pass on; but a signal comes again."""
-    if not isinstance(lost.exc_value, KeyboardInterrupt | Terminated):
+    """Report what a callback could not raise, as Python does, but for a signal: it comes again."""
+    if not isinstance(lost.exc_value, Stopped):
         sys.__unraisablehook__(lost)
 
 
 def _set_alarm(seconds: float, handler: Callable[..., None] | signal.Handlers) -> None:
-    """Call ``handler`` in so many seconds, 0 for never; Windows has no such thing."""
+    """Call ``handler`` after ``seconds``, 0 for never; Windows has no such alarm."""
     if hasattr(signal, "setitimer"):
         signal.signal(signal.SIGALRM, handler)
         signal.setitimer(signal.ITIMER_REAL, seconds)

@@ -12,7 +12,7 @@ from pipeline.run.checkpoint import read_state
 from pipeline.run.distributed import DataParallelism
 from pipeline.run.output_folder import latest_checkpoint, latest_state
 from pipeline.run.state import RunState
-from pipeline.signals import Terminated
+from pipeline.signals import Stopped
 
 
 def header(
@@ -81,7 +81,7 @@ class ResumeHints:
         before = latest_state(self.output)
         try:
             yield
-        except (KeyboardInterrupt, Terminated) as stop:
+        except Stopped as stop:
             if latest_state(self.output) in (None, before):
                 command = backend_setting() + " ".join(map(quote, ["python", *sys.argv]))
             else:
