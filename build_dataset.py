@@ -171,12 +171,11 @@ def draw_preview(args: argparse.Namespace, hdf5: Path, recipe: str) -> None:
     from pipeline.dataset.builder import read_means
     from pipeline.io.hdf5_dataset import open_training_splits
     from pipeline.plotting.preview import write_preview
-    from pipeline.run.start import Settings, fresh_run
+    from pipeline.run.start import fresh_run
 
     train, val = open_training_splits(hdf5)
-    settings = Settings(recipe_name=recipe, seed=args.seed)
     values = choose_recipe(config.RECIPES, recipe)
-    state = fresh_run(settings, values, train, val, read_means(train))
+    state = fresh_run(recipe, values, args.seed, train, val, read_means(train))
     write_preview(args.preview, train, state)
     say(f"wrote {args.preview}")
 

@@ -2,7 +2,6 @@
 """Train GoogLeNet, with a checkpoint and new curves after each epoch; resume with -m and -e."""
 
 import argparse
-import json
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
@@ -88,21 +87,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     from pipeline.run.distributed import find_process_group
     from pipeline.run.output_folder import find_hdf5
     from pipeline.run.start import (
-        Settings,
         check_trainable,
         checkpoint_to_start_from,
         fresh_run,
         resumed_run,
     )
 
-    settings = Settings(
-        recipe_name=args.recipe,
-        seed=args.seed,
-        batch_size=args.batch_size,
-        epoch=args.epoch,
-        learning_rate=args.learning_rate,
-        epochs=args.epochs,
-    )
     name = args.recipe or config.DEFAULT_RECIPE
     recipe = None if args.model else choose_recipe(config.RECIPES, name)
     group = find_process_group(args.processes, args.process_id, args.coordinator, os.environ)
@@ -111,18 +101,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     with folder_lock(args.output) if group.is_primary else nullcontext():
         checkpoint = checkpoint_to_start_from(args.model, args.output)
         if checkpoint:
-            stored = read_state(checkpoint)
-            state = resumed_run(stored, settings, config.RECIPES, train_set, val_set)
+            expected = {"recipe_name": args.recipe, "batch_size": args.batch_size,
+                        "seed": args.seed, "epoch": args.epoch}  # fmt: skip
+            state = resumed_run(read_state(checkpoint), config.RECIPES, train_set, val_set,
+                                expected, args.learning_rate, args.epochs)  # fmt: skip
         else:
             seed = config.SEED if args.seed is None else args.seed
-            settings = replace(settings, recipe_name=name, seed=seed)
-            state = fresh_run(settings, recipe, train_set, val_set, read_means(train_set))
+            state = fresh_run(name, recipe, seed, train_set, val_set, read_means(train_set),
+                              batch_size=args.batch_size, learning_rate=args.learning_rate,
+                              epochs=args.epochs)  # fmt: skip
         if group.is_primary and state.epoch >= state.epochs:
             renew_curves(args.output, state, len(train_set))
         check_trainable(state, len(train_set))
         hints = resume_hints(args)
-        settings = json.dumps(state.to_json(), sort_keys=True)
-        with hints.on_signal() if group.is_primary else nullcontext(), group.together(settings):
+        with hints.on_signal() if group.is_primary else nullcontext(), group.together(repr(state)):
             train(args, group, state, checkpoint, train_set, val_set)
         if group.is_primary:
             print_results(args)

@@ -21,13 +21,11 @@ def main(weights: Path, hdf5: Path) -> None:
     from pipeline.evaluation.metrics import evaluate
     from pipeline.io.hdf5_dataset import open_training_splits
     from pipeline.io.hdf5_generator import HDF5Generator
-    from pipeline.run.start import Settings, fresh_run
+    from pipeline.run.start import fresh_run
     from pipeline.run.training import build_model, training_batches
 
     train_set, val_set = open_training_splits(hdf5)
-    state = fresh_run(
-        Settings(recipe_name="own", seed=1), RECIPE, train_set, val_set, read_means(train_set)
-    )
+    state = fresh_run("own", RECIPE, 1, train_set, val_set, read_means(train_set))
     with training_batches(train_set, state) as batches, HDF5Generator(val_set, 16) as val:
         batches.begin_epoch(1, 32)
         val.begin_epoch(1, 32)

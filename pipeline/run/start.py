@@ -1,7 +1,7 @@
 """How a run starts: afresh, or from a checkpoint whose settings, data and recipe still hold."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline.errors import UserError
@@ -9,21 +9,6 @@ from pipeline.io.hdf5_dataset import HDF5Dataset
 from pipeline.recipe import Recipe, choose_recipe
 from pipeline.run.output_folder import SUPERSEDED, latest_checkpoint, list_checkpoints
 from pipeline.run.state import HISTORY_FILE, METRICS, RunState
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What a user asks of a run; None leaves it to the recipe or the checkpoint."""
-
-    recipe_name: str | None = None
-    seed: int | None = None
-    batch_size: int | None = None
-    epoch: int | None = None
-    """The one that the checkpoint was written after."""
-    learning_rate: float | None = None
-    """A constant rate from here on."""
-    epochs: int | None = None
-    """The epoch to end at."""
 
 
 def checkpoint_to_start_from(model: Path | None, output: Path) -> Path | None:
@@ -49,37 +34,44 @@ def checkpoint_to_start_from(model: Path | None, output: Path) -> Path | None:
     if not model.exists():
         raise UserError(f"{model} does not exist; name a checkpoint or its folder with -m")
     start = latest_checkpoint(model) if model.is_dir() else model
-    if holds_run and start.resolve().parent not in (
-        output.resolve(),
-        output.resolve() / SUPERSEDED,
-    ):
+    folder = output.resolve()
+    if holds_run and start.resolve().parent not in (folder, folder / SUPERSEDED):
         raise UserError(f"{output} holds another run than {start}; name another folder")
     return start
 
 
 def fresh_run(
-    settings: Settings,
+    recipe_name: str,
     recipe: Recipe,
+    seed: int,
     train: HDF5Dataset,
     val: HDF5Dataset,
     means: Sequence[float],
+    *,
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
+    epochs: int | None = None,
 ) -> RunState:
     """Return the state before the first epoch.
 
     Args:
-        settings: With the recipe's name and a seed.
-        recipe: Decides what ``settings`` leave open.
+        recipe_name: Of ``recipe``.
+        recipe: Decides what is None.
+        seed: Fixes every random choice.
         train: The split to train on.
         val: The split to validate on.
         means: Of the train split's R, G and B channels, 0 to 255.
+        batch_size: Images a step.
+        learning_rate: A constant rate.
+        epochs: The epoch to end at.
     """
     return RunState(
-        recipe_name=settings.recipe_name,
+        recipe_name=recipe_name,
         recipe=recipe,
-        seed=settings.seed,
-        batch_size=settings.batch_size or recipe.batch_size,
-        learning_rate=settings.learning_rate,
-        epochs=settings.epochs or recipe.epochs,
+        seed=seed,
+        batch_size=batch_size or recipe.batch_size,
+        learning_rate=learning_rate,
+        epochs=epochs or recipe.epochs,
         data={"train": train.fingerprint, "val": val.fingerprint},
         data_seed=train.seed,
         means=tuple(means),
@@ -93,15 +85,26 @@ def fresh_run(
 
 def resumed_run(
     stored: RunState,
-    settings: Settings,
     recipes: Mapping[str, Recipe],
     train: HDF5Dataset,
     val: HDF5Dataset,
+    expected: Mapping[str, object],
+    learning_rate: float | None = None,
+    epochs: int | None = None,
 ) -> RunState:
-    """Return the state that a checkpoint ``stored``, to resume with ``settings``.
+    """Return the state to resume with.
+
+    Args:
+        stored: By the checkpoint.
+        recipes: As they are configured now.
+        train: The split to train on.
+        val: The split to validate on.
+        expected: Values of ``stored``, by name, to check; None for any.
+        learning_rate: A constant rate from here on; None leaves it.
+        epochs: The epoch to end at; None leaves it.
 
     Raises:
-        UserError: Settings, data or recipe differ from the run's; names how.
+        UserError: Values, data or recipe differ from the run's; says how.
     """
     check_classes(stored, train)
     for split, dataset in (("train", train), ("val", val)):
@@ -110,18 +113,18 @@ def resumed_run(
                 f"the run was begun on other data: its {split} split differs from {dataset.path}; "
                 "name its folder with --hdf5"
             )
-    for name in ("epoch", "recipe_name", "batch_size", "seed"):
-        asked, was = getattr(settings, name), getattr(stored, name)
-        if asked is not None and asked != was:
+    for name, value in expected.items():
+        was = getattr(stored, name)
+        if value not in (None, was):
             raise UserError(
-                f"the checkpoint says {name.replace('_', ' ')} {was}, not {asked}; leave the flag "
+                f"the checkpoint says {name.replace('_', ' ')} {was}, not {value}; leave the flag "
                 "out to resume, or begin a fresh run in another folder"
             )
     _check_recipe(stored, recipes)
     return replace(
         stored,
-        learning_rate=settings.learning_rate or stored.learning_rate,
-        epochs=settings.epochs or stored.epochs,
+        learning_rate=learning_rate or stored.learning_rate,
+        epochs=epochs or stored.epochs,
     )
 
 
