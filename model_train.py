@@ -3,23 +3,21 @@
 
 import argparse
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from config import setup_config as config
 from pipeline.backend import import_keras
-from pipeline.command_line import new_parser, number, quote, run_script, shell_command
+from pipeline.command_line import new_parser, number, run_script
 from pipeline.printing import say
 from pipeline.recipe import HIGHEST_RATE, LARGEST_SEED, LOWEST_RATE, MOST, choose_recipe
 
 if TYPE_CHECKING:
     import keras
 
-    from pipeline.callbacks.training_monitor import TrainingMonitor
     from pipeline.io.hdf5_dataset import HDF5Dataset
     from pipeline.io.hdf5_generator import HDF5Generator
     from pipeline.run.distributed import DataParallelism, ProcessGroup
@@ -85,6 +83,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from pipeline.io.hdf5_dataset import open_training_splits
     from pipeline.run.checkpoint import read_state
     from pipeline.run.distributed import find_process_group
+    from pipeline.run.messages import results
     from pipeline.run.output_folder import find_hdf5
     from pipeline.run.start import (
         check_trainable,
@@ -96,8 +95,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     name = args.recipe or config.DEFAULT_RECIPE
     recipe = None if args.model else choose_recipe(config.RECIPES, name)
     group = find_process_group(args.processes, args.process_id, args.coordinator, os.environ)
-    hdf5 = find_hdf5(args.hdf5, args.model, config.DATASET)
-    train_set, val_set = open_training_splits(hdf5)
+    train_set, val_set = open_training_splits(find_hdf5(args.hdf5, args.model, config.DATASET))
     with folder_lock(args.output) if group.is_primary else nullcontext():
         checkpoint = checkpoint_to_start_from(args.model, args.output)
         if checkpoint:
@@ -117,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         with hints.on_signal() if group.is_primary else nullcontext(), group.together(repr(state)):
             train(args, group, state, checkpoint, train_set, val_set)
         if group.is_primary:
-            print_results(args)
+            say(*results(args.output, args.tensorboard))
 
 
 def train(
@@ -133,7 +131,6 @@ def train(
     from pipeline.callbacks.epoch_start import EpochStart
     from pipeline.callbacks.momentum_correction import MomentumCorrection
     from pipeline.callbacks.tensorboard import check_tensorboard
-    from pipeline.io.hdf5_generator import HDF5Generator
     from pipeline.nn.optimizers import learning_rate_schedule
     from pipeline.run.conditions import note_on_conditions
     from pipeline.run.distributed import DataParallelism
@@ -150,11 +147,7 @@ def train(
         say(*header(state, backend, parallel, (len(train_set), len(val_set))))
         if checkpoint:
             say(*note_on_conditions(checkpoint, state, parallel.devices))
-    with (
-        training_batches(train_set, state, parallel.shard) as batches,
-        HDF5Generator(val_set, state.batch_size) as val,
-        ExitStack() as opened,
-    ):
+    with training_batches(train_set, state, parallel.shard) as batches, ExitStack() as opened:
         model = build_distributed(parallel, state, len(batches), checkpoint)
         schedule = learning_rate_schedule(state.recipe, len(batches), state.learning_rate)
         callbacks = [
@@ -167,7 +160,7 @@ def train(
                 branch = begin_branch(checkpoint, state, args.output)
                 state = branch.state
                 say(*branch.messages)
-            callbacks += reporting_callbacks(args, state, parallel, batches, val, opened)
+            callbacks += reporting_callbacks(args, state, parallel, batches, val_set, opened)
         with parallel.scope():
             fit_phases(model, batches, state, callbacks)
 
@@ -177,48 +170,51 @@ def reporting_callbacks(
     state: "RunState",
     parallel: "DataParallelism",
     batches: "HDF5Generator",
-    val: "HDF5Generator",
+    val_set: "HDF5Dataset",
     opened: ExitStack,
 ) -> "list[keras.callbacks.Callback]":
     """Return what evaluates, writes and prints, in order; ``opened`` closes it."""
     from pipeline.callbacks.epoch_checkpoint import EpochCheckpoint
     from pipeline.callbacks.epoch_summary import EpochSummary
     from pipeline.callbacks.evaluation_model import EvaluationModel
+    from pipeline.callbacks.precise_batch_norm import PreciseBatchNorm
     from pipeline.callbacks.progress_bar import ProgressBar
     from pipeline.callbacks.run_history import RunHistory
     from pipeline.callbacks.run_log import RunLog
     from pipeline.callbacks.tensorboard import TensorBoardCurves
+    from pipeline.callbacks.training_monitor import TrainingMonitor, write_run_curves
     from pipeline.callbacks.validation import Validation
-    from pipeline.nn.optimizers import learning_rate_schedule
+    from pipeline.io.hdf5_generator import HDF5Generator
     from pipeline.run.conditions import conditions
 
-    steps = len(batches)
-    schedule = learning_rate_schedule(state.recipe, steps, state.learning_rate)
-    history = RunHistory(state, schedule, steps)
+    history = RunHistory(state, len(batches))
+    if state.epoch:
+        write_run_curves(args.output, state, len(batches))
     hint = ""
     if parallel.on_cpu and state.recipe_name not in config.CPU_RECIPES:
         hint = f"that is long: -r {config.FIRST_RECIPE} is the recipe made for two CPU cores"
     bar = opened.enter_context(ProgressBar(state, len(batches.dataset), hint))
-    monitor = training_monitor(args.output, lambda: history.state, steps)
-    if state.epoch:
-        monitor.write()
     log = RunLog(args.output, batches, bar)
     log.write("start", epoch=state.epoch, epochs=state.epochs, backend=state.backend,
               devices=parallel.devices, learning_rate=state.learning_rate,
               hdf5=str(batches.dataset.path.parent.resolve()),
               conditions=conditions(parallel.devices))  # fmt: skip
-    curves = TensorBoardCurves(args.output, state) if args.tensorboard else None
+    val = opened.enter_context(HDF5Generator(val_set, state.batch_size))
     after_epoch = [
-        *precise_batch_norm(state, batches.dataset, opened),
         Validation(val, state.recipe.size_to_evaluate),
         history,
         EpochCheckpoint(args.output, args.keep, history),
-        monitor,
-        *([opened.enter_context(curves)] if curves else []),
-        log,
-        EpochSummary(history, bar, partial(resume_hints(args).on_rate, patience=config.PATIENCE)),
+        TrainingMonitor(args.output, history),
     ]
-    return [bar, EvaluationModel(after_epoch, parallel)]
+    if state.recipe.network.precise_norm:
+        clean = HDF5Generator(batches.dataset, state.batch_size, seed=state.seed, shuffle=True)
+        opened.enter_context(clean)
+        after_epoch.insert(0, PreciseBatchNorm(clean, state.recipe.size_to_evaluate))
+    if args.tensorboard:
+        after_epoch.append(opened.enter_context(TensorBoardCurves(args.output, state)))
+    advise = resume_hints(args).on_rate
+    summary = EpochSummary(history, bar, lambda state: advise(state, config.PATIENCE))
+    return [bar, EvaluationModel([*after_epoch, log, summary], parallel)]
 
 
 def resume_hints(args: argparse.Namespace) -> "ResumeHints":
@@ -230,48 +226,15 @@ def resume_hints(args: argparse.Namespace) -> "ResumeHints":
     return ResumeHints(args.output, kept)
 
 
-def print_results(args: argparse.Namespace) -> None:
-    """Say which epoch was best, what was written, and what to run next."""
-    from pipeline.run.messages import results
-
-    say(*results(args.output))
-    if args.tensorboard:
-        say(f"curves for TensorBoard: tensorboard --logdir={quote(args.output)}")
-    say(f"next: {shell_command('model_eval.py', {'-m': args.output})}")
-
-
-def precise_batch_norm(
-    state: "RunState", train_set: "HDF5Dataset", opened: ExitStack
-) -> "list[keras.callbacks.Callback]":
-    """Return the callback in a list, or none, as the recipe says."""
-    from pipeline.callbacks.precise_batch_norm import PreciseBatchNorm
-    from pipeline.io.hdf5_generator import HDF5Generator
-
-    if not state.recipe.network.precise_norm:
-        return []
-    clean = HDF5Generator(train_set, state.batch_size, seed=state.seed, shuffle=True)
-    return [PreciseBatchNorm(opened.enter_context(clean), state.recipe.size_to_evaluate)]
-
-
-def training_monitor(
-    output: Path, state: "Callable[[], RunState]", steps: int
-) -> "TrainingMonitor":
-    """Return the callback that writes a run's curves; ``state`` gives the run as it is then."""
-    from pipeline.callbacks.training_monitor import TrainingMonitor
-    from pipeline.plotting.curves import changes
-
-    begun = state()
-    return TrainingMonitor(output, begun.history, begun.title, lambda: changes(state(), steps))
-
-
 def renew_curves(output: Path, state: "RunState", images: int) -> None:
     """Renew the curves where a kill came between a finished run's last checkpoint and them."""
     from pipeline.run.output_folder import latest_state
 
     if latest_state(output) == state:
         import_keras()
-        steps = -(-images // state.batch_size)
-        training_monitor(output, lambda: state, steps).write()
+        from pipeline.callbacks.training_monitor import write_run_curves
+
+        write_run_curves(output, state, -(-images // state.batch_size))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Carry the state of the run from epoch to epoch."""
 
 import keras
-from keras.optimizers.schedules import LearningRateSchedule
 
+from pipeline.nn.optimizers import learning_rate_schedule
 from pipeline.run.state import RunState, check_losses
 
 
@@ -14,15 +14,14 @@ class RunHistory(keras.callbacks.Callback):
 
     Args:
         state: Before the first epoch.
-        schedule: The learning rate by step.
         steps: In an epoch.
     """
 
-    def __init__(self, state: RunState, schedule: LearningRateSchedule, steps: int) -> None:
+    def __init__(self, state: RunState, steps: int) -> None:
         super().__init__()
         self.state = state
-        self._schedule = schedule
-        self._steps = steps
+        self.steps = steps
+        self._schedule = learning_rate_schedule(state.recipe, steps, state.learning_rate)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Append the epoch's metrics.
@@ -30,7 +29,7 @@ class RunHistory(keras.callbacks.Callback):
         Raises:
             UserError: The loss is not a number any more.
         """
-        rate = self._schedule((epoch + 1) * self._steps - 1)
+        rate = self._schedule((epoch + 1) * self.steps - 1)
         logs["learning_rate"] = float(keras.ops.convert_to_numpy(rate))
         logs["loss"] = logs.pop("cross_entropy")
         check_losses(epoch + 1, logs["loss"], logs["val_loss"])

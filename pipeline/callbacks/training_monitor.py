@@ -1,67 +1,71 @@
 """The training curves, as numbers and as a plot, renewed each epoch."""
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import keras
 
+from pipeline.callbacks.run_history import RunHistory
 from pipeline.io.files import atomic_write, write_csv, write_json
-from pipeline.plotting.curves import Changes, Metrics, plot_history
+from pipeline.plotting.curves import Changes, Metrics, changes, plot_history
 from pipeline.plotting.style import one_style, save_figure
-from pipeline.run.state import HISTORY_FILE
+from pipeline.run.state import HISTORY_FILE, RunState
 
 PLOT = "training_plot.jpg"
 TABLE = "metrics.csv"
 
 
 class TrainingMonitor(keras.callbacks.Callback):
-    """Writes the metrics of all epochs to ``folder``, made as needed.
-
-    They go to ``metric_values.json`` (a list a metric), ``metrics.csv`` (a row an epoch) and
-    ``training_plot.jpg``.
+    """Renews the curves in ``folder`` after each epoch (see ``write_curves``).
 
     Args:
-        folder: Where to.
-        history: The metrics of the epochs before the first.
-        title: Begins the plot's title.
-        changes: Gives what the plot marks; None for nothing.
+        folder: Where to, made as needed.
+        run: Its curves from the first epoch on; None: those of this ``fit``.
     """
 
-    def __init__(
-        self,
-        folder: Path | str,
-        history: Metrics | None = None,
-        title: str = "GoogLeNet",
-        changes: Callable[[], Changes] | None = None,
-    ) -> None:
+    def __init__(self, folder: Path | str, run: RunHistory | None = None) -> None:
         super().__init__()
         self._folder = Path(folder)
-        self._history = {name: list(values) for name, values in (history or {}).items()}
-        self._title = title
-        self._changes = changes or dict
+        self._run = run
+        self._metrics: dict[str, list[float | None]] = {}
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Append the epoch's metrics and write the files."""
+        if self._run:
+            write_run_curves(self._folder, self._run.state, self._run.steps)
+            return
         logs = logs or {}
-        before = max(map(len, self._history.values()), default=0)
-        for name in dict.fromkeys([*self._history, *logs]):
+        before = max(map(len, self._metrics.values()), default=0)
+        for name in dict.fromkeys([*self._metrics, *logs]):
             value = float(logs.get(name, math.nan))
-            values = self._history.setdefault(name, [None] * before)
+            values = self._metrics.setdefault(name, [None] * before)
             values.append(value if math.isfinite(value) else None)
-        self.write()
+        write_curves(self._folder, self._metrics)
 
-    @one_style()
-    def write(self) -> None:
-        """Write the files.
 
-        Raises:
-            UserError: One cannot be written.
-        """
-        write_json(self._folder / HISTORY_FILE, self._history)
-        with atomic_write(self._folder / TABLE) as path:
-            rows = zip(*self._history.values(), strict=True)
-            table = [("epoch", *self._history), *((n, *row) for n, row in enumerate(rows, 1))]
-            write_csv(path, table)
-        with atomic_write(self._folder / PLOT) as path:
-            save_figure(plot_history(self._history, self._title, self._changes()), path)
+def write_run_curves(folder: Path, state: RunState, steps: int) -> None:
+    """Write the curves of a run of ``steps`` batches an epoch, with what changed in it."""
+    write_curves(folder, state.history, state.title, changes(state, steps))
+
+
+@one_style()
+def write_curves(
+    folder: Path, metrics: Metrics, title: str = "GoogLeNet", changes: Changes | None = None
+) -> None:
+    """Write ``metric_values.json``, ``metrics.csv`` and ``training_plot.jpg``.
+
+    Args:
+        folder: Where to.
+        metrics: A list a metric in the first, a row an epoch in the second.
+        title: Begins the plot's title.
+        changes: What the plot marks.
+
+    Raises:
+        UserError: One cannot be written.
+    """
+    write_json(folder / HISTORY_FILE, metrics)
+    with atomic_write(folder / TABLE) as path:
+        rows = zip(*metrics.values(), strict=True)
+        write_csv(path, [("epoch", *metrics), *((n, *row) for n, row in enumerate(rows, 1))])
+    with atomic_write(folder / PLOT) as path:
+        save_figure(plot_history(metrics, title, changes), path)

@@ -41,18 +41,21 @@ def header(
     return lines
 
 
-def results(folder: Path) -> list[str]:
-    """Return which epoch of the run in ``folder`` was best, and what lies there."""
+def results(folder: Path, tensorboard: bool) -> list[str]:
+    """Return which epoch of the run in ``folder`` was best, what lies there, what to run next."""
     latest = latest_checkpoint(folder)
     state = read_state(latest)
     best = state.best_epoch
     # An early best epoch may lie in the folder that the run was begun in.
     file, *_ = [*folder.glob(f"epoch-{best:03d}-*"), latest]
     rank1 = state.history["val_accuracy"][best - 1]
+    curves = [f"curves for TensorBoard: tensorboard --logdir={quote(folder)}"]
     return [
         f"best epoch by val: {best}, rank-1 {rank1:.2%}, in {file}",
         "wrote checkpoints, metric_values.json, metrics.csv, training_plot.jpg and run.jsonl "
         f"to {folder}",
+        *(curves if tensorboard else []),
+        f"next: {shell_command('model_eval.py', {'-m': folder})}",
     ]
 
 
