@@ -168,14 +168,13 @@ def build(data_set: Path, output: Path, settings: "BuildSettings", overwrite: bo
 def draw_preview(args: argparse.Namespace, hdf5: Path, recipe: str) -> None:
     """Draw some images, stored and augmented."""
     import_keras()
-    from pipeline.dataset.builder import read_means
     from pipeline.io.hdf5_dataset import open_training_splits
     from pipeline.plotting.preview import write_preview
     from pipeline.run.start import fresh_run
 
     train, val = open_training_splits(hdf5)
     values = choose_recipe(config.RECIPES, recipe)
-    state = fresh_run(recipe, values, args.seed, train, val, read_means(train))
+    state = fresh_run(recipe, values, args.seed, train, val)
     write_preview(args.preview, train, state)
     say(f"wrote {args.preview}")
 

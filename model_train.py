@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from pipeline.io.hdf5_dataset import HDF5Dataset
     from pipeline.io.hdf5_generator import HDF5Generator
     from pipeline.run.distributed import DataParallelism, ProcessGroup
-    from pipeline.run.messages import ResumeHints
     from pipeline.run.state import RunState
 
 
@@ -78,40 +77,36 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Train as the command line says."""
     args = parse_arguments(argv)
-    from pipeline.dataset.builder import read_means
     from pipeline.io.files import folder_lock
     from pipeline.io.hdf5_dataset import open_training_splits
+    from pipeline.run import start
     from pipeline.run.checkpoint import read_state
     from pipeline.run.distributed import find_process_group
-    from pipeline.run.messages import results
+    from pipeline.run.messages import ResumeHints, results
     from pipeline.run.output_folder import find_hdf5
-    from pipeline.run.start import (
-        check_trainable,
-        checkpoint_to_start_from,
-        fresh_run,
-        resumed_run,
-    )
 
     name = args.recipe or config.DEFAULT_RECIPE
     recipe = None if args.model else choose_recipe(config.RECIPES, name)
     group = find_process_group(args.processes, args.process_id, args.coordinator, os.environ)
     train_set, val_set = open_training_splits(find_hdf5(args.hdf5, args.model, config.DATASET))
     with folder_lock(args.output) if group.is_primary else nullcontext():
-        checkpoint = checkpoint_to_start_from(args.model, args.output)
+        checkpoint = start.find_checkpoint(args.model, args.output)
         if checkpoint:
-            expected = {"recipe_name": args.recipe, "batch_size": args.batch_size,
-                        "seed": args.seed, "epoch": args.epoch}  # fmt: skip
-            state = resumed_run(read_state(checkpoint), config.RECIPES, train_set, val_set,
-                                expected, args.learning_rate, args.epochs)  # fmt: skip
+            state = start.resumed_run(
+                read_state(checkpoint), config.RECIPES, train_set, val_set,
+                expected={"epoch": args.epoch, "recipe_name": args.recipe,
+                          "batch_size": args.batch_size, "seed": args.seed},
+                learning_rate=args.learning_rate, epochs=args.epochs,
+            )  # fmt: skip
         else:
-            seed = config.SEED if args.seed is None else args.seed
-            state = fresh_run(name, recipe, seed, train_set, val_set, read_means(train_set),
-                              batch_size=args.batch_size, learning_rate=args.learning_rate,
-                              epochs=args.epochs)  # fmt: skip
+            state = start.fresh_run(
+                name, recipe, config.SEED if args.seed is None else args.seed, train_set, val_set,
+                batch_size=args.batch_size, learning_rate=args.learning_rate, epochs=args.epochs,
+            )  # fmt: skip
         if group.is_primary and state.epoch >= state.epochs:
             renew_curves(args.output, state, len(train_set))
-        check_trainable(state, len(train_set))
-        hints = resume_hints(args)
+        start.check_trainable(state, len(train_set))
+        hints = ResumeHints(args)
         with hints.on_signal() if group.is_primary else nullcontext(), group.together(repr(state)):
             train(args, group, state, checkpoint, train_set, val_set)
         if group.is_primary:
@@ -186,6 +181,7 @@ def reporting_callbacks(
     from pipeline.callbacks.validation import Validation
     from pipeline.io.hdf5_generator import HDF5Generator
     from pipeline.run.conditions import conditions
+    from pipeline.run.messages import ResumeHints
 
     history = RunHistory(state, len(batches))
     if state.epoch:
@@ -212,18 +208,9 @@ def reporting_callbacks(
         after_epoch.insert(0, PreciseBatchNorm(clean, state.recipe.size_to_evaluate))
     if args.tensorboard:
         after_epoch.append(opened.enter_context(TensorBoardCurves(args.output, state)))
-    advise = resume_hints(args).on_rate
-    summary = EpochSummary(history, bar, lambda state: advise(state, config.PATIENCE))
+    hints = ResumeHints(args)
+    summary = EpochSummary(history, bar, lambda state: hints.on_rate(state, config.PATIENCE))
     return [bar, EvaluationModel([*after_epoch, log, summary], parallel)]
-
-
-def resume_hints(args: argparse.Namespace) -> "ResumeHints":
-    """Return what proposes commands to resume, with the flags that are in no checkpoint."""
-    from pipeline.run.messages import ResumeHints
-
-    names = ("hdf5", "keep", "tensorboard", "processes", "process_id", "coordinator")
-    kept = {f"--{name.replace('_', '-')}": getattr(args, name) for name in names}
-    return ResumeHints(args.output, kept)
 
 
 def renew_curves(output: Path, state: "RunState", images: int) -> None:

@@ -17,7 +17,6 @@ RECIPE = config.RECIPES["thin"].replaced({"network.dropout": 0.0, "optimizer.lea
 def main(weights: Path, hdf5: Path) -> None:
     """Print the training and the validation loss after an epoch."""
     import_keras_and_shorten_network()
-    from pipeline.dataset.builder import read_means
     from pipeline.evaluation.metrics import evaluate
     from pipeline.io.hdf5_dataset import open_training_splits
     from pipeline.io.hdf5_generator import HDF5Generator
@@ -25,7 +24,7 @@ def main(weights: Path, hdf5: Path) -> None:
     from pipeline.run.training import build_model, training_batches
 
     train_set, val_set = open_training_splits(hdf5)
-    state = fresh_run("own", RECIPE, 1, train_set, val_set, read_means(train_set))
+    state = fresh_run("own", RECIPE, 1, train_set, val_set)
     with training_batches(train_set, state) as batches, HDF5Generator(val_set, 16) as val:
         batches.begin_epoch(1, 32)
         val.begin_epoch(1, 32)

@@ -37,7 +37,7 @@ def train(made_hdf5: Path) -> HDF5Dataset:
 def run_of(train: HDF5Dataset, augmentation: Augmentation) -> RunState:
     sizes = ((1, 48), (7, 64))
     recipe = Recipe(epochs=10, batch_size=3, image_sizes=sizes, augmentation=augmentation)
-    return fresh_run("own", recipe, 8, train, train, [0.0] * 3)
+    return fresh_run("own", recipe, 8, train, train)
 
 
 def test_sheet_shows_what_training_shows(train: HDF5Dataset) -> None:

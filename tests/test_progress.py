@@ -26,6 +26,7 @@ from pipeline.callbacks.tensorboard import TensorBoardCurves, check_tensorboard 
 from pipeline.errors import UserError  # noqa: E402
 from pipeline.plotting.curves import plot_history  # noqa: E402
 from pipeline.run.checkpoint import read_state  # noqa: E402
+from pipeline.run.messages import ResumeHints  # noqa: E402
 from pipeline.run.output_folder import best_checkpoint  # noqa: E402
 from pipeline.run.state import RunState, best_epoch  # noqa: E402
 
@@ -119,7 +120,7 @@ def test_advice_is_a_command_that_lowers_the_rate(
     stalled = with_history(state, [2.0] + [2.5] * 5, [float(np.float32(1e-3))] * 6)
     last = output / "epoch-006-val_loss-2.500.keras"
     last.touch()
-    advice = model_train.resume_hints(args).on_rate
+    advice = ResumeHints(args).on_rate
     proposed = advice(stalled, 5)
     assert "\n" not in proposed
     command = proposed.partition("run: ")[2]

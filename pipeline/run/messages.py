@@ -1,9 +1,9 @@
 """What ``model_train.py`` says beside its epochs: what runs where, how to resume, what came out."""
 
+import argparse
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.backend import has_bfloat16
@@ -13,6 +13,9 @@ from pipeline.run.distributed import DataParallelism
 from pipeline.run.output_folder import latest_checkpoint, latest_state
 from pipeline.run.state import RunState
 from pipeline.signals import Stopped
+
+IN_NO_CHECKPOINT = ("hdf5", "keep", "tensorboard", "processes", "process_id", "coordinator")
+"""Flags to give again when a run resumes."""
 
 
 def header(
@@ -59,36 +62,35 @@ def results(folder: Path, tensorboard: bool) -> list[str]:
     ]
 
 
-@dataclass(frozen=True)
 class ResumeHints:
     """The commands that resume a run.
 
     Args:
-        output: Its folder.
-        kept: Flags that are in no checkpoint, to give again.
+        args: The flags that it was started with.
     """
 
-    output: Path
-    kept: Mapping[str, object]
+    def __init__(self, args: argparse.Namespace) -> None:
+        self._output = args.output
+        self._kept = {f"--{n.replace('_', '-')}": getattr(args, n) for n in IN_NO_CHECKPOINT}
 
-    def command(self, checkpoint: Path, **changed: object) -> str:
+    def _command(self, checkpoint: Path, **changed: object) -> str:
         """Return the command that resumes from ``checkpoint`` with ``changed`` short flags."""
         flags = {f"-{flag}": value for flag, value in changed.items()}
         return shell_command(
-            "model_train.py", {"-m": checkpoint, **flags, "-o": self.output, **self.kept}
+            "model_train.py", {"-m": checkpoint, **flags, "-o": self._output, **self._kept}
         )
 
     @contextmanager
     def on_signal(self) -> Iterator[None]:
         """Note how to resume on what a signal raises meanwhile."""
-        before = latest_state(self.output)
+        before = latest_state(self._output)
         try:
             yield
         except Stopped as stop:
-            if latest_state(self.output) in (None, before):
+            if latest_state(self._output) in (None, before):
                 command = backend_setting() + " ".join(map(quote, ["python", *sys.argv]))
             else:
-                command = self.command(self.output)
+                command = self._command(self._output)
             stop.add_note(
                 f"the running epoch is lost, every finished one kept; to resume: {command}"
             )
@@ -104,9 +106,9 @@ class ResumeHints:
         stalled = state.stalled_epochs
         if stalled == 0 or stalled % patience or state.epoch == state.epochs:
             return ""
-        checkpoint = next(self.output.glob(f"epoch-{state.epoch:03d}-*"))
+        checkpoint = next(self._output.glob(f"epoch-{state.epoch:03d}-*"))
         rate = f"{state.last_rate / 10:.3g}"
         return (
             f"val loss has not improved for {stalled} epochs; to lower the rate, stop with Ctrl-C "
-            f"and run: {self.command(checkpoint, e=state.epoch, l=rate)}"
+            f"and run: {self._command(checkpoint, e=state.epoch, l=rate)}"
         )

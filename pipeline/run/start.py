@@ -1,9 +1,10 @@
 """How a run starts: afresh, or from a checkpoint whose settings, data and recipe still hold."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from pipeline.dataset.builder import read_means
 from pipeline.errors import UserError
 from pipeline.io.hdf5_dataset import HDF5Dataset
 from pipeline.recipe import Recipe, choose_recipe
@@ -11,7 +12,7 @@ from pipeline.run.output_folder import SUPERSEDED, latest_checkpoint, list_check
 from pipeline.run.state import HISTORY_FILE, METRICS, RunState
 
 
-def checkpoint_to_start_from(model: Path | None, output: Path) -> Path | None:
+def find_checkpoint(model: Path | None, output: Path) -> Path | None:
     """Return the checkpoint to resume from; None for a fresh run.
 
     Args:
@@ -46,7 +47,6 @@ def fresh_run(
     seed: int,
     train: HDF5Dataset,
     val: HDF5Dataset,
-    means: Sequence[float],
     *,
     batch_size: int | None = None,
     learning_rate: float | None = None,
@@ -60,10 +60,12 @@ def fresh_run(
         seed: Fixes every random choice.
         train: The split to train on.
         val: The split to validate on.
-        means: Of the train split's R, G and B channels, 0 to 255.
         batch_size: Images a step.
         learning_rate: A constant rate.
         epochs: The epoch to end at.
+
+    Raises:
+        UserError: The train split's means cannot be read.
     """
     return RunState(
         recipe_name=recipe_name,
@@ -74,7 +76,7 @@ def fresh_run(
         epochs=epochs or recipe.epochs,
         data={"train": train.fingerprint, "val": val.fingerprint},
         data_seed=train.seed,
-        means=tuple(means),
+        means=tuple(read_means(train)),
         classes=train.classes,
         backend="",
         branch=0,
