@@ -32,21 +32,17 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "  python model_train.py -m outs/quick/epoch-004-val_loss-2.345.keras -e 4 -o outs/quick",
     )
 
-    def add(*flags: str, **options: object) -> None:
-        parser.add_argument(*flags, **options)
-
+    add = parser.add_argument
     count = number(int, 1, MOST)
     add("-o", "--output", type=Path, metavar="DIR", required=True, help="where to write")
     add("-m", "--model", type=Path, metavar="FILE",
         help="a checkpoint to resume from, or a folder, whose latest is taken")  # fmt: skip
-    add("-e", "--epoch", type=count, metavar="N",
-        help="the epoch that -m was written after, as a check")  # fmt: skip
+    add("-e", "--epoch", type=count, metavar="N", help="the epoch of -m, as a check")
     add("-l", "--learning-rate", type=number(float, LOWEST_RATE, HIGHEST_RATE), metavar="X",
         help="a constant rate from here on (default: the recipe's schedule)")  # fmt: skip
     add("-n", "--epochs", type=count, metavar="N",
         help="the epoch to end at; changes no schedule (default: the recipe's)")  # fmt: skip
-    add("-b", "--batch-size", type=count, metavar="N",
-        help="images a step (default: the recipe's)")  # fmt: skip
+    add("-b", "--batch-size", type=count, metavar="N", help="images a step (default: the recipe's)")
     add("-r", "--recipe", choices=config.RECIPES, metavar="NAME",
         help=f"how to train: {', '.join(config.RECIPES)}; the values are in "
         f"config/setup_config.py (default: {config.DEFAULT_RECIPE})")  # fmt: skip
@@ -83,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from pipeline.run.checkpoint import read_state
     from pipeline.run.distributed import find_process_group
     from pipeline.run.messages import ResumeHints, results
-    from pipeline.run.output_folder import find_hdf5
+    from pipeline.run.output_folder import find_hdf5, latest_state
 
     name = args.recipe or config.DEFAULT_RECIPE
     recipe = None if args.model else choose_recipe(config.RECIPES, name)
@@ -103,8 +99,11 @@ def main(argv: Sequence[str] | None = None) -> None:
                 name, recipe, config.SEED if args.seed is None else args.seed, train_set, val_set,
                 batch_size=args.batch_size, learning_rate=args.learning_rate, epochs=args.epochs,
             )  # fmt: skip
-        if group.is_primary and state.epoch >= state.epochs:
-            renew_curves(args.output, state, len(train_set))
+        if group.is_primary and state.epoch >= state.epochs and latest_state(args.output) == state:
+            import_keras()  # a kill may have come between the last checkpoint and the curves
+            from pipeline.callbacks.training_monitor import write_run_curves
+
+            write_run_curves(args.output, state, -(-len(train_set) // state.batch_size))
         start.check_trainable(state, len(train_set))
         hints = ResumeHints(args)
         with hints.on_signal() if group.is_primary else nullcontext(), group.together(repr(state)):
@@ -123,8 +122,7 @@ def train(
 ) -> None:
     """Assemble the parts and train; the primary process evaluates, writes and says so."""
     keras = import_keras()
-    from pipeline.callbacks.epoch_start import EpochStart
-    from pipeline.callbacks.momentum_correction import MomentumCorrection
+    from pipeline.callbacks import EpochStart, MomentumCorrection
     from pipeline.callbacks.tensorboard import check_tensorboard
     from pipeline.nn.optimizers import learning_rate_schedule
     from pipeline.run.conditions import note_on_conditions
@@ -169,59 +167,42 @@ def reporting_callbacks(
     opened: ExitStack,
 ) -> "list[keras.callbacks.Callback]":
     """Return what evaluates, writes and prints, in order; ``opened`` closes it."""
-    from pipeline.callbacks.epoch_checkpoint import EpochCheckpoint
-    from pipeline.callbacks.epoch_summary import EpochSummary
-    from pipeline.callbacks.evaluation_model import EvaluationModel
-    from pipeline.callbacks.precise_batch_norm import PreciseBatchNorm
-    from pipeline.callbacks.progress_bar import ProgressBar
-    from pipeline.callbacks.run_history import RunHistory
-    from pipeline.callbacks.run_log import RunLog
-    from pipeline.callbacks.tensorboard import TensorBoardCurves
-    from pipeline.callbacks.training_monitor import TrainingMonitor, write_run_curves
-    from pipeline.callbacks.validation import Validation
+    from pipeline import callbacks
+    from pipeline.callbacks.training_monitor import write_run_curves
     from pipeline.io.hdf5_generator import HDF5Generator
     from pipeline.run.conditions import conditions
     from pipeline.run.messages import ResumeHints
 
-    history = RunHistory(state, len(batches))
+    history = callbacks.RunHistory(state, len(batches))
     if state.epoch:
         write_run_curves(args.output, state, len(batches))
     hint = ""
     if parallel.on_cpu and state.recipe_name not in config.CPU_RECIPES:
         hint = f"that is long: -r {config.FIRST_RECIPE} is the recipe made for two CPU cores"
-    bar = opened.enter_context(ProgressBar(state, len(batches.dataset), hint))
-    log = RunLog(args.output, batches, bar)
+    bar = opened.enter_context(callbacks.ProgressBar(state, len(batches.dataset), hint))
+    log = callbacks.RunLog(args.output, batches, bar)
     log.write("start", epoch=state.epoch, epochs=state.epochs, backend=state.backend,
               devices=parallel.devices, learning_rate=state.learning_rate,
               hdf5=str(batches.dataset.path.parent.resolve()),
               conditions=conditions(parallel.devices))  # fmt: skip
     val = opened.enter_context(HDF5Generator(val_set, state.batch_size))
     after_epoch = [
-        Validation(val, state.recipe.size_to_evaluate),
+        callbacks.Validation(val, state.recipe.size_to_evaluate),
         history,
-        EpochCheckpoint(args.output, args.keep, history),
-        TrainingMonitor(args.output, history),
+        callbacks.EpochCheckpoint(args.output, args.keep, history),
+        callbacks.TrainingMonitor(args.output, history),
     ]
     if state.recipe.network.precise_norm:
         clean = HDF5Generator(batches.dataset, state.batch_size, seed=state.seed, shuffle=True)
         opened.enter_context(clean)
-        after_epoch.insert(0, PreciseBatchNorm(clean, state.recipe.size_to_evaluate))
+        after_epoch.insert(0, callbacks.PreciseBatchNorm(clean, state.recipe.size_to_evaluate))
     if args.tensorboard:
-        after_epoch.append(opened.enter_context(TensorBoardCurves(args.output, state)))
+        after_epoch.append(opened.enter_context(callbacks.TensorBoardCurves(args.output, state)))
     hints = ResumeHints(args)
-    summary = EpochSummary(history, bar, lambda state: hints.on_rate(state, config.PATIENCE))
-    return [bar, EvaluationModel([*after_epoch, log, summary], parallel)]
-
-
-def renew_curves(output: Path, state: "RunState", images: int) -> None:
-    """Renew the curves where a kill came between a finished run's last checkpoint and them."""
-    from pipeline.run.output_folder import latest_state
-
-    if latest_state(output) == state:
-        import_keras()
-        from pipeline.callbacks.training_monitor import write_run_curves
-
-        write_run_curves(output, state, -(-images // state.batch_size))
+    summary = callbacks.EpochSummary(
+        history, bar, lambda state: hints.on_rate(state, config.PATIENCE)
+    )
+    return [bar, callbacks.EvaluationModel([*after_epoch, log, summary], parallel)]
 
 
 if __name__ == "__main__":
