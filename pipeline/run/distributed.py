@@ -15,7 +15,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
-from types import ModuleType
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -30,31 +29,27 @@ if TYPE_CHECKING:
     import keras
 
 HEARTBEAT_SECONDS = 20
-"""A process whose machine gives no sign of life for so long counts as lost."""
+"""A machine silent for so long counts as lost."""
 INITIALIZATION_SECONDS = 60
-"""For JAX to connect those that have met."""
+"""For JAX to connect the processes that have met."""
 NOTICE_SECONDS = 3
-"""An error that another process's end causes may come before that end is noticed."""
+"""Another process's end may cause an error here before ``meeting`` notices that end."""
 SLURM_TASKS, SLURM_NODES = "SLURM_STEP_NUM_TASKS", "SLURM_STEP_NODELIST"
 SLURM_NUMBERS = (SLURM_TASKS, "SLURM_PROCID", "SLURM_JOB_ID", "SLURM_LOCALID")
-"""What Slurm tells each process that ``srun`` starts; JAX reads the last."""
+"""Set by ``srun`` for each process; JAX reads the last."""
 SLURM_PORTS = range(61_440, 65_536)
-"""The job's number chooses one, so that two jobs on a node do not meet."""
+"""Chosen from by the job's number, so that two jobs on a node do not meet."""
 
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """The processes of a run, as one of them sees the group.
-
-    Args:
-        processes: How many there are.
-        number: Of this one, from 0; that is the primary.
-        coordinator: Host and port of the first; None for one process.
-    """
+    """The processes of a run."""
 
     processes: int = 1
     number: int = 0
+    """Of this process; 0 is the primary."""
     coordinator: tuple[str, int] | None = None
+    """Host and port of the primary; None for one process."""
 
     @property
     def is_primary(self) -> bool:
@@ -63,13 +58,13 @@ class ProcessGroup:
 
     @contextmanager
     def together(self, settings: str) -> Iterator[None]:
-        """Wait until all processes are there, and then end together; before Keras is imported.
+        """Wait for all processes, and end with the first that fails; before Keras is imported.
 
         Args:
-            settings: What all must have alike.
+            settings: Must be equal in all.
 
         Raises:
-            UserError: The backend has no such thing, or they do not come together.
+            UserError: The backend is not JAX, or they do not meet.
         """
         if self.processes == 1:
             yield
@@ -79,11 +74,8 @@ class ProcessGroup:
                 "TensorFlow trains here in one process alone; "
                 "pip install jax and set KERAS_BACKEND=jax for several"
             )
-        import jax
-
-        _dump_no_core()
         with meeting(self.coordinator, self.number, self.processes, settings):
-            self._initialize(jax)
+            self._initialize_jax()
             try:
                 yield
             except (UserError, OSError):
@@ -95,7 +87,13 @@ class ProcessGroup:
                 sys.stderr.flush()
                 os._exit(1)  # JAX would wait for the others, and then abort
 
-    def _initialize(self, jax: ModuleType) -> None:
+    def _initialize_jax(self) -> None:
+        import jax
+
+        with suppress(ImportError):  # on Windows
+            import resource
+
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # where JAX aborts, it dumps no core
         jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM
         host, port = self.coordinator
         try:
@@ -112,21 +110,6 @@ class ProcessGroup:
                 f"({str(error).splitlines()[0]}); start all again, with another --coordinator"
             ) from error
 
-    def barrier(self) -> None:
-        """Wait until all processes have come here."""
-        if self.processes > 1:
-            from jax.experimental import multihost_utils
-
-            multihost_utils.sync_global_devices("")
-
-
-def _dump_no_core() -> None:
-    """Keep JAX, where it aborts, from leaving the process's memory on the disk."""
-    with suppress(ImportError):  # on Windows
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
 
 def find_process_group(
     processes: int | None,
@@ -134,17 +117,18 @@ def find_process_group(
     coordinator: str | None,
     environment: Mapping[str, str],
 ) -> ProcessGroup:
-    """Return the group that the command line names, or else Slurm; by default one process.
+    """Return the group of the command line, or else of Slurm, or else of one process.
 
     Raises:
-        UserError: They contradict themselves.
+        UserError: Values are missing, or contradict each other.
     """
     if processes is None and environment.get(SLURM_TASKS, "1") != "1":
         return _slurm_group(environment)
-    if None in (processes, number, coordinator) and {processes, number, coordinator} != {None}:
-        raise UserError("--processes, --process-id and --coordinator go together; give all three")
-    if processes is None or number is None or coordinator is None:
+    missing = [value is None for value in (processes, number, coordinator)]
+    if all(missing):
         return ProcessGroup()
+    if any(missing):
+        raise UserError("--processes, --process-id and --coordinator go together; give all three")
     if number >= processes:
         raise UserError(f"--process-id counts from 0, so of {processes} it is below {processes}")
     return ProcessGroup(processes, number, _host_and_port(coordinator))
@@ -165,7 +149,7 @@ def _host_and_port(coordinator: str) -> tuple[str, int]:
 
 
 def _slurm_group(environment: Mapping[str, str]) -> ProcessGroup:
-    """Return what ``srun`` tells; the primary runs on the step's first node, as its task 0 does."""
+    """Return the group that ``srun`` started; its task 0 runs on the step's first node."""
     try:
         processes, number, job, _ = (int(environment[name]) for name in SLURM_NUMBERS)
         first = re.match(r"([^,\[]+)(?:\[(\d+))?", environment[SLURM_NODES])
@@ -194,16 +178,21 @@ class DataParallelism:
     def __init__(self, group: ProcessGroup, batch_size: int) -> None:
         import keras
 
+        if group.processes > 1:
+            from jax.experimental import multihost_utils
+
+            with silence():  # JAX's transport reports when it first connects
+                multihost_utils.sync_global_devices("")
         self.group = group
-        with silence():  # JAX's transport reports when it first connects
-            group.barrier()
         self.devices = keras.distribution.list_devices()
+        self.replica: keras.Model | None = None
+        """A compiled model of the same make on one device, to evaluate and save by."""
         self._distribution = None
         self._batch_size = batch_size
         self._on_jax = keras.backend.backend() == "jax"
-        # pairs of images are mixed, so no shard may be odd
-        multiple = int(np.lcm(len(self.devices), 2 * group.processes))
         if self._on_jax and len(self.devices) > 1:
+            # pairs of images are mixed, so no shard may be odd
+            multiple = int(np.lcm(len(self.devices), 2 * group.processes))
             if batch_size % multiple:
                 raise UserError(
                     f"{len(self.devices)} devices in {group.processes} processes cannot share "
@@ -212,13 +201,12 @@ class DataParallelism:
             self._distribution = keras.distribution.DataParallel(
                 devices=self.devices, auto_shard_dataset=False
             )
-        self._replica: keras.Model | None = None
 
     @property
     def shard(self) -> Shard | None:
         """The shard of each batch that this process makes; None on TensorFlow.
 
-        An epoch's last batch is padded to a whole one, or JAX would compile once more for it.
+        JAX would compile once more for a smaller last batch, so that is padded to a whole one.
         """
         if not self._on_jax:
             return None
@@ -235,29 +223,23 @@ class DataParallelism:
         return all(device.startswith("cpu") for device in self.devices)
 
     def scope(self) -> AbstractContextManager[None]:
-        """Return the context to build, restore and train the network in, in all processes alike."""
+        """Return the context in which all processes build, restore and train the network."""
         return self._distribution.scope() if self._distribution else nullcontext()
-
-    def keep_replica(self, replica: "keras.Model") -> None:
-        """Evaluate and save by ``replica``, a compiled model of the same make, from now on."""
-        self._replica = replica
 
     @contextmanager
     def on_one_device(self, model: "keras.Model") -> Iterator["keras.Model"]:
-        """Yield the model to evaluate and save: the replica, brought up to date."""
+        """Yield the model to evaluate and save: the replica, where there is one, updated."""
         import keras
 
-        if self._replica is None:
+        if self.replica is None:
             yield model
             return
-        for ours, theirs in zip(_state(self._replica), _state(model), strict=True):
-            ours.assign(np.asarray(theirs.value))
+        copies = [*self.replica.weights, *self.replica.optimizer.variables]
+        originals = [*model.weights, *model.optimizer.variables]
+        for copy, original in zip(copies, originals, strict=True):
+            copy.assign(np.asarray(original.value))
         keras.distribution.set_distribution(None)
         try:
-            yield self._replica
+            yield self.replica
         finally:
             keras.distribution.set_distribution(self._distribution)
-
-
-def _state(model: "keras.Model") -> list["keras.Variable"]:
-    return [*model.weights, *model.optimizer.variables]

@@ -54,7 +54,7 @@ def build_distributed(
         if checkpoint:
             restore(model, checkpoint)
     if parallel.group.is_primary and parallel.is_distributed:
-        parallel.keep_replica(build_model(state, steps))
+        parallel.replica = build_model(state, steps)
     return model
 
 
