@@ -1,8 +1,8 @@
-"""The processes of a run meet before JAX knows of any, and each notices when another ends.
+"""The processes of a run meet before JAX connects them, and each notices when another ends.
 
-JAX waits for the others where no signal reaches it, compares nothing before all is distributed, and
-aborts in its own words where one does not come or ends. So all meet at the coordinator's port
-first, and the connections stay open: a process that ends, however it ends, closes its own.
+While JAX waits for the others, no signal reaches it; it does not compare their settings; and where
+one is missing or ends, it aborts in words of its own. So all connect to the coordinator's port
+first, and stay connected: however a process ends, the system closes its connections.
 """
 
 import hashlib
@@ -19,10 +19,10 @@ from pipeline.printing import say
 from pipeline.progress import clear_line
 
 PATIENCE_S = 300
-"""So long a process waits for the others."""
+"""How long a process waits for the others."""
 GREETING_S = 5
-"""So long the primary waits for what a process that has connected says."""
-GO, OTHERS, DONE = b"go", b"others", b"done"
+"""How long the primary waits for the greeting of one that has connected."""
+GO, DIFFER, DONE = b"go", b"differ", b"done"
 DIFFERENT = (
     "the processes have not the same recipe, settings, number of processes and build of the data; "
     "start all with the same command"
@@ -35,20 +35,25 @@ LOST = (
 
 @contextmanager
 def meeting(address: tuple[str, int], number: int, processes: int, settings: str) -> Iterator[None]:
-    """Wait until all processes are there, and within the context end when another one ends.
+    """Wait until all processes have met; within the context, end when another one ends.
 
     Args:
         address: Host and port of the primary.
         number: Of this process; 0 is the primary.
         processes: How many there are.
-        settings: What all must have alike.
+        settings: Must be equal in all.
 
     Raises:
-        UserError: They do not come together; says why.
+        UserError: They do not meet; says why.
     """
     deadline = time.monotonic() + PATIENCE_S
+    digest = hashlib.sha256(f"{processes} {settings}".encode()).hexdigest()
+    greeting = f"{number} {digest}\n".encode()
     try:
-        others = _meet(address, number, f"{processes} {settings}", processes, deadline)
+        if number:
+            others = [_join(address, greeting, deadline)]
+        else:
+            others = _gather(address, greeting, processes, deadline)
     except TimeoutError as error:
         raise UserError(
             f"the {processes} processes did not come together in {PATIENCE_S} s; start each with "
@@ -69,32 +74,66 @@ def meeting(address: tuple[str, int], number: int, processes: int, settings: str
                 other.shutdown(socket.SHUT_WR)
 
 
-def _meet(
-    address: tuple[str, int], number: int, settings: str, processes: int, deadline: float
+def _gather(
+    address: tuple[str, int], greeting: bytes, processes: int, deadline: float
 ) -> list[socket.socket]:
-    """Return connections: the primary's to all others, any other's to the primary."""
-    greeting = f"{number} {hashlib.sha256(settings.encode()).hexdigest()}\n".encode()
-    if number:
-        primary = _connect(address, deadline)
-        primary.sendall(greeting)
-        _hear(primary, address, deadline)
-        return [primary]
+    """Return the primary's connections to all others.
+
+    Raises:
+        UserError: It cannot listen at ``address``, or settings differ.
+        TimeoutError: One did not come.
+    """
+    met: dict[int, tuple[socket.socket, bytes]] = {}  # by number: connection, digest of settings
     with _listen(address[1]) as listener, _connect(address, deadline) as own:
         own.sendall(greeting)  # shows that the address leads here
         say(f"waiting for {processes - 1} more to come to port {address[1]}")
-        met = _gather(listener, processes, deadline)
+        while len(met) < processes:
+            listener.settimeout(max(deadline - time.monotonic(), 0.001))
+            connection, _ = listener.accept()
+            connection.settimeout(GREETING_S)
+            with suppress(OSError, ValueError):  # whatever else knocks at this port
+                number, digest = connection.makefile("rb").readline(100).split()
+                if int(number) in range(processes):
+                    met[int(number)] = connection, digest  # replaces one that was started again
+            for number, (other, _) in list(met.items()):
+                if wait([other], 0):  # none has more to say: it has ended meanwhile
+                    del met[number]
     same = len({digest for _, digest in met.values()}) == 1
-    others = [met[other][0] for other in range(1, processes)]
+    others = [met[number][0] for number in range(1, processes)]
     for other in others:
         with suppress(OSError):
-            other.sendall(GO if same else OTHERS)
+            other.sendall(GO if same else DIFFER)
     if not same:
         raise UserError(DIFFERENT)
     return others
 
 
+def _join(address: tuple[str, int], greeting: bytes, deadline: float) -> socket.socket:
+    """Return another process's connection to the primary, once that has met all.
+
+    Raises:
+        UserError: ``address`` is not the primary's, or settings differ.
+        TimeoutError: The primary did not answer.
+    """
+    primary = _connect(address, deadline)
+    primary.sendall(greeting)
+    primary.settimeout(max(deadline - time.monotonic(), 0.001))
+    try:
+        word = primary.recv(len(DIFFER))
+    except ConnectionError:
+        word = b""
+    if word == DIFFER:
+        raise UserError(DIFFERENT)
+    if word != GO:
+        raise UserError(
+            f"the process at {address[0]}:{address[1]} ended, or is not this run's first; start "
+            "all again, each with its own --process-id"
+        )
+    return primary
+
+
 def _listen(port: int) -> socket.socket:
-    """Return what all can connect to, by IPv6 too where the system has it."""
+    """Return a socket that listens to every address of this host, IPv6 too where there is it."""
     both = socket.has_dualstack_ipv6()
     try:
         return socket.create_server(
@@ -108,7 +147,7 @@ def _listen(port: int) -> socket.socket:
 
 
 def _connect(address: tuple[str, int], deadline: float) -> socket.socket:
-    """Return a connection to ``address`` once somebody listens there."""
+    """Return a connection to ``address``, once a process listens there."""
     while True:
         try:
             connection = socket.create_connection(address, GREETING_S)
@@ -118,7 +157,7 @@ def _connect(address: tuple[str, int], deadline: float) -> socket.socket:
             ) from error
         except OSError:
             connection = None
-        # a socket that meets itself comes of connecting where nobody listens
+        # TCP lets a socket connect to itself where nobody listens
         if connection and connection.getsockname() != connection.getpeername():
             return connection
         if time.monotonic() > deadline:
@@ -126,51 +165,12 @@ def _connect(address: tuple[str, int], deadline: float) -> socket.socket:
         time.sleep(0.2)
 
 
-def _gather(
-    listener: socket.socket, processes: int, deadline: float
-) -> dict[int, tuple[socket.socket, bytes]]:
-    """Return each process's connection and the digest of its settings, by its number."""
-    met = {}
-    while len(met) < processes:
-        listener.settimeout(max(deadline - time.monotonic(), 0.001))
-        connection, _ = listener.accept()
-        connection.settimeout(GREETING_S)
-        with suppress(OSError, ValueError):  # whatever else knocks at this port
-            number, digest = connection.makefile("rb").readline(100).split()
-            if int(number) in range(processes):
-                met[int(number)] = connection, digest  # the later one, if one was started again
-        for number, (other, _) in list(met.items()):
-            if wait([other], 0):  # none has more to say: it has ended meanwhile
-                del met[number]
-    return met
-
-
-def _hear(primary: socket.socket, address: tuple[str, int], deadline: float) -> None:
-    """Wait for the primary's word.
-
-    Raises:
-        UserError: It does not let this process take part.
-    """
-    primary.settimeout(max(deadline - time.monotonic(), 0.001))
-    try:
-        word = primary.recv(len(OTHERS))
-    except ConnectionError:
-        word = b""
-    if word == OTHERS:
-        raise UserError(DIFFERENT)
-    if word != GO:
-        raise UserError(
-            f"the process at {address[0]}:{address[1]} ended, or is not this run's first; start "
-            "all again, each with its own --process-id"
-        )
-
-
 def _watch(
     others: list[socket.socket], is_primary: bool, ending: threading.Event, terminal: int
 ) -> None:
-    """End this process when one of the others ends before it is done, with a line to ``terminal``.
+    """End this process when another ends before it is done, with a line to ``terminal``.
 
-    At that moment stderr itself may be silenced.
+    That is stderr's descriptor, duplicated, for stderr may be silenced at that moment.
     """
     others = list(others)
     for other in others:
@@ -184,7 +184,7 @@ def _watch(
                 word = b""
             if word == DONE:
                 continue
-            # A signal to all is for each to answer; but the primary's end would have JAX abort.
+            # A signal sent to all may end this one too; but where the primary ends, JAX aborts.
             if not ending.wait(1 if is_primary else 0):
                 clear_line()
                 os.write(terminal, f"{LOST}\n".encode())
