@@ -1,8 +1,7 @@
 """Checkpoints: Keras files that hold all a run needs to resume.
 
-A checkpoint opens with plain ``keras.saving.load_model``. What Keras does not keep (the run's
-settings, its history, the data's fingerprint, the classes) lies in the file's own metadata.
-Equal runs write equal files, byte for byte.
+A checkpoint opens with plain ``keras.saving.load_model``. What Keras does not keep, the
+``RunState``, lies in the file's own metadata. Equal runs write equal files, byte for byte.
 """
 
 import io
@@ -14,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from zipfile import ZipFile, ZipInfo
 
 import h5py
-import numpy as np
 
 from pipeline.errors import UserError
 from pipeline.io.files import atomic_write, refusal_to_read
@@ -27,7 +25,7 @@ CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 LARGEST_CONTENT = 2**30
 """Bytes that a checkpoint's members may unpack to; the real ones take 75 MB."""
 LARGEST_TEXT = 2**23
-"""Bytes of a JSON member, 0.2 MB in real ones; parsed it takes 25 times as much memory."""
+"""Bytes of a JSON member; real ones have 0.2 MB, and take 25 times as much memory when parsed."""
 KEY, FORMAT = "googlenet_tiny_imagenet", 2
 HALF_PRECISION = ("bfloat16", "mixed_bfloat16", "float16", "mixed_float16")
 UNDATED = (1980, 1, 1, 0, 0, 0)
@@ -37,7 +35,7 @@ def save_checkpoint(model: "keras.Model", path: Path, state: RunState | None = N
     """Write ``model`` with its optimizer, and with the ``state`` of its run, atomically.
 
     Raises:
-        UserError: It cannot be written; an earlier file of that name is as it was.
+        UserError: The file cannot be written; an earlier one of that name stays.
     """
     with atomic_write(path) as unfinished:
         model.save(unfinished)
@@ -116,12 +114,11 @@ def restore(model: "keras.Model", path: Path) -> None:
 def export(path: Path, target: Path, state: RunState) -> None:
     """Write the model of a checkpoint alone, to predict with, and ``state`` as its record.
 
-    It computes in float32, as every machine can. The kernels are
-    stored in float16 and read as float32; all else keeps its precision, for batch norm's variances
-    reach beyond float16.
+    It computes in float32, as every machine can. Kernels are stored in float16 and read as float32;
+    all else keeps its precision, for batch norm's variances exceed float16's range.
 
     Raises:
-        UserError: The checkpoint cannot be read, or the file not written.
+        UserError: The checkpoint cannot be read, or ``target`` not written.
     """
     model = load_model(path)
     with atomic_write(target) as unfinished:
@@ -151,7 +148,8 @@ def _with_half_kernels(weights: bytes) -> bytes:
                 copied = target.create_group(name)
             else:
                 # NumPy converts: HDF5 itself halves what rounds up to a power of two
-                copied = target.create_dataset(name, data=item[()].astype(_stored_type(item)))
+                array = item[()].astype("float16" if item.ndim > 1 else item.dtype)
+                copied = target.create_dataset(name, data=array)
             copied.attrs.update(item.attrs)
 
         target.attrs.update(source.attrs)
@@ -159,12 +157,8 @@ def _with_half_kernels(weights: bytes) -> bytes:
     return halved.getvalue()
 
 
-def _stored_type(array: h5py.Dataset) -> np.dtype:
-    return np.dtype("float16") if array.ndim > 1 else array.dtype
-
-
 def _read_members(path: Path) -> dict[str, bytes]:
-    """Return the contents of a Keras file; one that holds anything else is refused unread."""
+    """Return the contents of a Keras file's members, if it holds these and no others."""
     with ZipFile(path) as archive:
         _check_members(archive)
         return {name: archive.read(name) for name in (METADATA, CONFIG, WEIGHTS)}
@@ -194,7 +188,7 @@ def _write_with_state(members: dict[str, bytes], path: Path, state: RunState | N
 
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """Turn whatever zipfile, JSON, HDF5 or Keras raise on a file that is not whole or not ours."""
+    """Turn what zipfile, JSON, HDF5 or Keras raise on a damaged or foreign file to a UserError."""
     try:
         with refusal_to_read(path):
             yield

@@ -1,7 +1,9 @@
-"""The folder of a run: its checkpoints, its log, where it resumes, what it went back behind."""
+"""The folder of a run: its checkpoints, its log, and where it resumes."""
 
+import itertools
 import json
 import re
+import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -16,10 +18,10 @@ from pipeline.run.checkpoint import copy_checkpoint, read_state
 from pipeline.run.state import RunState, epoch_rank
 
 NAME = re.compile(r"epoch-(\d{3,})(-val_loss-(\d+\.\d{3}|nan|inf))?\.keras")
-"""Of a checkpoint, as ``checkpoint_name`` makes it: a copy under another name is its owner's."""
+"""Of a checkpoint (see ``checkpoint_name``); a copy under another name is left alone."""
 SUPERSEDED = "superseded"
 LOG = "run.jsonl"
-"""What differs between equal runs: a JSON object a line, of each start and each epoch."""
+"""A JSON object a line, for each start and each epoch: what differs between equal runs."""
 
 
 def checkpoint_name(epoch: int, val_loss: float | None) -> str:
@@ -39,10 +41,7 @@ def epoch_of(path: Path) -> int:
 
 
 def latest_checkpoint(folder: Path) -> Path:
-    """Return the checkpoint that a run in ``folder`` resumes from.
-
-    It is that of the highest recorded epoch, of the newest branch where some are still there
-    that the run went back behind.
+    """Return the checkpoint that a run in ``folder`` resumes from: the last of its newest branch.
 
     Raises:
         UserError: There is none, or one cannot be read.
@@ -51,18 +50,17 @@ def latest_checkpoint(folder: Path) -> Path:
 
 
 def best_checkpoint(folder: Path) -> Path:
-    """Return the checkpoint in ``folder`` whose epoch is the best of those there (``best_epoch``).
+    """Return the checkpoint of the best epoch of those in ``folder``, as ``best_epoch`` ranks them.
 
     Raises:
         UserError: There is none, or one cannot be read.
     """
-    return _highest(
-        folder,
-        lambda state: (
-            *epoch_rank(state.history["val_accuracy"][-1], state.history["val_loss"][-1]),
-            -state.epoch,
-        ),
-    )
+
+    def rank(state: RunState) -> tuple[float, ...]:
+        scores = (state.history[name][-1] for name in ("val_accuracy", "val_loss"))
+        return *epoch_rank(*scores), -state.epoch
+
+    return _highest(folder, rank)
 
 
 def _highest(folder: Path, rank: Callable[[RunState], tuple[float, ...]]) -> Path:
@@ -83,19 +81,24 @@ def checkpoint_to_evaluate(path: Path) -> Path:
 
 
 def find_hdf5(given: Path | None, model: Path | None, data_set: Path) -> Path:
-    """Return where the data lies: where it was said, where the model had it, or the usual place.
+    """Return the folder of the HDF5 files: as given, or the model's last if still there, or usual.
 
     Args:
         given: On the command line.
         model: A checkpoint, or the folder of a run.
         data_set: The folder of the usual data set; a zip of the same name stands for it.
     """
-    known = given or (_logged_hdf5(model) if model else None)
-    return known or default_hdf5_folder(find_data_set(data_set))
+    if given:
+        return given
+    logged = [event.get("hdf5") for event in logged_events(model)] if model else []
+    folders = [Path(folder) for folder in logged if isinstance(folder, str)]
+    if folders and folders[-1].is_dir():
+        return folders[-1]
+    return default_hdf5_folder(find_data_set(data_set))
 
 
 def logged_events(model: Path) -> list[dict[str, Any]]:
-    """Return what the log beside ``model``, a checkpoint or a folder, holds; [] if not readable."""
+    """Return the log beside ``model``, a checkpoint or a run's folder; [] if it cannot be read."""
     folder = model if model.is_dir() else model.parent
     log = (folder.parent if folder.name == SUPERSEDED else folder) / LOG
     events = []
@@ -106,20 +109,10 @@ def logged_events(model: Path) -> list[dict[str, Any]]:
     return [event for event in events if isinstance(event, dict)]
 
 
-def _logged_hdf5(model: Path) -> Path | None:
-    """Return where the run of ``model``, a checkpoint or a folder, last had its data, if still."""
-    folders = [event["hdf5"] for event in logged_events(model) if "hdf5" in event]
-    last = Path(folders[-1]) if folders and isinstance(folders[-1], str) else None
-    return last if last and last.is_dir() else None
-
-
 def unused_path(path: Path) -> Path:
-    """Return ``path``, or with a number after its name, the first that is not there."""
-    number, unused = 2, path
-    while unused.exists():
-        unused = path.with_name(f"{path.stem}-{number}{path.suffix}")
-        number += 1
-    return unused
+    """Return ``path`` if nothing is there, or else the first free of ``name-2``, ``name-3``, …"""
+    others = (path.with_name(f"{path.stem}-{n}{path.suffix}") for n in itertools.count(2))
+    return next(other for other in itertools.chain([path], others) if not other.exists())
 
 
 def latest_state(folder: Path) -> RunState | None:
@@ -138,7 +131,7 @@ class Branch(NamedTuple):
     checkpoint: Path
     """In the folder, with that state."""
     superseded: Sequence[Path]
-    """What was set aside for it."""
+    """What was moved aside for it."""
 
     @property
     def messages(self) -> list[str]:
@@ -148,11 +141,11 @@ class Branch(NamedTuple):
 
 
 def begin_branch(start: Path, state: RunState, folder: Path) -> Branch:
-    """Make ``folder`` say that its run resumes from ``start`` with ``state``'s settings.
+    """Record in ``folder`` that its run resumes from ``start`` with ``state``'s settings.
 
-    From then on ``folder`` alone says how the run resumes, also if it is killed before its next
-    epoch ends. What the run goes back behind, and a checkpoint of which more changes than the epoch
-    to end at, is kept in ``folder/superseded/``.
+    Killed before its next epoch ends, the run still resumes so by ``folder`` alone. Later epochs,
+    and the checkpoint of this one unless only the epoch to end at changes, are kept in
+    ``folder/superseded/``.
 
     Raises:
         UserError: A file cannot be read or written.
@@ -165,7 +158,9 @@ def begin_branch(start: Path, state: RunState, folder: Path) -> Branch:
     aside = []
     if states.get(begun) != state:
         if begun.exists() and replace(states[begun], epochs=state.epochs) != state:
-            aside.append(_copy_aside(begun))
+            aside.append(_free_name(begun))
+            with atomic_write(aside[-1]) as unfinished:
+                shutil.copyfile(begun, unfinished)
         copy_checkpoint(start, begun, state)
     for path, other in others.items():
         if other.epoch >= state.epoch or not state.continues(other):
@@ -184,13 +179,6 @@ def _states(folder: Path) -> dict[Path, RunState]:
         except UserError as error:
             raise UserError(f"{error}; or move it out of {folder} to resume without it") from error
     return states
-
-
-def _copy_aside(path: Path) -> Path:
-    copy = _free_name(path)
-    with atomic_write(copy) as unfinished:
-        unfinished.write_bytes(path.read_bytes())
-    return copy
 
 
 def _free_name(path: Path) -> Path:

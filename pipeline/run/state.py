@@ -1,8 +1,9 @@
-"""What a run is and how far it has come: everything but the weights that resuming needs."""
+"""The state of a run: all that resuming needs, but for the weights and the optimizer's state."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import Annotated, Any
 
 import msgspec
@@ -20,7 +21,7 @@ METRICS = ("loss", "accuracy", "top5_accuracy", "val_loss", "val_accuracy", "val
 
 
 def epoch_rank(val_accuracy: float | None, val_loss: float | None) -> tuple[float, float]:
-    """Return what is highest of the best epoch: the higher accuracy, of equals the lower loss.
+    """Return a key that is highest for the best epoch: by accuracy, of equals by the lower loss.
 
     None and NaN rank lowest.
     """
@@ -40,7 +41,7 @@ def check_losses(epoch: int, *losses: float) -> None:
     """Check that the ``losses`` seen in ``epoch`` are numbers.
 
     Raises:
-        UserError: One is not, nor will any later one be.
+        UserError: One is not.
     """
     if not all(map(math.isfinite, losses)):
         advice = (
@@ -64,16 +65,16 @@ class RunState:
     epochs: Count
     """The epoch to end at."""
     data: Mapping[str, str]
-    """The fingerprint of the train and the val split."""
+    """The fingerprints of the train and the val split."""
     data_seed: Seed
-    """What the test split was drawn with."""
+    """The seed that drew the test split."""
     means: tuple[Mean, Mean, Mean]
     """Of the train split's R, G and B channels, 0 to 255."""
     classes: Classes
     backend: str
     """What Keras ran on; "" before the run began."""
     branch: FromZero
-    """How often the run went back behind an epoch that was done."""
+    """How often the run resumed from an epoch before its last."""
     epoch: FromZero
     history: History
     """A list for each of ``METRICS``, a value an epoch."""
@@ -96,7 +97,7 @@ class RunState:
         return self.recipe.size_to_evaluate(max(self.epoch, 1))
 
     def evaluated_at(self, size: int) -> "RunState":
-        """Return the state with another size to evaluate at; to predict, not to resume."""
+        """Return the state with another image size, to predict, not to resume."""
         begun = [pair for pair in self.recipe.image_sizes if pair[0] <= max(self.epoch, 1)]
         changed = {"image_sizes": begun, "evaluation_size": size}
         return replace(self, recipe=self.recipe.replaced(changed))
@@ -114,19 +115,15 @@ class RunState:
     @property
     def stalled_epochs(self) -> int:
         """How many of the last epochs, all at one rate, did not lower the val loss."""
-        losses, rates = list(self.history["val_loss"]), list(self.history["learning_rate"])
+        losses, rates = self.history["val_loss"], self.history["learning_rate"]
         since_lowest = len(losses) - 1 - losses.index(min(losses))
-        at_this_rate = 0
-        while at_this_rate < len(rates) and rates[-1 - at_this_rate] == rates[-1]:
-            at_this_rate += 1
-        return min(since_lowest, at_this_rate)
+        at_this_rate = takewhile(lambda rate: rate == rates[-1], reversed(rates))
+        return min(since_lowest, len(list(at_this_rate)))
 
     def continues(self, earlier: "RunState") -> bool:
         """Tell whether ``earlier`` lies on the way to this state."""
-        return all(
-            list(self.history[name])[: earlier.epoch] == list(earlier.history[name])
-            for name in METRICS
-        )
+        ours, theirs = self.history, earlier.history
+        return all(list(ours[m][: earlier.epoch]) == list(theirs[m]) for m in METRICS)
 
     def after_epoch(self, values: Mapping[str, float]) -> "RunState":
         """Return the state one finished epoch later; ``values`` has one for each metric."""
