@@ -1,8 +1,7 @@
-"""Import Keras and its backend: quietly, set up for speed, and explained where that fails.
+"""Import Keras and its backend: quietly, set up for speed, with an explanation where that fails.
 
-What a host sets for all programs that use a library would change numbers or figures here, or end a
-run; a script lets go of it. What says where a run computes, by how many threads, and where
-compiled programs are kept stays.
+Settings that a host holds for all users of a library would change numbers or figures, or end a run;
+a script drops them. It keeps those for devices, threads and the cache of compiled programs.
 """
 
 import importlib
@@ -23,22 +22,22 @@ BFLOAT16_INSTRUCTIONS = {"avx512_bf16", "amx_bf16"}
 """Of x86. Without one of them a CPU computes in bfloat16 many times slower than in float32."""
 BFLOAT16_CAPABILITY = (8, 0)
 """Of an NVIDIA GPU, from Ampere on."""
-PACKAGES = {"tensorflow": "tensorflow", "jax": "jax"}
+BACKENDS = ("tensorflow", "jax")
 STEERING = re.compile("JAX_|XLA_|CUDA_|TF_(?!CLI_|VAR_)")
-"""How the environment's variables begin that can keep a backend from starting; Terraform's not."""
+"""Begins a variable that can keep a backend from starting; TF_CLI_ and TF_VAR_ are Terraform's."""
 HOST_SETTINGS = re.compile(
     "KERAS_(?!BACKEND)|(TF_SET_)?ONEDNN_|DNNL_|TF_XLA_FLAGS"
     "|JAX_(?!PLATFORM|(COMPILATION|PERSISTENT)_CACHE|COORDINATOR|LOCAL_|NUM_CPU|CPU_|LOG)"
     "|MPLBACKEND|OPENCV_(?!IO_MAX_IMAGE_PIXELS|LOG_LEVEL)|HDF5_(?!USE_FILE_LOCKING)|NPY_|NUMPY_"
 )
-"""Begins the name of an environment variable that is let go."""
+"""Begins a variable that a script drops."""
 
 
 def ignore_host_settings() -> None:
-    """Keep the host's settings for libraries from them; before any is imported."""
+    """Drop the host's settings for libraries, before any is imported."""
     for name in filter(HOST_SETTINGS.match, list(os.environ)):
         del os.environ[name]
-    # In place of files in the home folder: one that is empty, and cannot be written.
+    # an empty file that cannot be written, instead of those in the home folder
     os.environ["KERAS_HOME"] = os.environ["MATPLOTLIBRC"] = os.devnull
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it reports on its cache of fonts
 
@@ -53,8 +52,8 @@ def import_keras() -> ModuleType:
         UserError: The backend is unknown here, not installed, or does not start.
     """
     backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    if backend not in PACKAGES:
-        raise UserError(f"KERAS_BACKEND is {backend!r}; set it to {' or '.join(PACKAGES)}")
+    if backend not in BACKENDS:
+        raise UserError(f"KERAS_BACKEND is {backend!r}; set it to {' or '.join(BACKENDS)}")
     if backend == "jax" and os.environ.get("XLA_FLAGS"):
         _check_xla_flags()
     steering = [f"{name}={value}" for name, value in os.environ.items() if STEERING.match(name)]
@@ -69,7 +68,7 @@ def import_keras() -> ModuleType:
     except ModuleNotFoundError as error:
         raise UserError(
             f"{error.name} is not installed, and KERAS_BACKEND={backend} needs it; "
-            f"pip install keras {PACKAGES[backend]}, or choose the other backend"
+            f"pip install keras {backend}, or choose the other backend"
         ) from error
     except Exception as error:
         if not steering or isinstance(error, MemoryError) or "failed to map" in str(error):
@@ -82,10 +81,7 @@ def import_keras() -> ModuleType:
 
 
 def _check_xla_flags() -> None:
-    """Try flags that the environment gives XLA in a process of its own.
-
-    XLA ends the process where it does not know one, and says so into our silence.
-    """
+    """Try the environment's XLA_FLAGS in another process: XLA aborts on a flag it does not know."""
     start = "import keras; keras.ops.zeros(1)"
     tried = subprocess.run([sys.executable, "-c", start], capture_output=True, text=True)
     if fatal := re.search(r"^F\d.*?\] (.*)", tried.stderr, re.MULTILINE):
@@ -96,9 +92,9 @@ def _check_xla_flags() -> None:
 
 
 class _WithoutTensorFlow:
-    """Hides an installed TensorFlow, which ``fit`` imports on JAX too, for type checks alone.
+    """Hides an installed TensorFlow: on JAX too, ``fit`` imports it for type checks.
 
-    Training a thin network takes 490 MB and 5 s less without it.
+    Without it, training a thin network takes 490 MB and 5 s less.
     """
 
     @staticmethod
@@ -110,8 +106,8 @@ class _WithoutTensorFlow:
 def has_bfloat16() -> bool:
     """Tell whether TensorFlow's device, its first GPU or else the CPU, has bfloat16 instructions.
 
-    A CPU's are read on Linux alone. On JAX there are taken to be none, so that the processes of a
-    run, which may be on unlike machines, agree.
+    A CPU's are read on Linux alone. On JAX the answer is no, so that the processes of a run agree
+    also on unlike machines.
     """
     if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
         return False
@@ -123,7 +119,7 @@ def has_bfloat16() -> bool:
 
 
 def cpu_facts() -> tuple[str, set[str]]:
-    """Return the CPU's name and what its instruction sets are called; read on Linux alone."""
+    """Return the CPU's name and the names of its instruction sets; empty where not Linux."""
     text = CPU_FACTS.read_text() if CPU_FACTS.is_file() else ""
     name = re.search(r"^model name\s*: (.*)$", text, re.MULTILINE)
     return name[1] if name else "", set(text.split())

@@ -1,4 +1,4 @@
-"""What makes the four scripts behave alike: statuses, errors, help, numbers, commands."""
+"""What the four scripts share: statuses, errors, help, checks of numbers, proposed commands."""
 
 import argparse
 import math
@@ -19,7 +19,7 @@ BAD_INPUT = 2
 
 
 def run_script(main: Callable[[Sequence[str] | None], None]) -> None:
-    """Run ``main`` and end the process with the status that the outcome calls for."""
+    """Run ``main``, and end the process with the status of its outcome."""
     open_outputs()
     ignore_host_settings()
     try:
@@ -54,7 +54,7 @@ def _end(status: int, *lines: str) -> NoReturn:
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Shows every default that is a value, and leaves the example as it was written."""
+    """Shows defaults other than None and False, and leaves the example as it is written."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         if action.default is None or action.default is False:
@@ -117,7 +117,7 @@ def quote(word: object) -> str:
 
 
 def backend_setting() -> str:
-    """Return how a command chooses the backend of this one; "" where it is the usual one."""
+    """Return what before a command chooses this process's backend; "" for the default."""
     backend = os.environ.get("KERAS_BACKEND", "tensorflow")
     return "" if backend == "tensorflow" else f"KERAS_BACKEND={backend} "
 

@@ -1,4 +1,4 @@
-"""Everything that the scripts print: no text forges a line, and none ends the work."""
+"""Everything that the scripts print: no text can forge a line, and no lost output ends the work."""
 
 import errno
 import io
@@ -15,17 +15,15 @@ def say(*lines: object, error: bool = False) -> None:
 def printable(text: object) -> str:
     r"""Return ``text`` with what cannot be seen escaped, as ``\n``, ``\x1b`` or ``\u2028``.
 
-    Names of files and words of classes are a stranger's: they might move the cursor, or go on in
-    lines that look like a script's own.
+    A stranger's file or class names could otherwise move the cursor or forge a script's own lines.
     """
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
 
 
 class Output(io.RawIOBase):
-    """A standard stream that lets go of what it cannot write, and remembers why.
+    """A standard stream that drops what it cannot write, and remembers why in ``lost``.
 
-    A buffer around it would print a line again that a signal interrupts in ``write``; so it has one
-    within.
+    The buffer is inside: one around it would print a line again that a signal interrupted.
     """
 
     def __init__(self, stream: io.BufferedIOBase) -> None:
@@ -46,7 +44,7 @@ class Output(io.RawIOBase):
         return self._stream.isatty()
 
     def write(self, data: bytes) -> int:
-        """Write all, or seem to."""
+        """Write ``data``, or drop it."""
         try:
             self._stream.write(data)
             self._stream.flush()
@@ -56,10 +54,10 @@ class Output(io.RawIOBase):
 
 
 def open_outputs() -> None:
-    """Make stdout and stderr ready for any text, and for what becomes of their readers.
+    """Make stdout and stderr take any text, also when closed or when their readers end.
 
-    A descriptor that was closed is the null device from now on: the next file opened would take
-    its number, and what a library prints.
+    A closed descriptor becomes the null device, or the next file opened would take its number and
+    what a library prints.
     """
     for number in range(3):
         try:
@@ -75,6 +73,6 @@ def open_outputs() -> None:
 
 
 def lost_output() -> str:
-    """Return why something printed is lost; "" where nothing is, or its reader chose to go."""
+    """Return why output to stdout is lost; "" where none is, or its reader ended."""
     lost = sys.stdout.buffer.lost
     return "" if lost is None or lost.errno == errno.EPIPE else lost.strerror

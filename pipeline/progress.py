@@ -7,7 +7,7 @@ from progressbar.widgets import WidgetBase
 
 
 def progress_bar(label: str, total: int, tail: WidgetBase | None = None) -> progressbar.ProgressBar:
-    """Return a bar on stderr with the percentage done and its time left; silent if no terminal.
+    """Return a bar on stderr; a silent one if that is no terminal.
 
     Args:
         label: What is being done.
@@ -16,25 +16,19 @@ def progress_bar(label: str, total: int, tail: WidgetBase | None = None) -> prog
     """
     if not sys.stderr.isatty():
         return progressbar.NullBar(max_value=total)
-    widgets = [
-        f"{label:>12} ",
-        progressbar.Percentage(),
-        " ",
-        progressbar.Bar(),
-        " ",
-        tail or progressbar.ETA(),
-    ]
+    percentage, bar = progressbar.Percentage(), progressbar.Bar()
+    widgets = [f"{label:>12} ", percentage, " ", bar, " ", tail or progressbar.ETA()]
     return progressbar.ProgressBar(max_value=total, widgets=widgets, fd=sys.stderr)
 
 
 def remove_bar(bar: progressbar.ProgressBar) -> None:
-    """End a bar, wherever it stands, and leave its line on the terminal to text."""
+    """End a bar, wherever it stands, and clear its line."""
     bar.finish(end="\r", dirty=True)
     clear_line()
 
 
 def clear_line() -> None:
-    """Remove a bar from the terminal's line, so that text can take its place."""
+    """Clear the terminal's line of a bar, to print text there."""
     if sys.stderr.isatty():
         sys.stderr.write("\r\033[K")
         sys.stderr.flush()

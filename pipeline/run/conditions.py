@@ -1,7 +1,7 @@
 """What a run's numbers depend on beside its settings: threads, processor, versions.
 
-Resuming is exact where they are equal. They are no part of a checkpoint, whose bytes are the same
-wherever it was written, but of the log beside it.
+Resuming is exact where they are equal. They stand in the run's log and in no checkpoint, for equal
+runs write equal checkpoints.
 """
 
 import os
@@ -20,13 +20,13 @@ from pipeline.run.state import RunState
 
 STEERING = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_ENABLE_ONEDNN_OPTS", "NPROC",
             "ONEDNN_MAX_CPU_ISA", "XLA_FLAGS")  # fmt: skip
-"""The environment's variables that change how sums are split."""
+"""Variables of the environment that change how sums are split."""
 INSTRUCTIONS = ("avx", "avx2", "fma", "avx512f", "avx512_bf16", "amx_bf16")
-"""Of x86; a kernel is chosen by them."""
+"""Of x86; libraries choose kernels by them."""
 
 
 def conditions(devices: list[str]) -> Mapping[str, object]:
-    """Return them as they are, with ``devices``, those that train."""
+    """Return the present conditions; ``devices`` are those that train."""
     cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count())
     name, flags = cpu_facts()
     backend = keras.backend.backend()
@@ -43,7 +43,7 @@ def conditions(devices: list[str]) -> Mapping[str, object]:
 
 
 def note_on_conditions(checkpoint: Path, state: RunState, devices: list[str]) -> list[str]:
-    """Return a line, or none, on what was otherwise when ``checkpoint`` was trained."""
+    """Return a line, or none, on what has changed since ``checkpoint`` was trained."""
     now, then, trained = conditions(devices), None, None
     for event in logged_events(checkpoint):
         if event.get("event") == "start":

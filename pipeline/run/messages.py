@@ -1,4 +1,4 @@
-"""What ``model_train.py`` says beside its epochs: what runs where, how to resume, what came out."""
+"""What ``model_train.py`` prints beside its epochs: what runs where, how to resume, the results."""
 
 import argparse
 import sys
@@ -21,14 +21,7 @@ IN_NO_CHECKPOINT = ("hdf5", "keep", "tensorboard", "processes", "process_id", "c
 def header(
     state: RunState, backend: str, parallel: DataParallelism, images: tuple[int, int]
 ) -> list[str]:
-    """Return what runs where, and what a user might not expect of it on this machine.
-
-    Args:
-        state: Of the run.
-        backend: Keras's.
-        parallel: The devices.
-        images: Of the train and the val split.
-    """
+    """Return what runs where, with notes on this machine; ``images`` are those of train and val."""
     train, val = images
     lines = [
         f"GoogLeNet on {train:,} train and {val:,} val images, {len(state.classes)} classes",
@@ -49,7 +42,7 @@ def results(folder: Path, tensorboard: bool) -> list[str]:
     latest = latest_checkpoint(folder)
     state = read_state(latest)
     best = state.best_epoch
-    # An early best epoch may lie in the folder that the run was begun in.
+    # An early best epoch may lie in another folder, that of the run before it was resumed.
     file, *_ = [*folder.glob(f"epoch-{best:03d}-*"), latest]
     rank1 = state.history["val_accuracy"][best - 1]
     curves = [f"curves for TensorBoard: tensorboard --logdir={quote(folder)}"]
@@ -82,7 +75,7 @@ class ResumeHints:
 
     @contextmanager
     def on_signal(self) -> Iterator[None]:
-        """Note how to resume on what a signal raises meanwhile."""
+        """Add a note on how to resume to what a signal raises."""
         before = latest_state(self._output)
         try:
             yield
@@ -97,12 +90,7 @@ class ResumeHints:
             raise
 
     def on_rate(self, state: RunState, patience: int) -> str:
-        """Return how to lower the rate by hand, where the val loss has stalled; "" where not.
-
-        Args:
-            state: After an epoch.
-            patience: So many epochs without a lower val loss, or a multiple, count as stalled.
-        """
+        """Return how to lower the rate by hand every ``patience`` stalled epochs; "" otherwise."""
         stalled = state.stalled_epochs
         if stalled == 0 or stalled % patience or state.epoch == state.epochs:
             return ""

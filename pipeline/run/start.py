@@ -1,4 +1,4 @@
-"""How a run starts: afresh, or from a checkpoint whose settings, data and recipe still hold."""
+"""Start a run, or resume it from a checkpoint if its settings, data and recipe are unchanged."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -17,7 +17,7 @@ def find_checkpoint(model: Path | None, output: Path) -> Path | None:
 
     Args:
         model: A checkpoint, or a folder whose latest is taken; None for a fresh run.
-        output: Where the run writes; for a fresh run it holds no other.
+        output: Where the run writes.
 
     Raises:
         UserError: ``output`` holds another run, or ``model`` no checkpoint.
@@ -144,10 +144,10 @@ def check_classes(state: RunState, dataset: HDF5Dataset) -> None:
 
 
 def check_trainable(state: RunState, images: int) -> None:
-    """Check that there is something useful to train.
+    """Check that a run has a whole batch, an epoch to train and a rate above zero.
 
     Raises:
-        UserError: There is not; says why.
+        UserError: It has not.
     """
     if state.batch_size > images:
         raise UserError(

@@ -1,8 +1,8 @@
 """The network and the batches of a run, and ``fit`` over its epochs.
 
-All that is random in an epoch is set from (seed, epoch) before it begins (see EpochStart); the rest
-of the state lies in the model and its optimizer, and the checkpoint holds both. So the end of any
-epoch is a point to resume from exactly.
+All that is random in an epoch is set from (seed, epoch) before it begins (see EpochStart). The rest
+of the state is the model's and its optimizer's, and a checkpoint holds both. So a run resumes
+exactly after any epoch.
 """
 
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ def build_distributed(
     """Build the network of a run over all devices, restored.
 
     Args:
-        parallel: The devices; its primary process gets a replica to evaluate by.
+        parallel: The devices; the primary process's gets a replica.
         state: The run.
         steps: Batches an epoch.
         checkpoint: What to restore; None for initial weights.
