@@ -15,9 +15,9 @@ class EpochCheckpoint(keras.callbacks.Callback):
 
     Args:
         folder: Where to, made as needed.
-        keep: Leave only the newest so many, and the best by val accuracy; None leaves all.
-        history: Of the run, whose state each checkpoint then stores, to resume from; None saves
-            the model and its optimizer alone.
+        keep: Leave only this many newest checkpoints, and the best by val accuracy; None: all.
+        history: Has the state to resume from, which each checkpoint then stores; None: store the
+            model and its optimizer alone.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class EpochCheckpoint(keras.callbacks.Callback):
         """Write the checkpoint, atomically.
 
         Raises:
-            UserError: It cannot be written; the earlier checkpoints are as they were.
+            UserError: It cannot be written; the earlier checkpoints stay.
         """
         logs = logs or {}
         state = self._history.state if self._history else None
@@ -42,9 +42,6 @@ class EpochCheckpoint(keras.callbacks.Callback):
         self._ranks[epoch + 1] = epoch_rank(logs.get("val_accuracy"), logs.get("val_loss"))
         if self._keep:
             best = state.best_epoch if state else max(self._ranks, key=self._ranks.get)
-            self._delete_old(epoch + 1 - self._keep, best)
-
-    def _delete_old(self, last: int, best: int) -> None:
-        for path in list_checkpoints(self._folder):
-            if epoch_of(path) <= last and epoch_of(path) != best:
-                path.unlink()
+            for old in list_checkpoints(self._folder):
+                if epoch_of(old) <= epoch + 1 - self._keep and epoch_of(old) != best:
+                    old.unlink()

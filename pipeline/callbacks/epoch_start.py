@@ -14,7 +14,7 @@ class EpochStart(keras.callbacks.Callback):
     Args:
         batches: What ``fit`` trains on.
         seed: Of the run.
-        image_size: From an epoch, counted from 1, to the pixels a side of its images.
+        image_size: Returns the pixels a side of the images of an epoch, from 1.
     """
 
     def __init__(self, batches: HDF5Generator, seed: int, image_size: Callable[[int], int]) -> None:
@@ -25,10 +25,9 @@ class EpochStart(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Seed epoch ``epoch`` + 1."""
-        number = epoch + 1
-        self._batches.begin_epoch(number, self._image_size(number))
+        self._batches.begin_epoch(epoch + 1, self._image_size(epoch + 1))
         for layer in self.model.layers:
             if isinstance(layer, keras.layers.Dropout):
                 state = layer.seed_generator.state
-                stream = random_stream(self._seed, layer.name, number)
+                stream = random_stream(self._seed, layer.name, epoch + 1)
                 state.assign(stream.integers(2**32, size=state.shape, dtype="uint32"))

@@ -18,8 +18,8 @@ class EpochSummary(keras.callbacks.Callback):
 
     Args:
         history: Of the run.
-        speed: Knows the images a second.
-        advise: Gives what to say after an epoch, "" for nothing.
+        speed: Estimates the time left.
+        advise: Returns what to print after an epoch, "" for nothing.
     """
 
     def __init__(

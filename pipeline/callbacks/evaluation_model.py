@@ -12,9 +12,9 @@ from pipeline.run.distributed import DataParallelism
 class EvaluationModel(keras.callbacks.Callback):
     """Runs callbacks at an epoch's end on the model to evaluate and save.
 
-    It lies on one device, so that its file is what a run on one device would write, and has the
-    EMA of the weights where there is one. All callbacks see one ``logs``, in their order: what
-    ``Validation`` adds, the later ones read, as do those that come after this one in ``fit``.
+    It is on one device, so that its file is that of a run on one device, and has the EMA of the
+    weights where there is one. All callbacks share one ``logs``: what ``Validation`` adds, the
+    later ones read, and those after this one in ``fit`` too.
 
     Args:
         callbacks: In order.

@@ -1,26 +1,25 @@
 """Momentum correction (Goyal et al. 2017, arXiv:1706.02677, section 3) where the rate is lowered.
 
-Keras's SGD keeps the rate inside its velocity, v = m v - rate x gradient. After a drop the old,
-large velocity would coast on for dozens of steps at the old rate and undo what the drop is for.
+Keras's SGD has the rate inside its velocity, v = m v - rate x gradient. After a drop the old, large
+velocity would go on for dozens of steps at the old rate.
 """
 
 import keras
 from keras.optimizers.schedules import LearningRateSchedule
 
 DROP = 0.5
-"""A rate at or below this fraction of the one before is a drop, and no part of a schedule."""
+"""A rate at or below this fraction of the one before is a drop."""
 
 
 class MomentumCorrection(keras.callbacks.Callback):
     """Scales SGD's and Muon's velocity down with the rate, where that drops between two epochs.
 
-    Adam keeps no rate in its moments and is left alone.
+    Adam's moments have no rate in them and stay.
 
     Args:
         schedule: The learning rate by step.
         steps: In an epoch.
-        last_rate: Of the last step before the first epoch, where a rate set by hand now differs
-            from it; None: the schedule's.
+        last_rate: Of the last step before the first epoch; None: the schedule's.
     """
 
     def __init__(
@@ -32,7 +31,7 @@ class MomentumCorrection(keras.callbacks.Callback):
         self._last_rate = last_rate
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        """Correct the velocity, if it is time to."""
+        """Correct the velocity, if the rate dropped."""
         step = epoch * self._steps
         before = self._last_rate or self._rate(max(step - 1, 0))
         self._last_rate = None

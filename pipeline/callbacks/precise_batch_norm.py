@@ -1,8 +1,8 @@
 """PreciseBN (Wu and Johnson 2021, arXiv:2105.07576, section 3): batch norm's statistics, measured.
 
-Batch norm's running statistics lag behind weights that change fast, and are not those of an EMA of
-the weights at all. Early epochs then validate far worse than they are. On the digits sample the
-first epoch's val loss is 1.4 where running statistics give 14.4.
+Batch norm's running statistics lag behind weights that change fast, and do not belong to an EMA of
+the weights at all. Early epochs then validate far worse than they are: on the digits sample the
+first epoch's val loss is 14.4 with running statistics, 1.4 with measured ones.
 """
 
 from collections.abc import Callable
@@ -19,11 +19,11 @@ IMAGES = 5_120
 class PreciseBatchNorm(keras.callbacks.Callback):
     """Replaces batch norm's running statistics after each epoch by means over some batches.
 
-    Training normalises by each batch's own statistics, so it goes on as without this.
+    Training normalises by each batch's own statistics, and is not changed.
 
     Args:
-        batches: Of train images as they are, shuffled.
-        image_size: From an epoch, counted from 1, to the pixels a side of its images.
+        batches: Of train images without augmentation, shuffled.
+        image_size: Returns the pixels a side of the images of an epoch, from 1.
     """
 
     def __init__(self, batches: HDF5Generator, image_size: Callable[[int], int]) -> None:

@@ -21,9 +21,9 @@ WIDE = 72
 class ProgressBar(keras.callbacks.Callback):
     """A bar for each epoch and, after the first steps, one line with an estimate for the run.
 
-    It counts a batch when ``fit`` asks for the next, and Keras hands it the running metrics in a
-    thread of its own, so ``fit`` need not wait for the device. Use as a context manager, so that an
-    interruption too takes the bar away.
+    It counts a batch when ``fit`` asks for the next, and Keras hands it the running metrics in
+    another thread, so ``fit`` need not wait for the device. Use as a context manager, which removes
+    the bar after an interruption too.
 
     Args:
         state: Before the first epoch; its recipe says what later epochs cost.
@@ -46,7 +46,7 @@ class ProgressBar(keras.callbacks.Callback):
         """Of the last epoch: its wall time, and its speed once it was compiled."""
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        """Expect that the first step of a ``fit`` compiles."""
+        """Expect the first step of a ``fit`` to compile."""
         self._compiled = False
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
@@ -82,13 +82,13 @@ class ProgressBar(keras.callbacks.Callback):
         self._running = logs or {}
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Stop the clock and take the bar away."""
+        """Stop the clock and remove the bar."""
         self.epoch_seconds = time.perf_counter() - self._begun
         self._measure(self._steps)
         self.close()
 
     def close(self) -> None:
-        """Take the bar away, wherever it stands."""
+        """Remove the bar, wherever it stands."""
         if self._bar is not None:
             remove_bar(self._bar)
             self._bar = None
@@ -113,7 +113,7 @@ class ProgressBar(keras.callbacks.Callback):
         return epoch_seconds * pixels / recipe.image_size(self._epoch) ** 2
 
     def _measure(self, done: int) -> None:
-        """Time the steps after the warm-up, or all where there are no others."""
+        """Time the steps after the warm-up, or all if there are no others."""
         timed, since = done - WARM_UP_STEPS, self._warm
         if timed <= 0:
             timed, since = done, self._begun

@@ -1,4 +1,4 @@
-"""Log what differs between equal runs, such as times, speeds and points of resuming."""
+"""Log what differs between equal runs: times, speeds, where they resumed."""
 
 import json
 import time
@@ -21,8 +21,8 @@ class RunLog(keras.callbacks.Callback):
 
     Args:
         folder: Where the log lies.
-        batches: What ``fit`` trains on: they know how long it waited for them.
-        speed: Knows how many images a second an epoch trained.
+        batches: What ``fit`` trains on; measures the time waited for batches.
+        speed: Measures the images a second.
     """
 
     def __init__(self, folder: Path, batches: HDF5Generator, speed: ProgressBar) -> None:

@@ -19,8 +19,8 @@ PARTS = ("train", "validation")
 class TensorBoardCurves(keras.callbacks.Callback):
     """Keeps the curves of a run in ``folder/tensorboard``; use as a context manager.
 
-    Each session writes them anew from the run's history, so that they continue after a stop and are
-    cut where a run went back, like the other curves. What else lies there stays.
+    Each session first writes the run's history anew, so that the curves continue after a stop and
+    are cut where a run resumed from an earlier epoch. Other files there stay.
 
     Args:
         folder: The run's.
@@ -39,7 +39,7 @@ class TensorBoardCurves(keras.callbacks.Callback):
                 for curves in (self._folder / part).glob("events.out.tfevents.*"):
                     curves.unlink()
         self._callback = keras.callbacks.TensorBoard(self._folder, write_graph=False)
-        # the callback asks its model for the rate, and each epoch of the history had its own
+        # the callback reads the rate from its model, and each epoch of the history had its own
         self._rates = keras.Sequential()
         self._rates.compile(keras.optimizers.SGD())
         self._callback.set_model(self._rates)

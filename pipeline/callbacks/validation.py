@@ -13,7 +13,7 @@ class Validation(keras.callbacks.Callback):
 
     Args:
         batches: Of the val split.
-        image_size: From an epoch, counted from 1, to the pixels a side of its images.
+        image_size: Returns the pixels a side of the images of an epoch, from 1.
     """
 
     def __init__(self, batches: HDF5Generator, image_size: Callable[[int], int]) -> None:
