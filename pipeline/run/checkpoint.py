@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from zipfile import ZipFile, ZipInfo
 
 import h5py
+import msgspec
 
 from pipeline.errors import UserError
 from pipeline.io.files import atomic_write, refusal_to_read
@@ -53,14 +54,16 @@ def read_state(path: Path) -> RunState:
     with _explained(path), ZipFile(path) as archive:
         _check_members(archive)
         record = dict(json.loads(archive.read(METADATA))).get(KEY)
-    if not isinstance(record, dict) or not isinstance(record.get("state"), dict):
+    if not isinstance(record, dict):
         raise UserError(f"{path} holds no record of a run; name a file that model_train.py wrote")
     if record.get("format") != FORMAT:
         raise UserError(f"{path} is of another version of this project; resume with that")
     try:
-        return RunState.from_json(record["state"])
-    except UserError as error:
-        raise UserError(f"{path} cannot be used: {error}") from error
+        return msgspec.convert(record.get("state"), RunState)
+    except msgspec.ValidationError as error:
+        raise UserError(
+            f"{path} holds an incomplete record of a run ({error}); use another checkpoint"
+        ) from error
 
 
 def copy_checkpoint(path: Path, target: Path, state: RunState) -> None:
@@ -179,7 +182,7 @@ def _write_with_state(members: dict[str, bytes], path: Path, state: RunState | N
     metadata = json.loads(members[METADATA])
     metadata.pop("date_saved", None)
     if state is not None:
-        metadata[KEY] = {"format": FORMAT, "state": state.to_json()}
+        metadata[KEY] = {"format": FORMAT, "state": msgspec.to_builtins(state)}
     members = {**members, METADATA: json.dumps(metadata).encode()}
     with ZipFile(path, "w") as archive:
         for name, contents in members.items():

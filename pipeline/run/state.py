@@ -4,9 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
-from typing import Annotated, Any
+from typing import Annotated
 
-import msgspec
 from msgspec import Meta
 
 from pipeline.classes import Classes
@@ -129,19 +128,3 @@ class RunState:
         """Return the state one finished epoch later; ``values`` has one for each metric."""
         history = {name: [*self.history[name], float(values[name])] for name in METRICS}
         return replace(self, epoch=self.epoch + 1, history=history)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return what ``from_json`` takes."""
-        return msgspec.to_builtins(self)
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> "RunState":
-        """Rebuild a state.
-
-        Raises:
-            UserError: A value is missing, out of range, or does not fit the others.
-        """
-        try:
-            return msgspec.convert(values, cls)
-        except msgspec.ValidationError as error:
-            raise UserError(f"its record of the run is incomplete ({error})") from error
