@@ -183,14 +183,18 @@ class DataParallelism:
 
             with silence():  # JAX's transport reports when it first connects
                 multihost_utils.sync_global_devices("")
+        on_jax = keras.backend.backend() == "jax"
         self.group = group
         self.devices = keras.distribution.list_devices()
+        self.on_cpu = all(device.startswith("cpu") for device in self.devices)
+        self.is_distributed = on_jax and len(self.devices) > 1
+        # JAX would compile once more for a smaller last batch, so that is padded to a whole one.
+        self.shard = Shard(group.number, group.processes, batch_size) if on_jax else None
+        """Of each batch, for this process to make; None on TensorFlow, which makes it whole."""
         self.replica: keras.Model | None = None
         """A compiled model of the same make on one device, to evaluate and save by."""
         self._distribution = None
-        self._batch_size = batch_size
-        self._on_jax = keras.backend.backend() == "jax"
-        if self._on_jax and len(self.devices) > 1:
+        if self.is_distributed:
             # pairs of images are mixed, so no shard may be odd
             multiple = int(np.lcm(len(self.devices), 2 * group.processes))
             if batch_size % multiple:
@@ -201,26 +205,6 @@ class DataParallelism:
             self._distribution = keras.distribution.DataParallel(
                 devices=self.devices, auto_shard_dataset=False
             )
-
-    @property
-    def shard(self) -> Shard | None:
-        """The shard of each batch that this process makes; None on TensorFlow.
-
-        JAX would compile once more for a smaller last batch, so that is padded to a whole one.
-        """
-        if not self._on_jax:
-            return None
-        return Shard(self.group.number, self.group.processes, self._batch_size)
-
-    @property
-    def is_distributed(self) -> bool:
-        """Whether there are several devices to train on."""
-        return self._distribution is not None
-
-    @property
-    def on_cpu(self) -> bool:
-        """Whether no device is an accelerator."""
-        return all(device.startswith("cpu") for device in self.devices)
 
     def scope(self) -> AbstractContextManager[None]:
         """Return the context in which all processes build, restore and train the network."""

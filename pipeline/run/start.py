@@ -52,17 +52,7 @@ def fresh_run(
     learning_rate: float | None = None,
     epochs: int | None = None,
 ) -> RunState:
-    """Return the state before the first epoch.
-
-    Args:
-        recipe_name: Of ``recipe``.
-        recipe: Decides what is None.
-        seed: Fixes every random choice.
-        train: The split to train on.
-        val: The split to validate on.
-        batch_size: Images a step.
-        learning_rate: A constant rate.
-        epochs: The epoch to end at.
+    """Return the state before the first epoch; what is None comes from ``recipe``.
 
     Raises:
         UserError: The train split's means cannot be read.
@@ -97,13 +87,13 @@ def resumed_run(
     """Return the state to resume with.
 
     Args:
-        stored: By the checkpoint.
+        stored: Read from the checkpoint.
         recipes: As they are configured now.
         train: The split to train on.
         val: The split to validate on.
-        expected: Values of ``stored``, by name, to check; None for any.
-        learning_rate: A constant rate from here on; None leaves it.
-        epochs: The epoch to end at; None leaves it.
+        expected: What ``stored`` must hold, by name; None: anything.
+        learning_rate: A constant rate from here on; None: as before.
+        epochs: The epoch to end at; None: as before.
 
     Raises:
         UserError: Values, data or recipe differ from the run's; says how.

@@ -22,12 +22,7 @@ from pipeline.run.state import RunState
 
 
 def build_model(state: RunState, steps: int) -> keras.Model:
-    """Build and compile the network of a run, with initial weights drawn by its seed.
-
-    Args:
-        state: The run.
-        steps: Batches an epoch.
-    """
+    """Build and compile a run's network, of ``steps`` an epoch; its seed draws the weights."""
     network = state.recipe.network
     model = googlenet(network, len(state.classes), means=state.means, seed=state.seed)
     fuse_batch_norms(model)
@@ -38,13 +33,13 @@ def build_model(state: RunState, steps: int) -> keras.Model:
 def build_distributed(
     parallel: DataParallelism, state: RunState, steps: int, checkpoint: Path | None
 ) -> keras.Model:
-    """Build the network of a run over all devices, restored.
+    """Build a run's network over all devices, and the primary process's replica.
 
     Args:
-        parallel: The devices; the primary process's gets a replica.
-        state: The run.
+        parallel: The devices; gets the replica.
+        state: Of the run.
         steps: Batches an epoch.
-        checkpoint: What to restore; None for initial weights.
+        checkpoint: What to restore; None: initial weights.
 
     Raises:
         UserError: The checkpoint does not fit.
