@@ -47,8 +47,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help=f"how to train: {', '.join(config.RECIPES)}; the values are in "
         f"config/setup_config.py (default: {config.DEFAULT_RECIPE})")  # fmt: skip
     add("--hdf5", type=Path, metavar="DIR",
-        help="what build_dataset.py wrote (default: where it writes by default; with -m, what the "
-        "run was trained on)")  # fmt: skip
+        help="data of build_dataset.py (default: where it writes; with -m, the run's)")  # fmt: skip
     add("--keep", type=count, metavar="N",
         help="leave only the newest N checkpoints and the best one (default: all)")  # fmt: skip
     add("--tensorboard", action="store_true", help="keep the curves for TensorBoard too")
@@ -56,8 +55,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help=f"fixes every random choice (default: {config.SEED})")  # fmt: skip
     many = parser.add_argument_group(
         "several processes",
-        "each started with the same command but its own --process-id; under Slurm's srun none of "
-        "these is needed; KERAS_BACKEND=jax only",
+        "KERAS_BACKEND=jax; one command, but for --process-id; under Slurm's srun none is needed",
     )
     many.add_argument("--processes", type=count, metavar="N", help="how many there are")
     many.add_argument("--process-id", type=number(int, 0, MOST), metavar="K",
@@ -170,7 +168,6 @@ def reporting_callbacks(
     from pipeline import callbacks
     from pipeline.callbacks.training_monitor import write_run_curves
     from pipeline.io.hdf5_generator import HDF5Generator
-    from pipeline.run.conditions import conditions
     from pipeline.run.messages import ResumeHints
 
     history = callbacks.RunHistory(state, len(batches))
@@ -181,10 +178,7 @@ def reporting_callbacks(
         hint = f"that is long: -r {config.FIRST_RECIPE} is the recipe made for two CPU cores"
     bar = opened.enter_context(callbacks.ProgressBar(state, len(batches.dataset), hint))
     log = callbacks.RunLog(args.output, batches, bar)
-    log.write("start", epoch=state.epoch, epochs=state.epochs, backend=state.backend,
-              devices=parallel.devices, learning_rate=state.learning_rate,
-              hdf5=str(batches.dataset.path.parent.resolve()),
-              conditions=conditions(parallel.devices))  # fmt: skip
+    log.write_start(state, parallel.devices)
     val = opened.enter_context(HDF5Generator(val_set, state.batch_size))
     after_epoch = [
         callbacks.Validation(val, state.recipe.size_to_evaluate),

@@ -11,7 +11,9 @@ from pipeline.callbacks.progress_bar import ProgressBar
 from pipeline.io.files import atomic_write, reported_as_user_errors
 from pipeline.io.hdf5_generator import HDF5Generator
 from pipeline.plain_file import read_file
+from pipeline.run.conditions import conditions
 from pipeline.run.output_folder import LOG
+from pipeline.run.state import RunState
 
 
 class RunLog(keras.callbacks.Callback):
@@ -41,6 +43,19 @@ class RunLog(keras.callbacks.Callback):
         """Add an event with the time in seconds since 1970."""
         with reported_as_user_errors(self._path), self._path.open("a") as file:
             file.write(json.dumps({"event": event, "time": round(time.time(), 3), **values}) + "\n")
+
+    def write_start(self, state: RunState, devices: list[str]) -> None:
+        """Add how a session starts: from which epoch, by what, on which data."""
+        self.write(
+            "start",
+            epoch=state.epoch,
+            epochs=state.epochs,
+            backend=state.backend,
+            devices=devices,
+            learning_rate=state.learning_rate,
+            hdf5=str(self._batches.dataset.path.parent.resolve()),
+            conditions=conditions(devices),
+        )
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Add the epoch's speed, the fraction of it spent waiting for batches, the time left."""
