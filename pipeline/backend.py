@@ -112,8 +112,8 @@ def has_bfloat16() -> bool:
     if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
         return False
     devices = importlib.import_module("tensorflow").config
-    for gpu in devices.list_physical_devices("GPU"):
-        details = devices.experimental.get_device_details(gpu)
+    if gpus := devices.list_physical_devices("GPU"):
+        details = devices.experimental.get_device_details(gpus[0])
         return details.get("compute_capability", (0, 0)) >= BFLOAT16_CAPABILITY
     return not BFLOAT16_INSTRUCTIONS.isdisjoint(cpu_facts()[1])
 

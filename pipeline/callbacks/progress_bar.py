@@ -121,14 +121,14 @@ class ProgressBar(keras.callbacks.Callback):
         self.images_per_second = self._images / (per_step * self._steps)
 
     def _show_pace(self, done: int) -> None:
-        left = self._images / self.images_per_second * (1 - done / self._steps)
-        left += self.time_left(self._epoch)
-        parts = [f"{duration(left)} left"]
-        if shutil.get_terminal_size().columns >= WIDE:
-            parts.insert(0, f"{self.images_per_second:,.0f}/s")
+        parts = []
         if {"cross_entropy", "accuracy"} <= self._running.keys():
             loss, rank1 = self._running["cross_entropy"], self._running["accuracy"]
-            parts.insert(0, f"loss {loss:.2f}, rank-1 {rank1:.0%}")
+            parts.append(f"loss {loss:.2f}, rank-1 {rank1:.0%}")
+        if shutil.get_terminal_size().columns >= WIDE:
+            parts.append(f"{self.images_per_second:,.0f}/s")
+        left = self._images / self.images_per_second * (1 - done / self._steps)
+        parts.append(f"{duration(left + self.time_left(self._epoch))} left")
         self._pace.update_mapping(text=", ".join(parts))
 
     def _print_estimate(self) -> None:
