@@ -91,9 +91,7 @@ def number(
 def shell_command(script: str, flags: Mapping[str, object]) -> str:
     """Return the command that runs ``script`` from the current folder, on this process's backend.
 
-    Args:
-        script: Its name.
-        flags: And their values; True gives the flag alone, None and False leave it out.
+    A flag whose value is True stands alone; one of None or False is left out.
     """
     words = ["python", script if Path.cwd() == SCRIPTS else str(SCRIPTS / script)]
     for flag, value in flags.items():

@@ -7,13 +7,7 @@ from progressbar.widgets import WidgetBase
 
 
 def progress_bar(label: str, total: int, tail: WidgetBase | None = None) -> progressbar.ProgressBar:
-    """Return a bar on stderr; a silent one if that is no terminal.
-
-    Args:
-        label: What is being done.
-        total: The value at the end.
-        tail: Shown instead of the time left.
-    """
+    """Return a bar on stderr, silent if that is no terminal; ``tail`` replaces the time left."""
     if not sys.stderr.isatty():
         return progressbar.NullBar(max_value=total)
     percentage, bar = progressbar.Percentage(), progressbar.Bar()

@@ -16,10 +16,7 @@ TITLES = "  epoch  loss  rank-1 val loss  rank-1  rank-5       left"
 class EpochSummary(keras.callbacks.Callback):
     """Prints the metrics and the time left, in 60 columns; a star marks the best epoch so far.
 
-    Args:
-        history: Of the run.
-        speed: Estimates the time left.
-        advise: Returns what to print after an epoch, "" for nothing.
+    ``advise`` returns what to print below an epoch, "" for nothing.
     """
 
     def __init__(

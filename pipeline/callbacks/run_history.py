@@ -10,11 +10,8 @@ class RunHistory(keras.callbacks.Callback):
     """Holds the state after the last finished epoch, in ``state``.
 
     It adds the ``learning_rate`` of the epoch's last step to the logs, and makes their ``loss`` the
-    cross-entropy, without penalties or label smoothing, as ``val_loss`` is.
-
-    Args:
-        state: Before the first epoch.
-        steps: In an epoch.
+    cross-entropy, without penalties or label smoothing, as ``val_loss`` is. ``steps`` are those of
+    an epoch.
     """
 
     def __init__(self, state: RunState, steps: int) -> None:

@@ -19,12 +19,8 @@ from pipeline.run.state import RunState
 class RunLog(keras.callbacks.Callback):
     """Appends one JSON object a line to ``folder/run.jsonl``.
 
-    A line that a killed run left unfinished is dropped.
-
-    Args:
-        folder: Where the log lies.
-        batches: What ``fit`` trains on; measures the time waited for batches.
-        speed: Measures the images a second.
+    A line that a killed run left unfinished is dropped. ``batches``, which ``fit`` trains on,
+    measure the time waited for them, and ``speed`` the images a second.
     """
 
     def __init__(self, folder: Path, batches: HDF5Generator, speed: ProgressBar) -> None:

@@ -22,10 +22,6 @@ class TensorBoardCurves(keras.callbacks.Callback):
     Each session first writes the run's history anew, so that the curves continue after a stop and
     are cut where a run resumed from an earlier epoch. Other files there stay.
 
-    Args:
-        folder: The run's.
-        state: After the epochs before.
-
     Raises:
         UserError: They cannot be written.
     """

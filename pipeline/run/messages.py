@@ -56,11 +56,7 @@ def results(folder: Path, tensorboard: bool) -> list[str]:
 
 
 class ResumeHints:
-    """The commands that resume a run.
-
-    Args:
-        args: The flags that it was started with.
-    """
+    """The commands that resume a run, made of the flags ``args`` that started it."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self._output = args.output
