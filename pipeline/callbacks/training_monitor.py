@@ -45,7 +45,8 @@ class TrainingMonitor(keras.callbacks.Callback):
 
 def write_run_curves(folder: Path, state: RunState, steps: int) -> None:
     """Write the curves of a run of ``steps`` batches an epoch, with what changed in it."""
-    write_curves(folder, state.history, state.title, changes(state, steps))
+    title = f"GoogLeNet, recipe {state.recipe_name}"
+    write_curves(folder, state.history, title, changes(state, steps))
 
 
 @one_style()
@@ -54,11 +55,7 @@ def write_curves(
 ) -> None:
     """Write ``metric_values.json``, ``metrics.csv`` and ``training_plot.jpg``.
 
-    Args:
-        folder: Where to.
-        metrics: A list a metric in the first, a row an epoch in the second.
-        title: Begins the plot's title.
-        changes: What the plot marks.
+    The first has a list a metric, the second a row an epoch, and the plot marks ``changes``.
 
     Raises:
         UserError: One cannot be written.

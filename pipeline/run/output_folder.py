@@ -81,12 +81,9 @@ def checkpoint_to_evaluate(path: Path) -> Path:
 
 
 def find_hdf5(given: Path | None, model: Path | None, data_set: Path) -> Path:
-    """Return the folder of the HDF5 files: as given, or the model's last if still there, or usual.
+    """Return the folder of the HDF5 files: ``given``, or the last that the model's log names.
 
-    Args:
-        given: On the command line.
-        model: A checkpoint, or the folder of a run.
-        data_set: The folder of the usual data set; a zip of the same name stands for it.
+    Where there is none, it is the default folder of ``data_set``, a folder or a zip of that name.
     """
     if given:
         return given

@@ -86,11 +86,6 @@ class RunState:
             raise ValueError("its history does not have a value for each epoch")
 
     @property
-    def title(self) -> str:
-        """What heads its curves."""
-        return f"GoogLeNet, recipe {self.recipe_name}"
-
-    @property
     def image_size(self) -> int:
         """Pixels a side of the images that it was validated on after ``epoch``."""
         return self.recipe.size_to_evaluate(max(self.epoch, 1))
