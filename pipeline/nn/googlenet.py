@@ -18,8 +18,7 @@ do not follow from its filter columns, and most others are off by a percent or s
 columns are what is built here.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import keras
@@ -60,14 +59,8 @@ STAGES: Mapping[int, Mapping[str, InceptionFilters]] = {
 """Table 1's inception modules; a 3x3 max pooling of stride 2 precedes each stage."""
 
 
-class Stem(NamedTuple):
-    """The first convolution's kernel side and stride."""
-
-    kernel: int
-    stride: int
-
-
-STEMS: Mapping[str, Stem] = {"paper": Stem(7, 2), "fine": Stem(5, 1)}
+STEMS: Mapping[str, tuple[int, int]] = {"paper": (7, 2), "fine": (5, 1)}
+"""The first convolution's kernel side and stride."""
 STEM_FILTERS = (64, 64, 192)
 """Of the first convolution, and of the 1x1 and 3x3 convolutions that follow it."""
 NARROWEST = 4
@@ -94,44 +87,97 @@ def googlenet(
         input_size: Pixels a side, 32 or more; None takes any.
         seed: Draws the initial weights.
     """
-    seeds = _seeds(seed)
-    conv = _Convolution(network, seeds)
-    dtype = network.dtype
+    build = _Builder(network, seed)
     inputs = keras.Input((input_size, input_size, 3), name="pixels")
     x = layers.Normalization(
         mean=tuple(means), variance=(1.0, 1.0, 1.0), dtype="float32", name="mean_subtraction"
     )(inputs)
-    x = _as_block(_stem, conv, x, STEMS[network.stem], "stem")
+    x = build.stem(x)
     for stage, modules in STAGES.items():
-        x = _max_pool(x, stride=2, dtype=dtype, name=f"pool_{stage}")
+        x = build.max_pool(x, 2, f"pool_{stage}")
         for name, filters in modules.items():
-            x = _as_block(_inception, conv, x, filters, f"inception_{name}")
-        if network.stage_dropout:
-            x = _dropout(network.stage_dropout, next(seeds), dtype, f"dropout_{stage}")(x)
-    x = layers.GlobalAveragePooling2D(dtype=dtype, name="average_pool")(x)
-    if network.dropout:
-        x = _dropout(network.dropout, next(seeds), dtype, "dropout")(x)
+            x = build.inception(x, filters, f"inception_{name}")
+        x = build.dropout(x, network.stage_dropout, f"dropout_{stage}")
+    x = layers.GlobalAveragePooling2D(dtype=network.dtype, name="average_pool")(x)
+    x = build.dropout(x, network.dropout, "dropout")
     outputs = layers.Dense(
         classes,
         activation="softmax",
-        kernel_initializer=keras.initializers.GlorotUniform(next(seeds)),
-        kernel_regularizer=_penalty(network.l2),
+        kernel_initializer=keras.initializers.GlorotUniform(build.seed()),
+        kernel_regularizer=build.penalty(),
         dtype="float32",
         name="classifier",
     )(x)
     return keras.Model(inputs, outputs, name="googlenet")
 
 
-@dataclass(frozen=True)
-class _Convolution:
-    """Convolution with batch norm and ReLU, as configured for the whole network."""
+class _Builder:
+    """Applies layers with the dtype, penalty and seeds of one network."""
 
-    network: Network
-    seeds: Iterator[int]
+    def __init__(self, network: Network, seed: int) -> None:
+        self.network, self.dtype = network, network.dtype
+        self.seeds = random_stream(seed, "layers")
 
-    def __call__(
+    def seed(self) -> int:
+        """Draw the seed of a layer that draws numbers; no global state is touched."""
+        return int(self.seeds.integers(2**31))
+
+    def penalty(self) -> keras.Regularizer | None:
+        return keras.regularizers.L2(self.network.l2) if self.network.l2 else None
+
+    def stem(self, x: keras.KerasTensor) -> keras.KerasTensor:
+        inputs = keras.Input(x.shape[1:], dtype=x.dtype, name="inputs")
+        kernel, stride = STEMS[self.network.stem]
+        first, reduce, second = STEM_FILTERS
+        y = self.conv(inputs, first, kernel, "conv_1", stride)
+        y = self.max_pool(y, 2, "pool_1")
+        y = self.conv(y, reduce, 1, "conv_2_reduce")
+        y = self.conv(y, second, 3, "conv_2")
+        return keras.Model(inputs, y, name="stem")(x)
+
+    def inception(
+        self, x: keras.KerasTensor, filters: InceptionFilters, name: str
+    ) -> keras.KerasTensor:
+        """Figure 2b of the paper."""
+        inputs = keras.Input(x.shape[1:], dtype=x.dtype, name="inputs")
+        by_1x1 = self.conv(inputs, filters.conv_1x1, 1, "conv_1x1")
+        by_3x3 = self.conv(inputs, filters.reduce_3x3, 1, "reduce_3x3")
+        by_3x3 = self.conv(by_3x3, filters.conv_3x3, 3, "conv_3x3")
+        by_5x5 = self.conv(inputs, filters.reduce_5x5, 1, "reduce_5x5")
+        by_5x5 = self.conv(by_5x5, filters.conv_5x5, 5, "conv_5x5")
+        pooled = self.max_pool(inputs, 1, "pool")
+        pooled = self.conv(pooled, filters.pool_projection, 1, "pool_projection")
+        y = layers.Concatenate(dtype=self.dtype, name="concatenate")(
+            [by_1x1, by_3x3, by_5x5, pooled]
+        )
+        if self.network.squeeze_excite:
+            y = self.squeeze_excite(y)
+        return keras.Model(inputs, y, name=name)(x)
+
+    def squeeze_excite(self, x: keras.KerasTensor) -> keras.KerasTensor:
+        """Weight each channel by what the whole image shows: Hu et al. 2018, section 3.
+
+        The two dense layers are 1x1 convolutions, so that they count and draw as such.
+        """
+        channels = x.shape[-1]
+        squeezed = max(NARROWEST, channels // self.network.squeeze_excite)
+        weights = layers.GlobalAveragePooling2D(keepdims=True, dtype=self.dtype, name="squeeze")(x)
+        for number, filters, activation in ((1, squeezed, "relu"), (2, channels, "sigmoid")):
+            weights = layers.Conv2D(
+                filters,
+                1,
+                activation=activation,
+                kernel_initializer=keras.initializers.HeNormal(self.seed()),
+                kernel_regularizer=self.penalty(),
+                dtype=self.dtype,
+                name=f"excite_{number}",
+            )(weights)
+        return layers.Multiply(dtype=self.dtype, name="weighted")([x, weights])
+
+    def conv(
         self, x: keras.KerasTensor, filters: int, kernel: int, name: str, stride: int = 1
     ) -> keras.KerasTensor:
+        """Convolution, batch norm and ReLU."""
         x = layers.Conv2D(
             max(NARROWEST, round(filters * self.network.width)),
             kernel,
@@ -139,92 +185,21 @@ class _Convolution:
             padding="same",
             # Batch norm right after the convolution would take any bias away again.
             use_bias=self.network.relu_before_norm,
-            kernel_initializer=keras.initializers.HeNormal(next(self.seeds)),
-            kernel_regularizer=_penalty(self.network.l2),
-            dtype=self.network.dtype,
+            kernel_initializer=keras.initializers.HeNormal(self.seed()),
+            kernel_regularizer=self.penalty(),
+            dtype=self.dtype,
             name=name,
         )(x)
         norm = layers.BatchNormalization(
-            momentum=self.network.norm_momentum, dtype=self.network.dtype, name=f"{name}_norm"
+            momentum=self.network.norm_momentum, dtype=self.dtype, name=f"{name}_norm"
         )
-        relu = layers.ReLU(dtype=self.network.dtype, name=f"{name}_relu")
+        relu = layers.ReLU(dtype=self.dtype, name=f"{name}_relu")
         return norm(relu(x)) if self.network.relu_before_norm else relu(norm(x))
 
+    def max_pool(self, x: keras.KerasTensor, stride: int, name: str) -> keras.KerasTensor:
+        return layers.MaxPooling2D(3, stride, padding="same", dtype=self.dtype, name=name)(x)
 
-def _as_block(
-    build: Callable[..., keras.KerasTensor],
-    conv: _Convolution,
-    x: keras.KerasTensor,
-    table_row: Stem | InceptionFilters,
-    name: str,
-) -> keras.KerasTensor:
-    """Apply ``build`` to ``x`` as one layer of that name, a model of its own."""
-    inputs = keras.Input(x.shape[1:], dtype=x.dtype, name="inputs")
-    return keras.Model(inputs, build(conv, inputs, table_row), name=name)(x)
-
-
-def _stem(conv: _Convolution, x: keras.KerasTensor, stem: Stem) -> keras.KerasTensor:
-    first, reduce, second = STEM_FILTERS
-    x = conv(x, first, stem.kernel, "conv_1", stride=stem.stride)
-    x = _max_pool(x, stride=2, dtype=conv.network.dtype, name="pool_1")
-    x = conv(x, reduce, 1, "conv_2_reduce")
-    return conv(x, second, 3, "conv_2")
-
-
-def _inception(
-    conv: _Convolution, x: keras.KerasTensor, filters: InceptionFilters
-) -> keras.KerasTensor:
-    """Figure 2b of the paper."""
-    by_1x1 = conv(x, filters.conv_1x1, 1, "conv_1x1")
-    by_3x3 = conv(conv(x, filters.reduce_3x3, 1, "reduce_3x3"), filters.conv_3x3, 3, "conv_3x3")
-    by_5x5 = conv(conv(x, filters.reduce_5x5, 1, "reduce_5x5"), filters.conv_5x5, 5, "conv_5x5")
-    pooled = _max_pool(x, stride=1, dtype=conv.network.dtype, name="pool")
-    projected = conv(pooled, filters.pool_projection, 1, "pool_projection")
-    x = layers.Concatenate(dtype=conv.network.dtype, name="concatenate")(
-        [by_1x1, by_3x3, by_5x5, projected]
-    )
-    return _excite(conv, x) if conv.network.squeeze_excite else x
-
-
-def _excite(conv: _Convolution, x: keras.KerasTensor) -> keras.KerasTensor:
-    """Weight each channel by what the whole image shows: Hu et al. 2018, section 3.
-
-    The two dense layers are convolutions of one pixel, so that they count and draw as such.
-    """
-    channels = x.shape[-1]
-    weights = layers.GlobalAveragePooling2D(
-        keepdims=True, dtype=conv.network.dtype, name="squeeze"
-    )(x)
-    for filters, activation, name in (
-        (max(NARROWEST, channels // conv.network.squeeze_excite), "relu", "excite_1"),
-        (channels, "sigmoid", "excite_2"),
-    ):
-        weights = layers.Conv2D(
-            filters,
-            1,
-            activation=activation,
-            kernel_initializer=keras.initializers.HeNormal(next(conv.seeds)),
-            kernel_regularizer=_penalty(conv.network.l2),
-            dtype=conv.network.dtype,
-            name=name,
-        )(weights)
-    return layers.Multiply(dtype=conv.network.dtype, name="weighted")([x, weights])
-
-
-def _max_pool(x: keras.KerasTensor, stride: int, dtype: str, name: str) -> keras.KerasTensor:
-    return layers.MaxPooling2D(3, strides=stride, padding="same", dtype=dtype, name=name)(x)
-
-
-def _dropout(rate: float, seed: int, dtype: str, name: str) -> layers.Dropout:
-    return layers.Dropout(rate, seed=seed, dtype=dtype, name=name)
-
-
-def _seeds(seed: int) -> Iterator[int]:
-    """Give each layer that draws numbers a seed of its own, without touching any global state."""
-    stream = random_stream(seed, "layers")
-    while True:
-        yield int(stream.integers(2**31))
-
-
-def _penalty(l2: float) -> keras.Regularizer | None:
-    return keras.regularizers.L2(l2) if l2 else None
+    def dropout(self, x: keras.KerasTensor, rate: float, name: str) -> keras.KerasTensor:
+        if not rate:
+            return x
+        return layers.Dropout(rate, seed=self.seed(), dtype=self.dtype, name=name)(x)
