@@ -20,15 +20,15 @@ NODE_STYLE = {"fontname": FONT, "fontsize": 11, "shape": "box", "style": "filled
 FRAME_STYLE = {"fontname": FONT, "labeljust": "l", "style": "rounded", "color": "#999999",
                "bgcolor": "#FAFAFA"}  # fmt: skip
 EDGE_STYLE = {"color": "#555555", "arrowsize": 0.6}
+STEM, INCEPTION, OTHER = "#CDE7F5", "#FFE3B3", "#FFFFFF"
 COLOURS = {
-    "stem": "#CDE7F5",
-    "inception": "#FFE3B3",
-    "convolution": "#FFE3B3",
-    "pooling": "#C9E9DD",
-    "normalization": "#E8E0F0",
-    "dropout": "#EFEFEF",
-    "classifier": "#F6D5C6",
-    "other": "#FFFFFF",
+    keras.layers.Conv2D: INCEPTION,
+    keras.layers.MaxPooling2D: "#C9E9DD",
+    keras.layers.GlobalAveragePooling2D: "#C9E9DD",
+    keras.layers.BatchNormalization: "#E8E0F0",
+    keras.layers.Normalization: "#E8E0F0",
+    keras.layers.Dropout: "#EFEFEF",
+    keras.layers.Dense: "#F6D5C6",
 }
 """Light forms of Okabe and Ito's palette, on which black text is easy to read."""
 
@@ -55,10 +55,9 @@ def place_layers(model: keras.Model, input_shape: tuple[int | None, ...]) -> lis
         layer = model.get_layer(entry["name"])
         inputs = tuple(_source_layers(entry["inbound_nodes"]))
         shapes = [placed[name].output_shape for name in inputs] or [input_shape]
+        output = shapes[0]
         if inputs:
-            output = layer.compute_output_shape(shapes[0] if len(shapes) == 1 else shapes)
-        else:
-            output = input_shape
+            output = layer.compute_output_shape(shapes if len(shapes) > 1 else shapes[0])
         placed[layer.name] = PlacedLayer(layer, inputs, shapes[0], output)
     return list(placed.values())
 
@@ -99,14 +98,14 @@ def network_graph(
     ends: dict[str, str] = {}
     for placed in place_layers(model, input_shape):
         name = placed.layer.name
+        feeds = [ends[source] for source in placed.inputs]
         if layers and isinstance(placed.layer, keras.Model):
-            feeds = [ends[source] for source in placed.inputs]
             ends[name] = _add_frame(graph, placed, feeds)
         else:
-            graph.add_node(_node(name, placed))
             ends[name] = name
-            for source in placed.inputs:
-                graph.add_edge(_edge(ends[source], name))
+            graph.add_node(_node(name, placed))
+            for start in feeds:
+                graph.add_edge(_edge(start, name))
     return graph
 
 
@@ -115,15 +114,16 @@ def _add_frame(graph: pydot.Dot, block: PlacedLayer, feeds: list[str]) -> str:
     title = block.layer.name
     frame = pydot.Cluster(str(len(graph.get_subgraphs())), label=_quoted(title), **FRAME_STYLE)
     last = ""
-    entries = set()
+    ends: dict[str, list[str]] = {}
     for placed in place_layers(block.layer, block.input_shape):
         if not placed.inputs:
-            entries.add(placed.layer.name)
+            ends[placed.layer.name] = feeds
             continue
         last = f"{title}/{placed.layer.name}"
+        ends[placed.layer.name] = [last]
         frame.add_node(_node(last, placed))
         for source in placed.inputs:
-            for start in feeds if source in entries else [f"{title}/{source}"]:
+            for start in ends[source]:
                 graph.add_edge(_edge(start, last))
     graph.add_subgraph(frame)
     return last
@@ -135,7 +135,7 @@ def _node(name: str, placed: PlacedLayer) -> pydot.Node:
     shape = " x ".join(map(str, sides)) if len(sides) > 1 else f"{sides[0]} values"
     parameters = f", {layer.count_params():,} parameters" if layer.count_params() else ""
     label = _quoted(f"{layer.name}{_detail(layer)}", f"{shape}{parameters}")
-    return pydot.Node(_quoted(name), label=label, fillcolor=COLOURS[_kind(layer)])
+    return pydot.Node(_quoted(name), label=label, fillcolor=_colour(layer))
 
 
 def _edge(start: str, end: str) -> pydot.Edge:
@@ -152,9 +152,8 @@ def _detail(layer: keras.Layer) -> str:
     """Return what the name alone does not say."""
     if isinstance(layer, keras.layers.Conv2D):
         height, width = layer.kernel_size
-        return f": {height}x{width}" + (
-            f", stride {layer.strides[0]}" if layer.strides[0] > 1 else ""
-        )
+        stride = f", stride {layer.strides[0]}" if layer.strides[0] > 1 else ""
+        return f": {height}x{width}{stride}"
     if isinstance(layer, keras.layers.MaxPooling2D):
         height, width = layer.pool_size
         return f": max {height}x{width}, stride {layer.strides[0]}"
@@ -163,19 +162,10 @@ def _detail(layer: keras.Layer) -> str:
     return f": {layer.rate:g}" if isinstance(layer, keras.layers.Dropout) else ""
 
 
-def _kind(layer: keras.Layer) -> str:
-    kinds = {
-        keras.layers.Conv2D: "convolution",
-        keras.layers.MaxPooling2D: "pooling",
-        keras.layers.GlobalAveragePooling2D: "pooling",
-        keras.layers.BatchNormalization: "normalization",
-        keras.layers.Normalization: "normalization",
-        keras.layers.Dropout: "dropout",
-        keras.layers.Dense: "classifier",
-    }
+def _colour(layer: keras.Layer) -> str:
     if isinstance(layer, keras.Model):
-        return "inception" if layer.name.startswith("inception") else "stem"
-    return kinds.get(type(layer), "other")
+        return INCEPTION if layer.name.startswith("inception") else STEM
+    return COLOURS.get(type(layer), OTHER)
 
 
 def _source_layers(inbound: Any) -> Iterator[str]:
