@@ -15,32 +15,15 @@ from pipeline.recipe import choose_recipe
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = new_parser(__doc__, "python view_model.py --layers -o outs/googlenet-layers.svg")
-    parser.add_argument(
-        "-m",
-        "--model",
-        type=Path,
-        metavar="FILE",
+    add = parser.add_argument
+    add("-m", "--model", type=Path, metavar="FILE",
         help="a Keras file, or a run's folder, whose best epoch by val is taken "
-        "(default: the network of the recipe)",
-    )
-    parser.add_argument(
-        "-r",
-        "--recipe",
-        choices=config.RECIPES,
-        default=config.DEFAULT_RECIPE,
-        help="whose network to draw where no -m is given",
-    )
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        metavar="FILE",
-        default=config.DIAGRAM,
-        help="the suffix decides the format: png, svg, pdf, jpg or dot",
-    )
-    parser.add_argument(
-        "--layers", action="store_true", help="draw every layer, not only the blocks"
-    )
+        "(default: the network of the recipe)")  # fmt: skip
+    add("-r", "--recipe", choices=config.RECIPES, default=config.DEFAULT_RECIPE,
+        help="whose network to draw where no -m is given")  # fmt: skip
+    add("-o", "--output", type=Path, metavar="FILE", default=config.DIAGRAM,
+        help="the suffix decides the format: png, svg, pdf, jpg or dot")  # fmt: skip
+    add("--layers", action="store_true", help="draw every layer, not only the blocks")
     return parser.parse_args(argv)
 
 
