@@ -3,6 +3,7 @@
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,8 +15,8 @@ from pipeline.printing import say
 from pipeline.recipe import LARGEST_IMAGE, MOST, SMALLEST_IMAGE
 
 if TYPE_CHECKING:
-    from pipeline.evaluation.metrics import Predictor, Scores
-    from pipeline.io.hdf5_dataset import HDF5Dataset
+    from pipeline.evaluation.metrics import Predictor
+    from pipeline.evaluation.report import Report
     from pipeline.run.state import RunState
 
 
@@ -27,10 +28,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "  python model_eval.py -m outs/quick --report outs/report\n"
         "  python model_eval.py --images holiday.jpg album/ --sheet outs/album.png",
     )
-
-    def add(*flags: str, **options: object) -> None:
-        parser.add_argument(*flags, **options)
-
+    add = parser.add_argument
     add("-m", "--model", type=Path, metavar="FILE", default=config.RELEASED_MODEL,
         help="a checkpoint, or a run's folder, whose best epoch by val is taken")  # fmt: skip
     add("--split", choices=("test", "val", "train"), default="test",
@@ -70,48 +68,46 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Do as the command line says."""
     args = parse_arguments(argv)
+    from pipeline.dataset.builder import OUTPUTS
     from pipeline.io.files import check_outputs
+    from pipeline.preprocessing.photographs import find_photographs
     from pipeline.run.checkpoint import read_state
-    from pipeline.run.output_folder import checkpoint_to_evaluate
+    from pipeline.run.output_folder import LOG, checkpoint_to_evaluate, find_hdf5, list_checkpoints
 
     given, args.model = args.model, checkpoint_to_evaluate(args.model)
     if args.model != given:
         say(f"best epoch by val rank-1: {args.model}")
     state = read_state(args.model)
-    check_outputs(outputs(args), inputs(args))
     if args.image_size:
         state = state.evaluated_at(args.image_size)
+    hdf5 = find_hdf5(args.hdf5, args.model, config.DATASET)
+    photographs = find_photographs(args.images or ())
+    run = args.model.parent
+    check_outputs(
+        [path for path in (args.json, args.export, args.csv, args.sheet) if path],
+        [args.model, *list_checkpoints(run), run / LOG, *(hdf5 / n for n in OUTPUTS), *photographs],
+    )
     if args.images:
-        name_images(args, state)
+        name_images(args, state, photographs)
     else:
-        measure(args, state)
-    print_next(args, given)
+        measure(args, state, hdf5)
+    print_next(args, given, hdf5)
 
 
-def outputs(args: argparse.Namespace) -> list[Path]:
-    """Return the files to write, but for the report's."""
-    return [path for path in (args.json, args.export, args.csv, args.sheet) if path]
-
-
-def inputs(args: argparse.Namespace) -> list[Path]:
-    """Return what is read or could be in the next run, but for photographs."""
-    from pipeline.dataset.builder import OUTPUTS
-    from pipeline.run.output_folder import LOG, list_checkpoints
-
-    run, data = args.model.parent, hdf5_folder(args)
-    return [args.model, *list_checkpoints(run), run / LOG, *(data / name for name in OUTPUTS)]
-
-
-def measure(args: argparse.Namespace, state: "RunState") -> None:
+def measure(args: argparse.Namespace, state: "RunState", hdf5: Path) -> None:
     """Print rank-1 and rank-5 over every image of a split; write the report if asked for."""
     from pipeline.io.files import write_json
     from pipeline.io.hdf5_dataset import open_split
     from pipeline.run.start import check_classes
 
-    dataset = open_split(hdf5_folder(args), args.split)
+    dataset = open_split(hdf5, args.split)
     check_classes(state, dataset)
-    warn_of_seen_images(state, dataset)
-
+    if args.split == "test" and dataset.seed != state.data_seed:
+        say(
+            f"warning: this test split was drawn with seed {dataset.seed}, and the model was "
+            f"trained beside that of seed {state.data_seed}: it has seen most of these images",
+            error=True,
+        )
     import_keras()
     import numpy as np
 
@@ -129,87 +125,52 @@ def measure(args: argparse.Namespace, state: "RunState") -> None:
 
     say(f"Rank-1: {scores.rank1:.2%}  Rank-5: {scores.rank5:.2%}  ({scores.images} images)")
     if args.json:
-        write_json(args.json, numbers(args, state, scores))
+        settings = {"split": args.split, "flip": args.flip, "model": str(args.model),
+                    "epoch": state.epoch, "image_size": state.image_size}  # fmt: skip
+        write_json(args.json, asdict(scores) | settings)
         say(f"wrote {args.json}")
     if args.export:
         export(args.model, args.export, state)
         say(f"wrote {args.export}")
     if args.report:
-        from pipeline.evaluation.report import OUTPUTS, Report
+        from pipeline.evaluation.report import Report
 
         probabilities = np.concatenate([batch for batch, _ in predicted])
-        Report(dataset, probabilities).write(args.report, facts(args, state))
-        say(f"wrote {', '.join(OUTPUTS)} to {args.report}")
-
-
-def hdf5_folder(args: argparse.Namespace) -> Path:
-    """Return where the data lies."""
-    from pipeline.run.output_folder import find_hdf5
-
-    return find_hdf5(args.hdf5, args.model, config.DATASET)
+        write_report(args, state, Report(dataset, probabilities))
 
 
 def load_predictor(args: argparse.Namespace, state: "RunState") -> "Predictor":
-    """Return the model as it is to predict: in what batches, at what size, and mirrored or not."""
+    """Return the model with its image size, and whether to average over mirrored images."""
     from pipeline.evaluation.metrics import Predictor
     from pipeline.run.checkpoint import load_model
 
     return Predictor(load_model(args.model), args.batch_size, state.image_size, args.flip)
 
 
-def print_next(args: argparse.Namespace, model: Path) -> None:
-    """Say what to do next with ``model``, as it was given."""
-    if args.report:
-        from pipeline.evaluation.report import PAGE
+def write_report(args: argparse.Namespace, state: "RunState", report: "Report") -> None:
+    """Write the report, headed by what was measured and how."""
+    from pipeline.evaluation.report import OUTPUTS
 
-        say(f"next: open {quote(args.report / PAGE)} in a browser")
-    elif args.images and (hdf5_folder(args) / "test.hdf5").is_file():
-        flags = {"-m": model, "--report": config.REPORT, "--hdf5": args.hdf5}
-        say(f"next: {shell_command('model_eval.py', flags)}")
-    else:
-        say(f"next: {shell_command('view_model.py', {'-m': model})}")
-
-
-def numbers(args: argparse.Namespace, state: "RunState", scores: "Scores") -> dict[str, object]:
-    """Return what --json writes of a measurement."""
-    return {
-        "rank1": scores.rank1,
-        "rank5": scores.rank5,
-        "images": scores.images,
-        "split": args.split,
-        "flip": args.flip,
-        "model": str(args.model),
-        "epoch": state.epoch,
-        "image_size": state.image_size,
-        "loss": scores.loss,
-    }
-
-
-def facts(args: argparse.Namespace, state: "RunState") -> dict[str, str]:
-    """Return what heads the report: what was measured, and how."""
-    return {
+    facts = {
         "model": args.model.name,
         "trained": f"recipe {state.recipe_name}, {state.epoch} epochs, seed {state.seed}",
         "classes": f"{len(state.classes)}",
         "predictions": "averaged with those for mirrored images" if args.flip else "one an image",
     }
+    report.write(args.report, facts)
+    say(f"wrote {', '.join(OUTPUTS)} to {args.report}")
 
 
-def name_images(args: argparse.Namespace, state: "RunState") -> None:
-    """Print the five most probable classes of each of a person's own images."""
-    from pipeline.io.files import check_outputs
+def name_images(args: argparse.Namespace, state: "RunState", photographs: Sequence[Path]) -> None:
+    """Print the five most probable classes of each photograph, and write them if asked for."""
     from pipeline.plotting.style import check_figure_format
-    from pipeline.preprocessing.photographs import find_photographs
 
-    paths = find_photographs(args.images)
-    check_outputs(outputs(args), paths)
     if args.sheet:
         check_figure_format(args.sheet)
     import_keras()
-    from pipeline.evaluation.metrics import prediction_table
-    from pipeline.evaluation.photos import name_photographs, prediction_records
+    from pipeline.evaluation.photos import name_photographs, prediction_records, write_predictions
     from pipeline.evaluation.sheet import write_sheet
-    from pipeline.io.files import atomic_write, write_csv, write_json
+    from pipeline.io.files import write_json
 
     def refuse(path: Path, error: UserError) -> None:
         if path in args.images:
@@ -217,36 +178,36 @@ def name_images(args: argparse.Namespace, state: "RunState") -> None:
         say(f"skipped: {error}", error=True)
 
     named = []
-    for photo in name_photographs(load_predictor(args, state), paths, state.classes, refuse):
+    for photo in name_photographs(load_predictor(args, state), photographs, state.classes, refuse):
         say(photo.path)
         for predicted in photo.predictions:
             names = dict.fromkeys((predicted.class_id, predicted.words))  # one where they are equal
             say(f"  {predicted.probability:6.1%}  {'  '.join(names)}")
         named.append(photo)
     if not named:
-        raise UserError(f"none of {len(paths)} images could be read; name others")
+        raise UserError(f"none of {len(photographs)} images could be read; name others")
     if args.json:
         write_json(args.json, prediction_records(named))
         say(f"wrote {args.json}")
     if args.csv:
-        with atomic_write(args.csv) as unfinished:
-            columns = {"image": [photo.path for photo in named]}
-            predictions = [photo.predictions for photo in named]
-            write_csv(unfinished, prediction_table(columns, predictions))
+        write_predictions(args.csv, named)
         say(f"wrote {args.csv}")
     if args.sheet:
         write_sheet(args.sheet, named)
         say(f"wrote {args.sheet}")
 
 
-def warn_of_seen_images(state: "RunState", dataset: "HDF5Dataset") -> None:
-    """Warn where the test split was drawn with another seed than the one trained beside."""
-    if dataset.split == "test" and dataset.seed != state.data_seed:
-        say(
-            f"warning: this test split was drawn with seed {dataset.seed}, and the model was "
-            f"trained beside that of seed {state.data_seed}: it has seen most of these images",
-            error=True,
-        )
+def print_next(args: argparse.Namespace, model: Path, hdf5: Path) -> None:
+    """Say what to do next with ``model``, as it was given."""
+    if args.report:
+        from pipeline.evaluation.report import PAGE
+
+        say(f"next: open {quote(args.report / PAGE)} in a browser")
+    elif args.images and (hdf5 / "test.hdf5").is_file():
+        flags = {"-m": model, "--report": config.REPORT, "--hdf5": args.hdf5}
+        say(f"next: {shell_command('model_eval.py', flags)}")
+    else:
+        say(f"next: {shell_command('view_model.py', {'-m': model})}")
 
 
 if __name__ == "__main__":

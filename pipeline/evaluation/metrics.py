@@ -22,13 +22,13 @@ SMALLEST_PROBABILITY = 1e-7
 class Scores:
     """How a model did on a split."""
 
-    loss: float
-    """Mean cross-entropy, in nats, without penalties or label smoothing."""
     rank1: float
     """Fraction of the images whose class is the most probable."""
     rank5: float
     """Fraction of the images whose class is among the five most probable."""
     images: int
+    loss: float
+    """Mean cross-entropy, in nats, without penalties or label smoothing."""
 
 
 @dataclass(frozen=True)
@@ -79,27 +79,22 @@ def score(batches: Iterable[Predicted]) -> Scores:
         ranks.append(rank_of_truth(probabilities, truth))
     rank = np.concatenate(ranks)
     return Scores(
-        loss=float(np.concatenate(losses).mean()),
         rank1=float((rank == 0).mean()),
         rank5=float((rank < RANK).mean()),
         images=len(rank),
+        loss=float(np.concatenate(losses).mean()),
     )
 
 
-def evaluate(model: keras.Model, data: HDF5Generator, flip: bool = False) -> Scores:
+def evaluate(model: keras.Model, data: HDF5Generator) -> Scores:
     """Score ``model`` on all images of ``data``."""
-    return score(predict_batches(Predictor(model, data.batch_size, flip=flip), data))
+    return score(predict_batches(Predictor(model, data.batch_size), data))
 
 
 def cross_entropies(probabilities: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Return -log of each image's probability of its true class, float64 (n,)."""
     of_truth = probabilities[np.arange(len(truth)), truth].astype(np.float64)
     return -np.log(np.maximum(of_truth, SMALLEST_PROBABILITY))
-
-
-def best_labels(probabilities: np.ndarray) -> np.ndarray:
-    """Return each image's five most probable labels, the best first, int64 (n, 5 or fewer)."""
-    return np.argsort(-probabilities, axis=1, kind="stable")[:, :RANK]
 
 
 @dataclass(frozen=True)
@@ -113,9 +108,10 @@ class Prediction:
 
 def best_predictions(probabilities: np.ndarray, classes: Classes) -> list[list[Prediction]]:
     """Return each image's five most probable classes, the best first."""
+    labels = np.argsort(-probabilities, axis=1, kind="stable")[:, :RANK]
     return [
         [Prediction(classes.ids[n], classes.names[n], float(row[n])) for n in best]
-        for best, row in zip(best_labels(probabilities), probabilities, strict=True)
+        for best, row in zip(labels, probabilities, strict=True)
     ]
 
 

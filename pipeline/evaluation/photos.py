@@ -9,7 +9,13 @@ import numpy as np
 
 from pipeline.classes import Classes
 from pipeline.errors import UserError
-from pipeline.evaluation.metrics import Prediction, Predictor, best_predictions
+from pipeline.evaluation.metrics import (
+    Prediction,
+    Predictor,
+    best_predictions,
+    prediction_table,
+)
+from pipeline.io.files import atomic_write, write_csv
 from pipeline.preprocessing.photographs import read_photograph
 
 
@@ -57,3 +63,14 @@ def prediction_records(named: Iterable[NamedPhotograph]) -> list[dict[str, Any]]
         {"image": str(photo.path), "predictions": [asdict(p) for p in photo.predictions]}
         for photo in named
     ]
+
+
+def write_predictions(path: Path, named: Sequence[NamedPhotograph]) -> None:
+    """Write what ``name_photographs`` found to ``path`` as CSV, a row an image.
+
+    Raises:
+        UserError: The file cannot be written.
+    """
+    columns = {"image": [photo.path for photo in named]}
+    with atomic_write(path) as unfinished:
+        write_csv(unfinished, prediction_table(columns, [photo.predictions for photo in named]))
