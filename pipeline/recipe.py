@@ -4,9 +4,7 @@ A recipe is data. It is stored in every checkpoint, so a run can be resumed, com
 the recipe as it is today, and understood years later. The values live in ``config/``.
 """
 
-import functools
 import itertools
-import operator
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -181,11 +179,11 @@ class Recipe:
         """
         changed = msgspec.to_builtins(self)
         for name, value in values.items():
-            *parts, leaf = name.split(".")
-            part = functools.reduce(operator.getitem, parts, changed)
-            if leaf not in part:
+            part, _, key = name.rpartition(".")
+            target = changed[part] if part else changed
+            if key not in target:
                 raise KeyError(name)
-            part[leaf] = value
+            target[key] = value
         return msgspec.convert(changed, Recipe)
 
     def differences(self, other: "Recipe") -> list[str]:
@@ -195,12 +193,8 @@ class Recipe:
         """
         if other.network.dtype == AUTO:
             other = other.replaced({DTYPE: self.network.dtype})
-        theirs = dict(_leaves(msgspec.to_builtins(other)))
-        return [
-            f"{name} {value}, now {theirs[name]}"
-            for name, value in _leaves(msgspec.to_builtins(self))
-            if value != theirs[name]
-        ]
+        pairs = zip(_flat(self).items(), _flat(other).values(), strict=True)
+        return [f"{name} {ours}, now {theirs}" for (name, ours), theirs in pairs if ours != theirs]
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:
@@ -236,9 +230,12 @@ def choose_recipe(recipes: Mapping[str, Recipe], name: str) -> Recipe:
     return recipe
 
 
-def _leaves(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{path}{name}.")
+def _flat(recipe: Recipe) -> dict[str, Any]:
+    """Return all values, each by its name, as ``network.dropout``."""
+    flat = {}
+    for name, value in msgspec.to_builtins(recipe).items():
+        if isinstance(value, dict):
+            flat |= {f"{name}.{key}": inner for key, inner in value.items()}
         else:
-            yield path + name, value
+            flat[name] = value
+    return flat

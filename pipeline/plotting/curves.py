@@ -13,15 +13,16 @@ from pipeline.nn.optimizers import learning_rate_schedule
 from pipeline.plotting.style import BLUE, GREY, ORANGE, YELLOW, add_grid, new_figure
 from pipeline.run.state import RunState, best_epoch
 
+LOSS, ACCURACY, RATE = range(3)
 CURVES = {
-    "loss": ("o-", BLUE, "training"),
-    "val_loss": ("s-", ORANGE, "validation"),
-    "accuracy": ("o-", BLUE, "training, rank-1"),
-    "val_accuracy": ("s-", ORANGE, "validation, rank-1"),
-    "val_top5_accuracy": ("^-", YELLOW, "validation, rank-5"),
-    "learning_rate": ("o-", GREY, ""),
+    "loss": (LOSS, "o-", BLUE, "training"),
+    "val_loss": (LOSS, "s-", ORANGE, "validation"),
+    "accuracy": (ACCURACY, "o-", BLUE, "training, rank-1"),
+    "val_accuracy": (ACCURACY, "s-", ORANGE, "validation, rank-1"),
+    "val_top5_accuracy": (ACCURACY, "^-", YELLOW, "validation, rank-5"),
+    "learning_rate": (RATE, "o-", GREY, ""),
 }
-"""How each metric is drawn: losses, accuracies and the rate have a panel each."""
+"""The panel, format, colour and label of each metric."""
 OUTLIER = 1.5
 """A val loss above this many times the highest training loss is drawn at the panel's edge."""
 RATES = 1e4
@@ -58,12 +59,10 @@ def plot_history(history: Metrics, title: str, changes: Changes | None = None) -
     values = {name: np.array(metric, float) for name, metric in history.items()}
     epochs = np.arange(1, max(map(len, values.values())) + 1)
     figure = new_figure(title, 13, 5)
-    loss, accuracy, rate = figure.subplots(1, 3, width_ratios=(5, 5, 2))
-    for name, (style, colour, label) in CURVES.items():
+    panels = loss, accuracy, rate = figure.subplots(1, 3, width_ratios=(5, 5, 2))
+    for name, (panel, style, colour, label) in CURVES.items():
         if name in values:
-            panel = "rate" if name.endswith("rate") else name.rpartition("_")[2]
-            axes = {"loss": loss, "accuracy": accuracy, "rate": rate}[panel]
-            axes.plot(epochs, values[name], style, color=colour, label=label)
+            panels[panel].plot(epochs, values[name], style, color=colour, label=label)
     if np.isfinite(values.get("val_accuracy", np.nan)).any():
         best = best_epoch(history)
         highest = values["val_accuracy"][best - 1]
