@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measure a trained model on a split, or name photographs by it."""
+"""Measure a trained model on a split, or classify photographs."""
 
 import argparse
 from collections.abc import Sequence
@@ -43,7 +43,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     instead.add_argument("--report", type=Path, metavar="DIR",
         help="write report.html, its figures and tables here")  # fmt: skip
     instead.add_argument("--images", type=Path, nargs="+", metavar="FILE",
-        help="name these photographs, or all in a folder, instead of measuring")  # fmt: skip
+        help="classify these photographs, or all in a folder, instead of measuring")  # fmt: skip
     add("--csv", type=Path, metavar="FILE",
         help="with --images: write their five best classes here, a row an image")  # fmt: skip
     add("--sheet", type=Path, metavar="FILE",
@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         [args.model, *list_checkpoints(run), run / LOG, *(hdf5 / n for n in OUTPUTS), *photographs],
     )
     if args.images:
-        name_images(args, state, photographs)
+        classify(args, state, photographs)
     else:
         measure(args, state, hdf5)
     print_next(args, given, hdf5)
@@ -161,39 +161,39 @@ def write_report(args: argparse.Namespace, state: "RunState", report: "Report") 
     say(f"wrote {', '.join(OUTPUTS)} to {args.report}")
 
 
-def name_images(args: argparse.Namespace, state: "RunState", photographs: Sequence[Path]) -> None:
+def classify(args: argparse.Namespace, state: "RunState", photographs: Sequence[Path]) -> None:
     """Print the five most probable classes of each photograph, and write them if asked for."""
     from pipeline.plotting.style import check_figure_format
 
     if args.sheet:
         check_figure_format(args.sheet)
     import_keras()
-    from pipeline.evaluation.photos import name_photographs, prediction_records, write_predictions
+    from pipeline.evaluation.photos import (
+        predict_photographs,
+        prediction_records,
+        write_predictions,
+    )
     from pipeline.evaluation.sheet import write_sheet
     from pipeline.io.files import write_json
 
-    def refuse(path: Path, error: UserError) -> None:
-        if path in args.images:
-            raise error
-        say(f"skipped: {error}", error=True)
-
-    named = []
-    for photo in name_photographs(load_predictor(args, state), photographs, state.classes, refuse):
+    classified = []
+    predictor = load_predictor(args, state)
+    for photo in predict_photographs(predictor, photographs, state.classes, required=args.images):
         say(photo.path)
         for predicted in photo.predictions:
             names = dict.fromkeys((predicted.class_id, predicted.words))  # one where they are equal
             say(f"  {predicted.probability:6.1%}  {'  '.join(names)}")
-        named.append(photo)
-    if not named:
+        classified.append(photo)
+    if not classified:
         raise UserError(f"none of {len(photographs)} images could be read; name others")
     if args.json:
-        write_json(args.json, prediction_records(named))
+        write_json(args.json, prediction_records(classified))
         say(f"wrote {args.json}")
     if args.csv:
-        write_predictions(args.csv, named)
+        write_predictions(args.csv, classified)
         say(f"wrote {args.csv}")
     if args.sheet:
-        write_sheet(args.sheet, named)
+        write_sheet(args.sheet, classified)
         say(f"wrote {args.sheet}")
 
 

@@ -1,6 +1,6 @@
-"""Say what a person's own photographs show."""
+"""Classify a user's own photographs."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,19 +9,15 @@ import numpy as np
 
 from pipeline.classes import Classes
 from pipeline.errors import UserError
-from pipeline.evaluation.metrics import (
-    Prediction,
-    Predictor,
-    best_predictions,
-    prediction_table,
-)
+from pipeline.evaluation.metrics import Prediction, Predictor, best_predictions, prediction_table
 from pipeline.io.files import atomic_write, write_csv
 from pipeline.preprocessing.photographs import read_photograph
+from pipeline.printing import say
 
 
 @dataclass(frozen=True)
-class NamedPhotograph:
-    """A photograph and what a model says of it."""
+class Photograph:
+    """A photograph and a model's predictions."""
 
     path: Path
     image: np.ndarray
@@ -30,19 +26,22 @@ class NamedPhotograph:
     """Its five most probable classes, the best first."""
 
 
-def name_photographs(
+def predict_photographs(
     predictor: Predictor,
     paths: Sequence[Path],
     classes: Classes,
-    refuse: Callable[[Path, UserError], None],
-) -> Iterator[NamedPhotograph]:
-    """Yield the photographs, named.
+    required: Collection[Path],
+) -> Iterator[Photograph]:
+    """Yield the photographs with their predictions.
 
     Args:
-        predictor: With the image size to predict at.
+        predictor: With an image size.
         paths: See ``find_photographs``.
         classes: The model's.
-        refuse: Called with what cannot be read or decoded; returns where it is to be left out.
+        required: Those that must be readable; any other is left out, with a note.
+
+    Raises:
+        UserError: One of ``required`` cannot be read or decoded.
     """
     predictor = replace(predictor, batch_size=min(predictor.batch_size, len(paths)))
     for start in range(0, len(paths), predictor.batch_size):
@@ -51,26 +50,29 @@ def name_photographs(
             try:
                 read[path] = read_photograph(path, predictor.image_size)
             except UserError as error:
-                refuse(path, error)
+                if path in required:
+                    raise
+                say(f"skipped: {error}", error=True)
         if read:
             predictions = best_predictions(predictor(np.stack([*read.values()])), classes)
-            yield from map(NamedPhotograph, read.keys(), read.values(), predictions)
+            yield from map(Photograph, read.keys(), read.values(), predictions)
 
 
-def prediction_records(named: Iterable[NamedPhotograph]) -> list[dict[str, Any]]:
-    """Return what ``name_photographs`` found as a JSON file holds it."""
+def prediction_records(photographs: Iterable[Photograph]) -> list[dict[str, Any]]:
+    """Return the predictions in the form of the JSON file."""
     return [
         {"image": str(photo.path), "predictions": [asdict(p) for p in photo.predictions]}
-        for photo in named
+        for photo in photographs
     ]
 
 
-def write_predictions(path: Path, named: Sequence[NamedPhotograph]) -> None:
-    """Write what ``name_photographs`` found to ``path`` as CSV, a row an image.
+def write_predictions(path: Path, photographs: Sequence[Photograph]) -> None:
+    """Write the predictions to ``path`` as CSV, a row an image.
 
     Raises:
         UserError: The file cannot be written.
     """
-    columns = {"image": [photo.path for photo in named]}
+    columns = {"image": [photo.path for photo in photographs]}
+    table = prediction_table(columns, [photo.predictions for photo in photographs])
     with atomic_write(path) as unfinished:
-        write_csv(unfinished, prediction_table(columns, [photo.predictions for photo in named]))
+        write_csv(unfinished, table)

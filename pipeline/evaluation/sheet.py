@@ -5,7 +5,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 
-from pipeline.evaluation.photos import NamedPhotograph
+from pipeline.evaluation.photos import Photograph
 from pipeline.io.files import atomic_write
 from pipeline.plotting.style import BLUE, new_figure, one_style, save_figure
 from pipeline.printing import printable
@@ -15,21 +15,21 @@ COLUMNS, MOST = 3, 60
 
 
 @one_style()
-def write_sheet(path: Path, named: Sequence[NamedPhotograph]) -> None:
+def write_sheet(path: Path, photographs: Sequence[Photograph]) -> None:
     """Draw the photographs as the model saw them, bars of probability beside each, to ``path``.
 
     Args:
         path: Its suffix decides the format; see ``check_figure_format``.
-        named: One or more.
+        photographs: One or more.
 
     Raises:
         UserError: The file cannot be written.
     """
-    shown = named[:MOST]
+    shown = photographs[:MOST]
     rows, columns = -(-len(shown) // COLUMNS), min(COLUMNS, len(shown))
     title = "Images as the model saw them"
-    if len(named) > MOST:
-        title += f": the first {MOST} of {len(named)}"
+    if len(photographs) > MOST:
+        title += f": the first {MOST} of {len(photographs)}"
     figure = new_figure(title, 4.6 * columns, 1.45 * rows + 0.5)
     cells = figure.subplots(rows, 2 * columns, squeeze=False, width_ratios=[1, 2.2] * columns)
     for axes in cells.flat:
@@ -44,7 +44,7 @@ def write_sheet(path: Path, named: Sequence[NamedPhotograph]) -> None:
         save_figure(figure, unfinished)
 
 
-def _draw_bars(axes: Axes, photo: NamedPhotograph) -> None:
+def _draw_bars(axes: Axes, photo: Photograph) -> None:
     """Draw a bar a class, its name written over it."""
     places = range(len(photo.predictions))
     axes.barh(places, [p.probability for p in photo.predictions], color=BLUE, alpha=0.3)
