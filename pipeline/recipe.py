@@ -1,7 +1,7 @@
 """A recipe: everything that decides how a network is built and trained, as one table of values.
 
-A recipe is data. It is stored in every checkpoint, so a run can be resumed, compared with
-the recipe as it is today, and understood years later. The values live in ``config/``.
+It is stored in every checkpoint, so that a run can be resumed, compared with the recipe as it is
+today, and understood years later. The values are in ``config/``.
 """
 
 import itertools
@@ -18,7 +18,7 @@ from pipeline.errors import UserError
 AUTO = "auto"
 DTYPE = "network.dtype"
 MOST = 1_000_000
-"""Epochs, images a batch and whatever else is counted from 1; more is a slip."""
+"""Of epochs, images a batch and whatever else is counted from 1."""
 Count = Annotated[int, Meta(ge=1, le=MOST)]
 Fraction = Annotated[float, Meta(ge=0, lt=1)]
 SMALLEST_IMAGE, LARGEST_IMAGE = 32, 1024
@@ -64,7 +64,7 @@ class Network:
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer:
-    """What lowers the loss (see pipeline/nn/optimizers.py)."""
+    """The optimizer and its learning rate (see pipeline/nn/optimizers.py)."""
 
     name: Literal["adam", "muon", "sgd"] = "sgd"
     """``"sgd"``, with Nesterov momentum; ``"muon"``, its steps made orthogonal (see muon.py);
@@ -79,8 +79,8 @@ class Optimizer:
     warmup_epochs: Annotated[float, Meta(ge=0)] = 0.0
     """The rate rises linearly from zero over these; cosine only."""
     weight_decay: Fraction = 0.0
-    """Fraction of ``learning_rate`` x weight taken off at each step; batch norm and biases keep
-    theirs. With momentum 0.9, ten times the value that other libraries add to the gradient."""
+    """Fraction of ``learning_rate`` x weight taken off kernels at each step. With momentum 0.9, ten
+    times the value that other libraries add to the gradient."""
     label_smoothing: Fraction = 0.0
     ema_momentum: Fraction = 0.0
     """Of the weights' exponential moving average, which is evaluated and saved; 0: none."""
@@ -129,10 +129,10 @@ class Recipe:
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def check(self) -> None:
-        """Check what the types of single values cannot say.
+        """Check that the values go together; each value's own range is checked by its type.
 
         Raises:
-            ValueError: Values do not go together; says which.
+            ValueError: Some do not; says which.
         """
         if self.image_sizes[0][0] != 1:
             raise ValueError("image_sizes must begin with epoch 1")
@@ -165,13 +165,13 @@ class Recipe:
             yield begin, following - 1
 
     def for_this_machine(self) -> "Recipe":
-        """Return the recipe with what is left to the machine decided; imports TensorFlow."""
+        """Return the recipe with ``"auto"`` resolved for this machine; imports TensorFlow."""
         if self.network.dtype != AUTO:
             return self
         return self.replaced({DTYPE: "mixed_bfloat16" if has_bfloat16() else "float32"})
 
     def replaced(self, values: Mapping[str, Any]) -> "Recipe":
-        """Return the recipe with other values, each by its name, as ``network.dropout``.
+        """Return the recipe with other ``values``, by names such as ``network.dropout``.
 
         Raises:
             KeyError: There is no value of that name.
@@ -187,9 +187,9 @@ class Recipe:
         return msgspec.convert(changed, Recipe)
 
     def differences(self, other: "Recipe") -> list[str]:
-        """Name each value that ``other`` has otherwise, as ``part.field ours, now theirs``.
+        """Return the values that differ in ``other``, as ``part.field ours, now theirs``.
 
-        What ``other`` leaves to the machine agrees with anything: a run resumes as it began.
+        An ``"auto"`` of ``other`` agrees with anything: a run resumes as it began.
         """
         if other.network.dtype == AUTO:
             other = other.replaced({DTYPE: self.network.dtype})

@@ -15,12 +15,12 @@ Predicted = tuple[np.ndarray, np.ndarray]
 """Probabilities, float32 (n, classes), and labels, int64 (n,)."""
 RANK = 5
 SMALLEST_PROBABILITY = 1e-7
-"""What Keras's cross-entropy takes a probability of zero for."""
+"""Keras's epsilon: its cross-entropy clips probabilities to it."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """How a model did on a split."""
+    """Metrics of a model on a split."""
 
     rank1: float
     """Fraction of the images whose class is the most probable."""
@@ -39,7 +39,7 @@ class Predictor:
     batch_size: int
     """Most images a call."""
     image_size: int | None = None
-    """Pixels a side that images are resized to: what the model was trained on; None leaves them."""
+    """Pixels a side that images are resized to; None leaves them as they are."""
     flip: bool = False
     """Average with the probabilities of the mirrored images."""
 
@@ -53,13 +53,13 @@ class Predictor:
         return probabilities
 
     def _predict(self, images: np.ndarray) -> np.ndarray:
-        """Predict, padding to a whole batch, so that the model is compiled for one size alone."""
+        """Predict, padding to a whole batch: the model is compiled for one batch size."""
         padding = [(0, self.batch_size - len(images))] + [(0, 0)] * 3
         return np.asarray(self.model.predict_on_batch(np.pad(images, padding)))[: len(images)]
 
 
 def predict_batches(predictor: Predictor, data: HDF5Generator) -> Iterator[Predicted]:
-    """Yield, batch by batch, each image's probabilities and its label; see ``Predicted``."""
+    """Predict all images of ``data``, batch by batch."""
     predictor = replace(predictor, batch_size=data.batch_size)
     bar = progress_bar(data.dataset.split, len(data))
     try:
@@ -72,7 +72,7 @@ def predict_batches(predictor: Predictor, data: HDF5Generator) -> Iterator[Predi
 
 
 def score(batches: Iterable[Predicted]) -> Scores:
-    """Score predictions against the truth."""
+    """Return the metrics over all batches."""
     losses, ranks = [], []
     for probabilities, truth in batches:
         losses.append(cross_entropies(probabilities, truth))

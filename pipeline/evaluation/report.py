@@ -32,14 +32,14 @@ TEMPLATE = "report.html.jinja"
 PAIRS, EXAMPLES, MISTAKES = 12, 3, 24
 """How many confused pairs the page shows, with how many images of each side, and mistakes."""
 BINS, FEWEST_IN_BIN = 15, 5
-"""Of equal width, over the confidence from 0 to 1; one of fewer images is no point of the curve."""
+"""Of the calibration curve; a bin with fewer images than that is not drawn."""
 MOST_NUMBERED = 25
 """With more classes, the cells of the confusion matrix are too small for numbers."""
 
 
 @dataclass(frozen=True)
 class Proportion:
-    """So many of so many, with Wilson's 95% interval."""
+    """A binomial proportion with Wilson's 95% interval."""
 
     count: int
     total: int
@@ -60,7 +60,7 @@ class Proportion:
 
 @dataclass(frozen=True)
 class ClassResult:
-    """How a model did on the images of one class."""
+    """A model's accuracy on the images of one class."""
 
     class_id: str
     words: str
@@ -73,10 +73,10 @@ class ClassResult:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How often the model is right, bin by bin of how sure it is."""
+    """Accuracy over confidence, in ``BINS`` of equal width from 0 to 1."""
 
     images: np.ndarray
-    """In each of ``BINS``, int64."""
+    """In each bin, int64."""
     right: np.ndarray
     """How many of them are predicted correctly, int64."""
     confidence: np.ndarray
@@ -84,12 +84,12 @@ class Calibration:
 
     @property
     def error(self) -> float:
-        """The expected calibration error: the mean gap between the two, over all images."""
+        """The expected calibration error (Guo et al. 2017, arXiv:1706.04599, section 2)."""
         return float(np.abs(self.right - self.confidence).sum() / self.images.sum())
 
 
 class Report:
-    """What there is to say of a model's predictions for a split.
+    """A model's predictions for a split, analysed.
 
     Args:
         dataset: The split.
@@ -161,7 +161,7 @@ class Report:
         ]
 
     def weakest_classes(self) -> list[ClassResult]:
-        """Return the same, those without an image first, then by rank-1."""
+        """Return the results by rank-1, the lowest first; classes without images come before."""
         return sorted(self.classes(), key=lambda r: r.rank1.value if r.rank1.total else -1)
 
     def confident_mistakes(self) -> np.ndarray:
@@ -192,7 +192,7 @@ class Report:
         return _data_uri("jpeg", encode_jpeg(self.dataset.images[image]))
 
     def calibration(self) -> Calibration:
-        """Compare how sure the model is with how often it is right."""
+        """Count the images, and those predicted correctly, by confidence."""
         confidence = np.clip(self.confidence.astype(np.float64), 0, 1)
         bins = np.searchsorted(np.linspace(0, 1, BINS + 1)[1:-1], confidence)
         return Calibration(
@@ -202,10 +202,10 @@ class Report:
         )
 
     def related_order(self) -> np.ndarray:
-        """Return the labels in an order that puts classes the model finds alike side by side.
+        """Return the labels in an order that puts similar classes side by side.
 
-        Classes are compared by the mean probabilities that their images are given, and clustered;
-        the leaves are turned so that neighbours are as close as the tree allows.
+        Classes are clustered by the mean probabilities that their images get; the leaves of the
+        tree are ordered so that neighbours are as close as it allows.
         """
         count = len(self.dataset.classes)
         if count < 3:
@@ -272,7 +272,7 @@ class Report:
 
 
 def plot_calibration(calibration: Calibration) -> Figure:
-    """Draw how often the model is right over how sure it is, and how many images that is."""
+    """Draw the reliability diagram above a histogram of the confidences."""
     figure = new_figure(f"Calibration: expected error {calibration.error:.1%}", 6, 6.4)
     curve, counts = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     drawn = calibration.images >= FEWEST_IN_BIN

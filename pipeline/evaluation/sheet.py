@@ -11,12 +11,12 @@ from pipeline.plotting.style import BLUE, new_figure, one_style, save_figure
 from pipeline.printing import printable
 
 COLUMNS, MOST = 3, 60
-"""Photographs in a row, and on the sheet: the first so many."""
+"""Photographs in a row, and at most on the sheet."""
 
 
 @one_style()
 def write_sheet(path: Path, photographs: Sequence[Photograph]) -> None:
-    """Draw the photographs as the model saw them, bars of probability beside each, to ``path``.
+    """Draw the photographs as the model saw them, with their predictions, to ``path``.
 
     Args:
         path: Its suffix decides the format; see ``check_figure_format``.
@@ -45,7 +45,7 @@ def write_sheet(path: Path, photographs: Sequence[Photograph]) -> None:
 
 
 def _draw_bars(axes: Axes, photo: Photograph) -> None:
-    """Draw a bar a class, its name written over it."""
+    """Draw a bar for each class, with its name over it."""
     places = range(len(photo.predictions))
     axes.barh(places, [p.probability for p in photo.predictions], color=BLUE, alpha=0.3)
     axes.set(xlim=(0, 1), ylim=(len(places) - 0.4, -0.6))

@@ -1,7 +1,7 @@
 """Exchange weights with their exponential moving average (EMA), which the optimizer keeps.
 
-Keras updates the EMA; where it would put it in the weights' place for good, at the end of ``fit``,
-the optimizer here does not (see optimizers.py): training goes on from the raw weights.
+Keras updates the EMA, and would overwrite the weights with it at the end of ``fit``. The optimizer
+here does not (see optimizers.py): training continues from the raw weights.
 """
 
 from collections.abc import Iterator

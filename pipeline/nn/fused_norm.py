@@ -1,7 +1,7 @@
-"""Compute batch norm's training pass by one kernel on TensorFlow, where Keras uses a dozen.
+"""Compute batch norm's training pass by TensorFlow's fused kernel; Keras uses a dozen kernels.
 
-Only the arithmetic of a model in memory is replaced: the layers, their weights and what is saved
-are Keras's own, and the numbers agree up to rounding.
+Only the arithmetic of a model in memory is replaced, and agrees up to rounding: the layers, their
+weights and saved models are Keras's own.
 """
 
 import importlib
@@ -12,9 +12,9 @@ import keras
 
 
 def fuse_batch_norms(model: keras.Model) -> None:
-    """Make what batch norms can train by TensorFlow's fused kernel; elsewhere do nothing.
+    """Train the model's batch norms by the fused kernel; on other backends do nothing.
 
-    Evaluation, frozen layers and what the kernel has no form of keep Keras's arithmetic.
+    Evaluation, frozen layers and layers that the kernel does not support keep Keras's arithmetic.
     """
     if keras.backend.backend() != "tensorflow":
         return

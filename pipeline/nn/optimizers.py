@@ -1,7 +1,7 @@
-"""The optimizer, its learning rate and the loss that a recipe asks for, of Keras's own classes.
+"""A recipe's optimizer, learning rate and loss, as Keras's own classes.
 
-Own classes would keep a checkpoint from opening in plain Keras. The rate is always a schedule,
-also where it is constant, so that the optimizer's state has one form throughout a run.
+With classes of our own, a checkpoint would not open in plain Keras. The rate is always a schedule,
+even where it is constant, so that the optimizer's state has one form throughout a run.
 """
 
 import keras
@@ -40,7 +40,7 @@ def compile_model(
     rate = learning_rate_schedule(recipe, steps_per_epoch, constant_rate)
     model.compile(
         optimizer=_optimizer(model, recipe, rate),
-        # What has no weight fills up a batch shared by several devices, and counts nothing.
+        # Samples of weight 0 pad a batch shared by several devices, and do not count.
         loss=keras.losses.CategoricalCrossentropy(
             label_smoothing=recipe.optimizer.label_smoothing, reduction="mean_with_sample_weight"
         ),
@@ -71,7 +71,6 @@ def _optimizer(
             var_list=[v for v in model.trainable_variables if v.name != "kernel"]
         )
     if values.ema_momentum:
-        # Keras would put the EMA in the weights' place whenever `fit` ends. Training goes on from
-        # the raw weights; `ema_weights` shows the EMA where it is wanted.
+        # Keras would overwrite the weights with the EMA whenever `fit` ends; see ema.py.
         optimizer.finalize_variable_values = lambda variables: None
     return optimizer

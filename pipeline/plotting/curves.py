@@ -31,11 +31,11 @@ RATES = 1e4
 Metrics = Mapping[str, Sequence[float | None]]
 """A list for each metric, a value an epoch; None where it was no finite number."""
 Changes = Mapping[int, str]
-"""What a person or the recipe changed with an epoch, as "rate 0.0001" or "48 px"."""
+"""What changed with an epoch, by hand or by the recipe, as "rate 0.0001" or "48 px"."""
 
 
 def changes(state: RunState, steps: int) -> Changes:
-    """Return what changed in a run, but for the smooth fall of its schedule.
+    """Return what changed in a run: image sizes, and rates other than the schedule's smooth fall.
 
     Args:
         state: Of the run.
@@ -55,7 +55,7 @@ def changes(state: RunState, steps: int) -> Changes:
 
 
 def plot_history(history: Metrics, title: str, changes: Changes | None = None) -> Figure:
-    """Draw the metrics there are over the epochs, and a line where something changed."""
+    """Draw the metrics over the epochs, with a line at each change."""
     values = {name: np.array(metric, float) for name, metric in history.items()}
     epochs = np.arange(1, max(map(len, values.values())) + 1)
     figure = new_figure(title, 13, 5)
@@ -85,7 +85,7 @@ def plot_history(history: Metrics, title: str, changes: Changes | None = None) -
 
 
 def _clip_outliers(axes: Axes, values: Mapping[str, np.ndarray]) -> None:
-    """Keep a val loss far above all training losses, as of a first epoch, from flattening these."""
+    """Draw a val loss far above all training losses, as of a first epoch, at the panel's edge."""
     if not np.isfinite(values.get("loss", np.nan)).any() or "val_loss" not in values:
         return
     edge = OUTLIER * np.nanmax(values["loss"])
@@ -110,7 +110,7 @@ def _finish(axes: Axes, epochs: int, changes: Changes) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     add_grid(axes)
     if any(axes.get_legend_handles_labels()):
-        # Below the panel, for inside some curve would sooner or later run beneath it.
+        # Below the panel: inside, it would cover some curve.
         axes.legend(
             fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.14), frameon=False
         )

@@ -1,4 +1,4 @@
-"""A network as a graph to draw: a node a block, so that it fits a page, or a node a layer."""
+"""A network as a Graphviz graph: a node for each block, which fits a page, or for each layer."""
 
 import math
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ COLOURS = {
 
 @dataclass(frozen=True)
 class PlacedLayer:
-    """A layer of a model, with what it is fed and what it gives for a known input shape."""
+    """A layer of a model, with its inputs and shapes for a known input shape of the model."""
 
     layer: keras.Layer
     inputs: tuple[str, ...]
@@ -143,13 +143,13 @@ def _edge(start: str, end: str) -> pydot.Edge:
 
 
 def _quoted(*lines: str) -> str:
-    """Return ``lines`` as Graphviz reads a text, whatever a stranger's names hold."""
+    """Return ``lines`` as a quoted string of Graphviz, whatever they hold."""
     escaped = (printable(line).replace("\\", "\\\\").replace('"', '\\"') for line in lines)
     return '"' + "\\n".join(escaped) + '"'
 
 
 def _detail(layer: keras.Layer) -> str:
-    """Return what the name alone does not say."""
+    """Return what the name does not say: kernel, stride, rate."""
     if isinstance(layer, keras.layers.Conv2D):
         height, width = layer.kernel_size
         stride = f", stride {layer.strides[0]}" if layer.strides[0] > 1 else ""
@@ -169,7 +169,7 @@ def _colour(layer: keras.Layer) -> str:
 
 
 def _source_layers(inbound: Any) -> Iterator[str]:
-    """Find the names of the layers whose outputs a layer's serialised arguments hold."""
+    """Yield the names of the layers whose outputs are in a layer's serialised arguments."""
     if isinstance(inbound, dict):
         if inbound.get("class_name") == "__keras_tensor__":
             yield inbound["config"]["keras_history"][0]

@@ -1,4 +1,4 @@
-"""Turn a graph into a picture with whatever draws here: Graphviz, or its port from PyPI."""
+"""Draw a graph by Graphviz, or by its port from PyPI."""
 
 import shutil
 import subprocess
@@ -13,7 +13,7 @@ from pipeline.io.files import atomic_write
 
 FORMATS = ("png", "svg", "pdf", "jpg", "dot")
 PROGRAMS = {"dot": ("png", "svg", "pdf", "jpg"), "graphviz-pure": ("png", "svg", "jpg")}
-"""What draws which format, the best first."""
+"""The formats that each draws, the better program first."""
 PIXEL_FORMATS, DPI = ("png", "jpg"), 110
 """Graphviz cuts off an SVG that is drawn at another resolution than its own."""
 

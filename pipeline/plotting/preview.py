@@ -1,7 +1,6 @@
 """A contact sheet of some images: as they are stored, and as the network sees them in training.
 
-A wrong augmentation, a channel order turned round or a label that does not fit the image show at
-a glance, and in no number.
+It shows at a glance what no metric does: a wrong augmentation, swapped channels, wrong labels.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,7 +21,7 @@ from pipeline.run.training import training_batches
 CLASSES, EPOCHS = 8, 6
 """Rows and augmented columns of the sheet, where there are as many."""
 SMALLEST_SHARE = 0.005
-"""Of a mixed image's classes, one with less would round to nothing."""
+"""A smaller share of a mixed image would round to 0%."""
 
 
 @one_style()
@@ -44,7 +43,7 @@ def write_preview(path: Path, train: HDF5Dataset, state: RunState) -> None:
 
 
 def evenly_spaced(first: int, last: int, count: int) -> list[int]:
-    """Return up to ``count`` different whole numbers from ``first`` to ``last``, evenly spaced."""
+    """Return up to ``count`` different integers from ``first`` to ``last``, evenly spaced."""
     return sorted({round(number) for number in np.linspace(first, last, count)})
 
 
@@ -55,7 +54,7 @@ def epochs_to_show(last: int) -> list[int]:
 
 
 def augmented(batches: HDF5Generator, rows: Sequence[int]) -> Iterator[tuple[np.ndarray, ...]]:
-    """Yield, for each of ``rows`` of the data set, what the epoch's batches make of it.
+    """Yield each of ``rows`` of the data set as augmented in the epoch's batches.
 
     Yields:
         uint8 RGB (size, size, 3), and float32 (classes,): the label.

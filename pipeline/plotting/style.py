@@ -1,4 +1,4 @@
-"""One style for every figure: the same colours, grid, resolution and kind of title."""
+"""What all figures share: colours, grid, resolution, title."""
 
 import io
 import warnings
@@ -16,15 +16,15 @@ from pipeline.errors import UserError
 BLUE, ORANGE, YELLOW, GREY = "#0072B2", "#D55E00", "#E69F00", "0.4"
 """From Okabe and Ito's palette, which the colour-blind can tell apart."""
 SHADES = "Blues"
-"""Of a proportion: from white, none, to dark blue, all; it reads the same without colours."""
+"""The colour map of proportions, also legible in grey."""
 DPI = 120
 
 
 @contextmanager
 def one_style() -> Iterator[None]:
-    """Draw and write figures in Matplotlib's own style, whatever ``matplotlibrc`` says here.
+    """Draw and write figures in Matplotlib's default style, whatever ``matplotlibrc`` says.
 
-    Words are drawn as they are: a ``$`` begins no formula, and what the font lacks is a box.
+    A ``$`` starts no formula, and a character that the font lacks is a box without a warning.
     """
     plain = {**matplotlib.rcParamsDefault, "text.parse_math": False}
     with matplotlib.rc_context(plain), warnings.catch_warnings():
@@ -59,7 +59,7 @@ def check_figure_format(path: Path) -> None:
 def save_figure(figure: Figure, path: Path) -> None:
     """Write ``figure`` to ``path``, in the format of its suffix.
 
-    It is drawn in memory, for not every format's writer copes with a full disk.
+    It is drawn in memory: not every format's writer fails cleanly on a full disk.
     """
     drawn = io.BytesIO()
     figure.savefig(drawn, dpi=DPI, format=path.suffix[1:].lower())
