@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     import_keras()
     from pipeline.nn.googlenet import googlenet
-    from pipeline.plotting.diagram import known_input_shape, network_graph
+    from pipeline.plotting.diagram import network_graph
     from pipeline.run.checkpoint import load_model
 
     if args.model:
@@ -56,8 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         network = recipe.for_this_machine().network
         model = googlenet(network, config.CLASSES, means=(0.0, 0.0, 0.0))
         title = f"GoogLeNet, recipe {args.recipe}"
-    shape = known_input_shape(model, config.IMAGE_SIZE)
-    draw_graph(network_graph(model, shape, title, args.layers), args.output)
+    draw_graph(network_graph(model, config.IMAGE_SIZE, title, args.layers), args.output)
     say(f"wrote {args.output}")
     say(f"next: {next_command(args)}")
 

@@ -62,7 +62,7 @@ def test_names_of_any_kind_are_drawn(layers: bool, tmp_path: Path) -> None:
     for name in names:
         part = keras.Input((8, 8, 3), name="inputs")
         x = keras.Model(part, keras.layers.ReLU(name=name)(part), name=name)(x)
-    graph = network_graph(keras.Model(inputs, x), (None, 8, 8, 3), "".join(names), layers)
+    graph = network_graph(keras.Model(inputs, x), 8, "".join(names), layers)
     draw_graph(graph, tmp_path / "net.svg")
     drawing = (tmp_path / "net.svg").read_text(encoding="utf-8")
     text = html.unescape(" ".join(re.findall(r"<text[^>]*>([^<]*)</text>", drawing)))

@@ -62,12 +62,6 @@ def place_layers(model: keras.Model, input_shape: tuple[int | None, ...]) -> lis
     return list(placed.values())
 
 
-def known_input_shape(model: keras.Model, image_size: int) -> tuple[int | None, ...]:
-    """Return the model's input shape, with ``image_size`` where a side is free."""
-    _, *shape = model.input_shape
-    return (None, *(side or image_size for side in shape))
-
-
 def multiply_adds(model: keras.Model, input_shape: tuple[int | None, ...]) -> int:
     """Return the multiplications of all convolutions and dense layers, for one image."""
     total = 0
@@ -84,9 +78,13 @@ def multiply_adds(model: keras.Model, input_shape: tuple[int | None, ...]) -> in
 
 
 def network_graph(
-    model: keras.Model, input_shape: tuple[int | None, ...], title: str, layers: bool = False
+    model: keras.Model, image_size: int, title: str, layers: bool = False
 ) -> pydot.Dot:
-    """Return the graph of blocks, or with ``layers`` of every layer, below a title and totals."""
+    """Return the graph of blocks, or with ``layers`` of every layer, below a title and totals.
+
+    Shapes and totals are for images of ``image_size`` pixels a side, if the model leaves it free.
+    """
+    input_shape = (None, *(side or image_size for side in model.input_shape[1:]))
     heading = _quoted(
         title,
         f"{model.count_params():,} parameters",
