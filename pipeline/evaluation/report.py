@@ -128,7 +128,6 @@ class Report:
             text = self._page(
                 facts=facts,
                 calibration=calibration,
-                bins=BINS,
                 matrix=_data_uri("png", matrix.read_bytes()),
                 curve=_data_uri("png", curve.read_bytes()),
             )
