@@ -54,10 +54,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("-b", "--batch-size", type=number(int, 1, MOST), metavar="N",
         default=config.EVALUATION_BATCH_SIZE, help="images at a time")  # fmt: skip
     args = parser.parse_args(argv)
-    if args.csv and not args.images:
-        parser.error("--csv goes with --images; a measurement's table is part of --report")
-    if args.sheet and not args.images:
-        parser.error("--sheet goes with --images")
+    if (args.csv or args.sheet) and not args.images:
+        parser.error("--csv and --sheet go with --images; a measurement's are part of --report")
     if args.export and args.images:
         parser.error("--export goes with a measurement, which says what is passed on")
     if args.export and args.export.suffix != ".keras":

@@ -232,10 +232,7 @@ def choose_recipe(recipes: Mapping[str, Recipe], name: str) -> Recipe:
 
 def _flat(recipe: Recipe) -> dict[str, Any]:
     """Return all values, each by its name, as ``network.dropout``."""
-    flat = {}
-    for name, value in msgspec.to_builtins(recipe).items():
-        if isinstance(value, dict):
-            flat |= {f"{name}.{key}": inner for key, inner in value.items()}
-        else:
-            flat[name] = value
+    flat = msgspec.to_builtins(recipe)
+    for part in ("network", "optimizer", "augmentation"):
+        flat |= {f"{part}.{name}": value for name, value in flat.pop(part).items()}
     return flat
