@@ -73,16 +73,13 @@ def predict_batches(predictor: Predictor, data: HDF5Generator) -> Iterator[Predi
 
 def score(batches: Iterable[Predicted]) -> Scores:
     """Return the metrics over all batches."""
-    losses, ranks = [], []
-    for probabilities, truth in batches:
-        losses.append(cross_entropies(probabilities, truth))
-        ranks.append(rank_of_truth(probabilities, truth))
-    rank = np.concatenate(ranks)
+    scored = [(rank_of_truth(*batch), cross_entropies(*batch)) for batch in batches]
+    ranks, losses = map(np.concatenate, zip(*scored, strict=True))
     return Scores(
-        rank1=float((rank == 0).mean()),
-        rank5=float((rank < RANK).mean()),
-        images=len(rank),
-        loss=float(np.concatenate(losses).mean()),
+        rank1=float((ranks == 0).mean()),
+        rank5=float((ranks < RANK).mean()),
+        images=len(ranks),
+        loss=float(losses.mean()),
     )
 
 
