@@ -81,10 +81,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     hdf5 = find_hdf5(args.hdf5, args.model, config.DATASET)
     photographs = find_photographs(args.images or ())
     run = args.model.parent
-    check_outputs(
-        [path for path in (args.json, args.export, args.csv, args.sheet) if path],
-        [args.model, *list_checkpoints(run), run / LOG, *(hdf5 / n for n in OUTPUTS), *photographs],
-    )
+    inputs = [args.model, *list_checkpoints(run), run / LOG, *(hdf5 / name for name in OUTPUTS)]
+    outputs = filter(None, (args.json, args.export, args.csv, args.sheet))
+    check_outputs(outputs, [*inputs, *photographs])
     if args.images:
         classify(args, state, photographs)
     else:
