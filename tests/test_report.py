@@ -88,15 +88,14 @@ def test_class_results_add_up(
 ) -> None:
     predicted = probabilities.argmax(axis=1)
     matrix = confusion_matrix(split.labels, predicted, labels=range(len(WORDS)))
-    for label, result in enumerate(report.classes()):
-        assert (result.rank1.count, result.rank1.total) == (
-            matrix[label, label],
-            matrix[label].sum(),
-        )
-        assert result.rank5.count == result.rank5.total
+    for label in range(len(WORDS)):
+        total = matrix[label].sum()
+        assert report.accuracy(1, label) == Proportion(matrix[label, label], total)
+        assert report.accuracy(5, label) == Proportion(total, total)
     assert report.accuracy(1).value == accuracy_score(split.labels, predicted)
-    assert report.classes()[0].predicted_as == "toad"
-    assert report.classes()[-1].predicted_as == ""
+    assert report.most_predicted_as(0) == ("toad", matrix[0, 2])
+    assert report.most_predicted_as(len(WORDS) - 1) == ("", 0)
+    assert report.weakest_classes()[0] == len(WORDS) - 1
 
 
 def test_confused_pairs_come_with_their_images(

@@ -59,19 +59,6 @@ class Proportion:
 
 
 @dataclass(frozen=True)
-class ClassResult:
-    """A model's accuracy on the images of one class."""
-
-    class_id: str
-    words: str
-    rank1: Proportion
-    rank5: Proportion
-    predicted_as: str
-    """The other class most often predicted, "" if none ever was."""
-    predicted_times: int
-
-
-@dataclass(frozen=True)
 class Calibration:
     """Accuracy over confidence, in ``BINS`` of equal width from 0 to 1."""
 
@@ -143,25 +130,16 @@ class Report:
         ranks = self.ranks if label is None else self.ranks[self.truth == label]
         return Proportion(int((ranks < rank).sum()), len(ranks))
 
-    def classes(self) -> list[ClassResult]:
-        """Return the result of each class, in label order."""
-        others = self.confusion - np.diag(self.confusion.diagonal())
-        classes = self.dataset.classes
-        return [
-            ClassResult(
-                class_id=classes.ids[label],
-                words=classes.names[label],
-                rank1=self.accuracy(1, label),
-                rank5=self.accuracy(RANK, label),
-                predicted_as=self.names[row.argmax()] if row.any() else "",
-                predicted_times=int(row.max()),
-            )
-            for label, row in enumerate(others)
-        ]
+    def weakest_classes(self) -> list[int]:
+        """Return all labels: first those without images, then by rank-1, the lowest first."""
+        rank1 = [self.accuracy(1, label) for label in range(len(self.names))]
+        return sorted(range(len(rank1)), key=lambda n: rank1[n].value if rank1[n].total else -1)
 
-    def weakest_classes(self) -> list[ClassResult]:
-        """Return the results by rank-1, the lowest first; classes without images come before."""
-        return sorted(self.classes(), key=lambda r: r.rank1.value if r.rank1.total else -1)
+    def most_predicted_as(self, label: int) -> tuple[str, int]:
+        """Return the other class that images of ``label`` most often pass for, and how often."""
+        others = self.confusion[label].copy()
+        others[label] = 0
+        return self.names[others.argmax()] if others.any() else "", int(others.max())
 
     def confident_mistakes(self) -> np.ndarray:
         """Return the mistaken images that the model was surest of, the surest first, int64."""
@@ -246,11 +224,12 @@ class Report:
             ["class_id", "words", "images", "rank1", "rank1_low", "rank1_high", "rank5",
              "most_predicted_as", "times"]
         ]  # fmt: skip
-        for result in self.classes():
-            shares = (result.rank1.value, *result.rank1.interval, result.rank5.value)
-            cells = [f"{share:.4f}" if result.rank1.total else "" for share in shares]
-            table.append([result.class_id, result.words, result.rank1.total, *cells,
-                          result.predicted_as, result.predicted_times])  # fmt: skip
+        for label, class_id in enumerate(self.dataset.classes.ids):
+            rank1, rank5 = self.accuracy(1, label), self.accuracy(RANK, label)
+            shares = (rank1.value, *rank1.interval, rank5.value)
+            cells = [f"{share:.4f}" if rank1.total else "" for share in shares]
+            table.append([class_id, self.dataset.classes.names[label], rank1.total, *cells,
+                          *self.most_predicted_as(label)])  # fmt: skip
         return table
 
     def _prediction_table(self) -> list[list[object]]:
