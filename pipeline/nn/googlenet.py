@@ -19,7 +19,7 @@ columns are what is built here.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 from keras import layers
@@ -163,38 +163,38 @@ class _Builder:
         squeezed = max(NARROWEST, channels // self.network.squeeze_excite)
         weights = layers.GlobalAveragePooling2D(keepdims=True, dtype=self.dtype, name="squeeze")(x)
         for number, filters, activation in ((1, squeezed, "relu"), (2, channels, "sigmoid")):
-            weights = layers.Conv2D(
-                filters,
-                1,
-                activation=activation,
-                kernel_initializer=keras.initializers.HeNormal(self.seed()),
-                kernel_regularizer=self.penalty(),
-                dtype=self.dtype,
-                name=f"excite_{number}",
-            )(weights)
+            weights = self.conv2d(filters, 1, f"excite_{number}", activation=activation)(weights)
         return layers.Multiply(dtype=self.dtype, name="weighted")([x, weights])
 
     def conv(
         self, x: keras.KerasTensor, filters: int, kernel: int, name: str, stride: int = 1
     ) -> keras.KerasTensor:
         """Convolution, batch norm and ReLU."""
-        x = layers.Conv2D(
+        x = self.conv2d(
             max(NARROWEST, round(filters * self.network.width)),
             kernel,
+            name,
             strides=stride,
             padding="same",
             # Batch norm right after the convolution would take any bias away again.
             use_bias=self.network.relu_before_norm,
-            kernel_initializer=keras.initializers.HeNormal(self.seed()),
-            kernel_regularizer=self.penalty(),
-            dtype=self.dtype,
-            name=name,
         )(x)
         norm = layers.BatchNormalization(
             momentum=self.network.norm_momentum, dtype=self.dtype, name=f"{name}_norm"
         )
         relu = layers.ReLU(dtype=self.dtype, name=f"{name}_relu")
         return norm(relu(x)) if self.network.relu_before_norm else relu(norm(x))
+
+    def conv2d(self, filters: int, kernel: int, name: str, **settings: Any) -> layers.Conv2D:
+        return layers.Conv2D(
+            filters,
+            kernel,
+            kernel_initializer=keras.initializers.HeNormal(self.seed()),
+            kernel_regularizer=self.penalty(),
+            dtype=self.dtype,
+            name=name,
+            **settings,
+        )
 
     def max_pool(self, x: keras.KerasTensor, stride: int, name: str) -> keras.KerasTensor:
         return layers.MaxPooling2D(3, stride, padding="same", dtype=self.dtype, name=name)(x)
