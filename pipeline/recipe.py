@@ -103,8 +103,6 @@ class Augmentation:
     image in every other epoch, its first drawn by chance, so that two epochs show both sides."""
     trivial_augment: bool = False
     """One more change an image, of kind and strength drawn evenly (see trivial_augment.py)."""
-    erasing: Annotated[float, Meta(ge=0, le=1)] = 0.0
-    """Fraction of the images that lose a rectangle to noise (see mixing.py)."""
     cutmix: BetaParameter = 0.0
     """Alpha of CutMix: a rectangle comes from another image, with lambda of the label."""
     mixup: BetaParameter = 0.0

@@ -31,9 +31,7 @@ from pipeline.recipe import Augmentation  # noqa: E402
 PUBLISHED = Augmentation(rotation=30, shift=0.2, shear=0.2, zoom=0.2)
 EVERYTHING = {
     "shuffle": True,
-    "augmentation": replace(
-        PUBLISHED, flip="random", trivial_augment=True, erasing=0.5, cutmix=1.0, mixup=0.2
-    ),
+    "augmentation": replace(PUBLISHED, flip="random", trivial_augment=True, cutmix=1.0, mixup=0.2),
 }
 WIDE = Augmentation(rotation=90, shift=0.3, shear=40, zoom=0.5)
 

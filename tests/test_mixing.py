@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pipeline.preprocessing.mixing import cutmix, erase, mixup
+from pipeline.preprocessing.mixing import cutmix, mixup
 from pipeline.randomness import BatchDraws
 
 COUNT, SIDE = 200, 32
@@ -45,16 +45,3 @@ def test_mixup_labels_are_the_shares_of_the_light() -> None:
     assert np.allclose(labels.sum(axis=1), 1, atol=1e-6)
     assert np.abs(mixed[:, 0, 0, 0] - labels @ np.arange(COUNT)).max() <= 0.51
     assert (mixed == mixed[:, :1, :1, :1]).all()
-
-
-def test_erasing_hides_one_rectangle_of_so_many_images() -> None:
-    black = np.zeros((2000, SIDE, SIDE, 3), np.uint8)
-    erased = erase(black, 0.4, drawn(1, 2000)).any(axis=3)
-    hit = erased.any(axis=(1, 2))
-    assert abs(hit.mean() - 0.4) < 0.03
-    areas = erased[hit].mean(axis=(1, 2))
-    assert 0.01 < areas.min() < 0.04
-    assert 0.33 < areas.max() < 0.43
-    for image in erased[hit]:
-        rows, columns = np.flatnonzero(image.any(axis=1)), np.flatnonzero(image.any(axis=0))
-        assert image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].mean() > 0.99

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from pipeline.preprocessing.affine import affine_matrices, draw_affine, move_pixels
-from pipeline.preprocessing.mixing import cutmix, erase, mixup
+from pipeline.preprocessing.mixing import cutmix, mixup
 from pipeline.preprocessing.trivial_augment import trivial_augment
 from pipeline.randomness import BatchDraws
 from pipeline.recipe import Augmentation
@@ -43,8 +43,6 @@ def augment(
         images = move_pixels(images, affine_matrices(parameters, side))
     if augmentation.trivial_augment:
         images = trivial_augment(images, stream)
-    if augmentation.erasing:
-        images = erase(images, augmentation.erasing, stream)
     if augmentation.cutmix and (not augmentation.mixup or stream.of_batch.random() < 0.5):
         return cutmix(images, labels, augmentation.cutmix, stream)
     if augmentation.mixup:

@@ -1,4 +1,4 @@
-"""Make images harder: mix two of them with their labels, or hide a part of one.
+"""Mix two images and their labels: CutMix and mixup.
 
 An image is mixed with its neighbour in the batch, a random one since the epoch is shuffled: the
 first with the second and the second with the first, and so on.
@@ -8,10 +8,6 @@ import cv2
 import numpy as np
 
 from pipeline.randomness import BatchDraws
-
-ERASED_AREA = (0.02, 0.4)
-ERASED_ASPECT = (0.3, 1 / 0.3)
-"""Fraction of the image's area and ratio of height to width: Zhong et al. 2017, section 4."""
 
 
 def cutmix(
@@ -54,28 +50,6 @@ def mixup(
     for image, other, weight in zip(images, images[partner], lam.tolist(), strict=True):
         cv2.addWeighted(image, weight, other, 1 - weight, 0, dst=image)
     return images, _mix_labels(labels, labels[partner], lam)
-
-
-def erase(images: np.ndarray, fraction: float, stream: BatchDraws) -> np.ndarray:
-    """Give about a ``fraction``, 0 to 1, of images a rectangle of noise, in place; return them.
-
-    Random erasing: Zhong et al. 2017 (arXiv:1708.04896), but for three things: the ratio of the
-    sides is drawn evenly on a logarithmic scale, so that upright and flat ones are as likely; a
-    rectangle that would not fit is made as long as the side; a batch has one image of noise.
-    """
-    side = images.shape[1]
-    area = stream.uniform(*ERASED_AREA) * side**2
-    aspect = np.exp(stream.uniform(*np.log(ERASED_ASPECT)))
-    height = np.clip(np.rint(np.sqrt(area * aspect)), 1, side).astype(int)
-    width = np.clip(np.rint(np.sqrt(area / aspect)), 1, side).astype(int)
-    top = (stream.uniform(0, 1) * (side + 1 - height)).astype(int)
-    left = (stream.uniform(0, 1) * (side + 1 - width)).astype(int)
-    chosen = stream.uniform(0, 1) < fraction
-    noise = stream.of_batch.integers(256, size=(side, side, 3), dtype=np.uint8)
-    for row in np.flatnonzero(chosen):
-        box = np.s_[top[row] : top[row] + height[row], left[row] : left[row] + width[row]]
-        images[row][box] = noise[box]
-    return images
 
 
 def _neighbours(count: int) -> np.ndarray:
