@@ -81,6 +81,7 @@ def plot_history(history: Metrics, title: str, changes: Changes | None = None) -
     _finish(loss, len(epochs), changes or {})
     _finish(accuracy, len(epochs), changes or {})
     _finish(rate, len(epochs), {})
+    rate.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     return figure
 
 
