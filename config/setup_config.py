@@ -84,6 +84,7 @@ RECIPES = {
             shift=0.1,
             zoom=0.2,
             flip="alternating",
+            trivial_augment=True,
         ),
     ),
     # One GPU.
