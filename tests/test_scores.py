@@ -93,7 +93,7 @@ def test_seed_lowers_its_rate_after_the_published_epochs() -> None:
 
 
 def test_cosine_rises_then_falls_to_zero() -> None:
-    recipe = RECIPES["best"].replaced(
+    recipe = RECIPES["demo"].replaced(
         {"epochs": 10, "optimizer.warmup_epochs": 2, "optimizer.learning_rate": 0.5}
     )
     values = rates(recipe, 10, 10)
@@ -110,7 +110,7 @@ def test_linear_schedule_falls_to_zero() -> None:
     with pytest.raises(ValueError, match="no warmup_epochs"):
         recipe.replaced({"optimizer.warmup_epochs": 1}).check()
     with pytest.raises(ValueError, match="must leave some"):
-        RECIPES["best"].replaced({"epochs": 3}).check()
+        RECIPES["demo"].replaced({"epochs": 1}).check()
 
 
 def test_rate_set_by_hand_is_exact_and_constant() -> None:
@@ -204,7 +204,7 @@ def test_changes_are_drops_hands_and_sizes(
     name: str, by_hand: dict[int, float], expected: dict[int, str], trained: Path
 ) -> None:
     sizes = {"epochs": 6, "image_sizes": ((1, 32), (4, 48)), "optimizer.warmup_epochs": 1}
-    recipe = RECIPES["published"] if name == "published" else RECIPES["best"].replaced(sizes)
+    recipe = RECIPES["published"] if name == "published" else RECIPES["demo"].replaced(sizes)
     planned = rates(recipe, 7, recipe.epochs)[6::7]
     shown = [by_hand.get(epoch, rate) for epoch, rate in enumerate(planned, start=1)]
     state = read_state(checkpoint(trained, 3))
