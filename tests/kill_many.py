@@ -23,6 +23,8 @@ from conftest import ROOT, train_command, write_tiny_imagenet
 RECIPE = "thin-long"
 LONGEST_WAIT_S = 1.0
 """After the first epoch of a start, for every other kill."""
+EPOCHS_A_KILL = 9
+"""More than get done between two kills; 50 kills stay within the recipe's 500 epochs."""
 LATEST_KILL_S = 12.0
 """After the start, for the others: imports, building, restoring and the first epochs."""
 
@@ -43,6 +45,8 @@ def train_with_kills(hdf5: Path, folder: Path, kills: int, epochs: int, seed: in
                 process.kill()
             process.communicate()
         check_files(folder)
+        finished = any(folder.glob(f"epoch-{epochs:03}-*.keras"))
+        assert not (left and finished), "trained to the end before the last kill; add epochs"
         assert process.returncode == (-9 if left else 0), f"status {process.returncode}"
 
 
@@ -96,7 +100,7 @@ def main() -> None:
         root = Path(name)
         data = write_tiny_imagenet(root / "data")
         subprocess.run([*_python(), "build_dataset.py", "-d", data], cwd=ROOT, check=True)
-        hdf5, epochs = data / "hdf5", 3 * args.kills + 6
+        hdf5, epochs = data / "hdf5", EPOCHS_A_KILL * args.kills + 6
         command = train_command("-r", RECIPE, "-n", epochs, "--hdf5", hdf5, "-o", root / "straight")
         subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
         train_with_kills(hdf5, root / "killed", args.kills, epochs, args.seed)
