@@ -2,7 +2,6 @@
 """Build train.hdf5, val.hdf5 and test.hdf5, and store the channel means of the train split."""
 
 import argparse
-import glob
 import os
 import time
 from collections.abc import Sequence
@@ -135,6 +134,7 @@ def prepare_data_set(args: argparse.Namespace) -> Path:
 def check_places(args: argparse.Namespace, data_set: Path, hdf5: Path) -> None:
     """Refuse to write over what is read, or among the images."""
     from pipeline.dataset.builder import OUTPUTS
+    from pipeline.dataset.tiny_imagenet import SPLITS
     from pipeline.io.files import check_outputs
 
     for path in filter(None, (args.output, args.preview)):
@@ -143,8 +143,11 @@ def check_places(args: argparse.Namespace, data_set: Path, hdf5: Path) -> None:
             if Path(os.path.realpath(path)).is_relative_to(images):
                 raise UserError(f"{path} lies among the images of {data_set}; name another place")
     if args.preview:
-        namesakes = data_set.rglob(glob.escape(Path(os.path.realpath(args.preview)).name))
-        check_outputs([args.preview], [data_set, *namesakes, *(hdf5 / name for name in OUTPUTS)])
+        root, place = (Path(os.path.realpath(path)) for path in (data_set, args.preview))
+        below = place.relative_to(root).parts if place.is_relative_to(root) else ()
+        is_image = place.is_file() and any(part.casefold() in SPLITS for part in below)
+        inputs = [data_set, *([place] if is_image else []), *(hdf5 / name for name in OUTPUTS)]
+        check_outputs([args.preview], inputs)
 
 
 def build(data_set: Path, output: Path, settings: "BuildSettings", overwrite: bool) -> None:

@@ -276,6 +276,11 @@ def test_preview_replaces_no_image_some_folders_down(own_data: Path, run: Run) -
     assert image.read_bytes() == before
 
 
+def test_preview_beside_the_splits_is_drawn_again(own_data: Path, run: Run) -> None:
+    for _ in range(2):
+        run("build_dataset.py", "-d", own_data, "--preview", own_data / "sheet.png")
+
+
 def test_link_to_itself_is_no_place_to_write(made_data: Path, tmp_path: Path, run: Run) -> None:
     circle = tmp_path / "circle.png"
     circle.symlink_to(circle)
