@@ -137,17 +137,17 @@ def check_places(args: argparse.Namespace, data_set: Path, hdf5: Path) -> None:
     from pipeline.dataset.tiny_imagenet import SPLITS
     from pipeline.io.files import check_outputs
 
+    root = os.path.realpath(data_set)  # Path.resolve refuses links to themselves
+    linked = [os.path.realpath(data_set / split) for split in SPLITS]
     for path in filter(None, (args.output, args.preview)):
-        for split in ("train", "val", "test"):
-            images = os.path.realpath(data_set / split)  # Path.resolve refuses links to themselves
-            if Path(os.path.realpath(path)).is_relative_to(images):
-                raise UserError(f"{path} lies among the images of {data_set}; name another place")
-    if args.preview:
-        root, place = (Path(os.path.realpath(path)) for path in (data_set, args.preview))
+        place = Path(os.path.realpath(path))
         below = place.relative_to(root).parts if place.is_relative_to(root) else ()
-        is_image = place.is_file() and any(part.casefold() in SPLITS for part in below)
-        inputs = [data_set, *([place] if is_image else []), *(hdf5 / name for name in OUTPUTS)]
-        check_outputs([args.preview], inputs)
+        if any(part.casefold() in SPLITS for part in below) or any(
+            map(place.is_relative_to, linked)
+        ):
+            raise UserError(f"{path} lies among the images of {data_set}; name another place")
+    if args.preview:
+        check_outputs([args.preview], [data_set, *(hdf5 / name for name in OUTPUTS)])
 
 
 def build(data_set: Path, output: Path, settings: "BuildSettings", overwrite: bool) -> None:

@@ -267,12 +267,21 @@ def test_nothing_is_written_among_the_images(own_data: Path, tmp_path: Path, run
     run("build_dataset.py", "-d", own_data)
 
 
+@pytest.mark.parametrize("place", ["valid/sheet.png", "below/Val/images/sheet.png"])
+def test_nothing_is_written_among_images_wherever_they_lie(
+    place: str, own_data: Path, run: Run
+) -> None:
+    command = ("build_dataset.py", "-d", own_data, "-o", own_data / place)
+    assert "lies among the images" in run(*command, status=2).stderr
+    assert not (own_data / place).exists()
+
+
 def test_preview_replaces_no_image_some_folders_down(own_data: Path, run: Run) -> None:
     image = next(own_data.glob("train/*/images/*"))
     image = image.rename(image.with_suffix(".png"))
     before = image.read_bytes()
     command = ("-d", own_data.parent, "-o", own_data.parent / "hdf5", "--preview", image)
-    assert "would replace" in run("build_dataset.py", *command, status=2).stderr
+    assert "lies among the images" in run("build_dataset.py", *command, status=2).stderr
     assert image.read_bytes() == before
 
 
