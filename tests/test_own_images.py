@@ -98,6 +98,8 @@ def test_what_cannot_be_read_is_named(scene: np.ndarray, tmp_path: Path) -> None
     (album / "2019").mkdir()
     (album / "2019" / "b.png").touch()
     assert find_photographs([album]) == [album / "2019" / "b.png", album / "empty.JPEG"]
+    twice = find_photographs([album / "empty.JPEG", album, album / "empty.JPEG"])
+    assert twice == [album / "empty.JPEG", album / "2019" / "b.png"]
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="holds no image"):
         find_photographs([tmp_path / "empty"])

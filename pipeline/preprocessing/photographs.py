@@ -14,6 +14,8 @@ from pipeline.preprocessing.images import SUFFIXES, central_square, decode_image
 def find_photographs(paths: Iterable[Path]) -> list[Path]:
     """Return the files named, and of each folder named the images in and below it, sorted.
 
+    Each path comes once.
+
     Raises:
         UserError: One is not there, or a folder holds no image.
     """
@@ -30,7 +32,7 @@ def find_photographs(paths: Iterable[Path]) -> list[Path]:
             found += images
         else:
             found.append(path)
-    return found
+    return list(dict.fromkeys(found))
 
 
 def _claims_to_be_image(file: Path) -> bool:
