@@ -149,8 +149,9 @@ def test_team_comes_from_the_flags_or_from_slurm() -> None:
     assert find_process_group(2, 1, "host:1", SLURM) == ProcessGroup(2, 1, ("host", 1))
     assert find_process_group(2, 1, "[::1]:65535", {}) == ProcessGroup(2, 1, ("::1", 65535))
     for incomplete in ((2, None, None), (None, 0, None), (2, 1, None), (None, None, "host:1")):
-        with pytest.raises(UserError, match="all three"):
-            find_process_group(*incomplete, {})
+        for environment in ({}, SLURM):
+            with pytest.raises(UserError, match="all three"):
+                find_process_group(*incomplete, environment)
     with pytest.raises(UserError, match="below 2"):
         find_process_group(2, 2, "host:1", {})
 

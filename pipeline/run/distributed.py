@@ -122,11 +122,10 @@ def find_process_group(
     Raises:
         UserError: Values are missing, or contradict each other.
     """
-    if processes is None and environment.get(SLURM_TASKS, "1") != "1":
-        return _slurm_group(environment)
     missing = [value is None for value in (processes, number, coordinator)]
     if all(missing):
-        return ProcessGroup()
+        in_slurm = environment.get(SLURM_TASKS, "1") != "1"
+        return _slurm_group(environment) if in_slurm else ProcessGroup()
     if any(missing):
         raise UserError("--processes, --process-id and --coordinator go together; give all three")
     if number >= processes:
