@@ -1,4 +1,4 @@
-"""README's lines of Python, and a model in other formats, as docs/export.md exports it."""
+"""The Python of README and docs/notebook.md, and docs/export.md's other formats."""
 
 import os
 import re
@@ -21,13 +21,14 @@ from pipeline.recipe import Network  # noqa: E402
 IMAGES = np.random.default_rng(0).integers(256, size=(3, 48, 48, 3)).astype("float32")
 
 
-def test_readmes_notebook(tmp_path: Path) -> None:
-    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+def test_python_of_the_documents(tmp_path: Path) -> None:
+    documents = [(ROOT / name).read_text() for name in ("docs/notebook.md", "README.md")]
+    (train,), (predict,) = (re.findall(r"```python\n(.*?)```", d, re.DOTALL) for d in documents)
     (tmp_path / "outs").mkdir()
     shutil.copy(ROOT / "outs" / "googlenet-tiny-imagenet.keras", tmp_path / "outs")
     (tmp_path / "holiday.jpg").write_bytes(random_jpeg(np.random.default_rng(1), 2))
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "KERAS_BACKEND": "tensorflow"}
-    for command in ([ROOT / "build_dataset.py", "--sample"], ["-c", block]):
+    for command in ([ROOT / "build_dataset.py", "--sample"], ["-c", train], ["-c", predict]):
         done = subprocess.run([sys.executable, *command], cwd=tmp_path, env=environment,
                               capture_output=True, text=True)  # fmt: skip
         assert done.returncode == 0, done.stderr
