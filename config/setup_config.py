@@ -87,6 +87,33 @@ RECIPES = {
             trivial_augment=True,
         ),
     ),
+    # What two CPU cores can do in a night, about eight hours: ``quick`` for longer, and up to the
+    # full size. Not run whole.
+    "overnight": Recipe(
+        epochs=50,
+        batch_size=384,
+        image_sizes=((1, 32), (21, 48), (41, 64)),
+        network=Network(
+            stem="fine",
+            dropout=0.2,
+            norm_momentum=0.9,
+            precise_norm=True,
+            dtype="auto",
+        ),
+        optimizer=Optimizer(
+            name="muon",
+            learning_rate=0.05,
+            schedule="linear",
+            weight_decay=0.02,
+            label_smoothing=0.1,
+        ),
+        augmentation=Augmentation(
+            shift=0.1,
+            zoom=0.2,
+            flip="alternating",
+            trivial_augment=True,
+        ),
+    ),
     # One GPU: what held for ``quick``, and what a long run wants by others' results. Not run whole.
     "best": Recipe(
         epochs=80,
@@ -139,7 +166,7 @@ RECIPES = {
     ),
 }
 DEFAULT_RECIPE: str = "published"
-CPU_RECIPES: tuple[str, ...] = ("quick", "demo")
+CPU_RECIPES: tuple[str, ...] = ("quick", "overnight", "demo")
 """Made for a processor alone."""
 FIRST_RECIPE: str = "quick"
 """What ``build_dataset.py`` proposes to train with: it needs no GPU."""

@@ -97,7 +97,7 @@ def test_a_closed_terminal_ends_a_script_unless_nohup_keeps_it(
         ("PATIENCE: Count = 5", "PATIENCE: Count = 0", "PATIENCE is 0"),
         ("SEED: Seed = 42", "SEED: Seed = -1", "SEED is -1"),
         ("CLASSES: Count = 200", "CLASSES: Count = 2e2", "CLASSES is 200.0"),
-        ('("quick", "demo")', '("quick")', "CPU_RECIPES is 'quick'"),
+        ('("quick", "overnight", "demo")', '("quick")', "CPU_RECIPES is 'quick'"),
         ('= Path("digits")', '= "digits"', "SAMPLE is 'digits'"),
         ('DEFAULT_RECIPE: str = "published"', 'DEFAULT_RECIPE: str = "x"', "DEFAULT_RECIPE is 'x'"),
         ("epochs=60", "epohcs=60", "unexpected keyword argument 'epohcs'"),
