@@ -6,7 +6,7 @@ from types import TracebackType
 
 # OpenCV reads these once, as it loads, whichever module loads it first. A header that claims a
 # larger image is refused before it is decoded, and what OpenCV refuses is reported here instead.
-os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"] = str(2**26)
+os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"] = str(2**28)  # phones have up to 200 million
 os.environ["OPENCV_LOG_LEVEL"] = "OFF"
 
 

@@ -1,4 +1,4 @@
-"""Read whole files, plain ones alone: a pipe or a device may never end."""
+"""Files to read: no pipe or device, which may never end, and none that is the system's."""
 
 import os
 import stat
@@ -8,6 +8,11 @@ READ_ONLY = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK",
 """Opening a pipe that nobody writes to would wait for ever."""
 LARGEST_FILE = 2**28
 """Bytes; Tiny ImageNet's files are about 2 kB."""
+
+
+def is_hidden(name: str) -> bool:
+    """Tell whether a file or folder is the system's; macOS writes ``._photo.jpg``."""
+    return name.startswith(".") or name == "__MACOSX"
 
 
 def read_file(path: str | Path) -> bytes:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -80,11 +81,16 @@ def test_what_a_phone_appends_is_passed_over(scene: np.ndarray, tmp_path: Path) 
 
 def test_what_cannot_be_read_is_named(scene: np.ndarray, tmp_path: Path) -> None:
     cut = save(tmp_path / "cut.jpg", scene)
-    cut.write_bytes(cut.read_bytes()[:-200])
+    data = cut.read_bytes()
+    cut.write_bytes(data[:-200])
     with pytest.raises(UserError, match=r"cut\.jpg: it is cut short"):
         read_photograph(cut, 30)
+    start = data.index(b"\xff\xc0") + 5  # the header's height and width
+    cut.write_bytes(data[:start] + b"\x7f\xff\x7f\xff" + data[start + 4 :])
+    with pytest.raises(UserError, match=r"cut\.jpg: it is larger than any camera's"):
+        read_photograph(cut, 30)
     (tmp_path / "notes.txt").write_text("no image")
-    with pytest.raises(UserError, match=r"notes\.txt: it is not an image"):
+    with pytest.raises(UserError, match=r"notes\.txt: it is no image that OpenCV reads"):
         read_photograph(tmp_path / "notes.txt", 30)
     with pytest.raises(UserError, match="does not exist"):
         find_photographs([tmp_path / "none.jpg"])
@@ -92,7 +98,9 @@ def test_what_cannot_be_read_is_named(scene: np.ndarray, tmp_path: Path) -> None
         find_photographs([Path("https://example.com/cat.jpg")])
     album = tmp_path / "album"
     album.mkdir()
-    for name in ("empty.JPEG", "._mac.jpg", "notes.txt"):
+    (album / ".thumbnails").mkdir()
+    latin_1 = os.fsdecode(b"caf\xe9.txt")
+    for name in ("empty.JPEG", "._mac.jpg", "notes.txt", latin_1, ".thumbnails/small.jpg"):
         (album / name).touch()
     assert find_photographs([tmp_path / "album"]) == [album / "empty.JPEG"]  # named as damaged
     (album / "2019").mkdir()

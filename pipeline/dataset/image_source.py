@@ -10,7 +10,7 @@ from typing import Protocol
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 from pipeline.errors import UserError
-from pipeline.plain_file import read_file
+from pipeline.plain_file import is_hidden, read_file
 
 LARGEST_ZIP_CONTENT = 2 * 2**30
 """Bytes that a zip may unpack to: the official one holds 0.25 GB."""
@@ -97,17 +97,12 @@ def _visible_files(root: str) -> Iterator[str]:
         seen.add((status.st_dev, status.st_ino))
         with os.scandir(f"{root}/{folder}") as entries:
             for entry in entries:
-                if _is_hidden(entry.name):
+                if is_hidden(entry.name):
                     continue
                 if entry.is_dir():
                     waiting.append(f"{folder}{entry.name}/")
                 else:
                     yield folder + entry.name
-
-
-def _is_hidden(name: str) -> bool:
-    """Tell whether a file or folder is the system's; macOS writes ``._photo.jpg``."""
-    return name.startswith(".") or name == "__MACOSX"
 
 
 class ZipSource:
@@ -134,7 +129,7 @@ class ZipSource:
         self.names = sorted(
             name
             for name in self._members
-            if not name.endswith("/") and not any(map(_is_hidden, name.split("/")))
+            if not name.endswith("/") and not any(map(is_hidden, name.split("/")))
         )
 
     def read(self, name: str) -> bytes:

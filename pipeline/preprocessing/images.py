@@ -8,8 +8,10 @@ SUFFIXES = {
     ".apng", ".avif", ".bmp", ".dib", ".gif", ".hdr", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg",
     ".pam", ".pbm", ".pfm", ".pgm", ".pic", ".png", ".pnm", ".ppm", ".ras", ".sr", ".tif", ".tiff",
     ".webp",
+    ".arw", ".cr2", ".cr3", ".dng", ".heic", ".heif", ".jxl", ".nef",
 }  # fmt: skip
-"""What ``decode_image`` reads, in lower case."""
+"""Of images, in lower case. OpenCV does not read those of the last line: they are refused by name
+rather than passed over."""
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 EXIF = b"Exif\0"
 
@@ -25,7 +27,7 @@ def decode_image(data: bytes, out: np.ndarray | None = None) -> np.ndarray:
             and the same pixels.
 
     Raises:
-        ValueError: Empty, not an image, cut short, or of an absurd size; says which.
+        ValueError: Empty, no image that OpenCV reads, cut short, or of an absurd size; says which.
     """
     if not data:
         raise ValueError("it is empty")
@@ -41,9 +43,11 @@ def decode_image(data: bytes, out: np.ndarray | None = None) -> np.ndarray:
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
     except cv2.error as error:
+        if "MAX_IMAGE_PIXELS" in error.err:
+            raise ValueError("it is larger than any camera's images") from error
         raise ValueError(f"OpenCV refuses it ({error.err})") from error
     if image is None:
-        raise ValueError("it is not an image")
+        raise ValueError("it is no image that OpenCV reads")
     return image
 
 

@@ -3,11 +3,10 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from pipeline.errors import UserError
-from pipeline.plain_file import read_file
+from pipeline.plain_file import is_hidden, read_file
 from pipeline.preprocessing.images import SUFFIXES, central_square, decode_image, resize_image
 
 
@@ -26,7 +25,7 @@ def find_photographs(paths: Iterable[Path]) -> list[Path]:
         if not path.exists():
             raise UserError(f"{path} does not exist; name image files, or folders of them")
         if path.is_dir():
-            images = [file for file in sorted(path.rglob("*")) if _claims_to_be_image(file)]
+            images = [file for file in sorted(path.rglob("*")) if _is_visible_image(file, path)]
             if not images:
                 raise UserError(f"{path} holds no image that OpenCV reads; name another folder")
             found += images
@@ -35,15 +34,10 @@ def find_photographs(paths: Iterable[Path]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def _claims_to_be_image(file: Path) -> bool:
-    """Tell whether a folder's file is an image by its name or its first bytes.
-
-    A damaged one is then named as such rather than passed over. Names that begin with a dot are
-    the system's: macOS writes ``._photo.jpg``.
-    """
-    if file.name.startswith(".") or not file.is_file():
-        return False
-    return file.suffix.lower() in SUFFIXES or cv2.haveImageReader(str(file))
+def _is_visible_image(file: Path, folder: Path) -> bool:
+    """Tell whether a file below ``folder`` is an image by its name, and not the system's."""
+    hidden = any(map(is_hidden, file.relative_to(folder).parts))
+    return file.suffix.lower() in SUFFIXES and not hidden and file.is_file()
 
 
 def read_photograph(path: Path, size: int) -> np.ndarray:
@@ -59,6 +53,6 @@ def read_photograph(path: Path, size: int) -> np.ndarray:
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise UserError(
-            f"cannot read {path}: {why}; name another, or save it as JPEG or PNG"
+            f"cannot read {path}: {why}; name another, or save it as an ordinary JPEG or PNG"
         ) from error
     return resize_image(central_square(image), size)
