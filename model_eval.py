@@ -95,16 +95,13 @@ def measure(args: argparse.Namespace, state: "RunState", hdf5: Path) -> None:
     """Print rank-1 and rank-5 over every image of a split; write the report if asked for."""
     from pipeline.io.files import write_json
     from pipeline.io.hdf5_dataset import open_split
-    from pipeline.run.start import check_classes
+    from pipeline.run.start import check_classes, may_have_seen
 
     dataset = open_split(hdf5, args.split)
     check_classes(state, dataset)
-    if args.split == "test" and dataset.seed != state.data_seed:
-        say(
-            f"warning: this test split was drawn with seed {dataset.seed}, and the model was "
-            f"trained beside that of seed {state.data_seed}: it has seen most of these images",
-            error=True,
-        )
+    if may_have_seen(state, dataset):
+        warning = "the model was trained on another build, and may have seen some of these images"
+        say(f"warning: {warning}", error=True)
     import_keras()
     import numpy as np
 

@@ -435,8 +435,24 @@ def test_other_data_is_named(own_run: Path, made_data: Path, tmp_path: Path, run
     run("build_dataset.py", "-d", made_data, "-o", hdf5, "--seed", 7)
     error = run("model_train.py", "-m", own_run, "-n", 9, "-o", own_run, "--hdf5", hdf5, status=2)
     assert "train split differs" in error.stderr
-    done = run("model_eval.py", "-m", checkpoint(own_run, 3), "--hdf5", hdf5)
-    assert "drawn with seed 7" in done.stderr
+
+
+def test_images_that_a_model_may_have_seen_are_no_measure(
+    trained: Path, made_hdf5: Path, own_data: Path, run: Run
+) -> None:
+    def warned(hdf5: Path, split: str) -> bool:
+        done = run("model_eval.py", "-m", checkpoint(trained, 3), "--hdf5", hdf5, "--split", split)
+        return "may have seen" in done.stderr
+
+    assert not any(warned(made_hdf5, split) for split in ("val", "test"))
+    for image in list(own_data.glob("train/*/images/*")):
+        shutil.copy(image, image.with_name(f"more_{image.name}"))
+    more, drawn = own_data / "more", own_data / "drawn"
+    run("build_dataset.py", "-d", own_data, "-o", more)
+    assert [warned(more, split) for split in ("val", "test")] == [False, True]
+    shutil.rmtree(own_data / "val")
+    run("build_dataset.py", "-d", own_data, "-o", drawn, "--draw-val")
+    assert warned(drawn, "val")
 
 
 def test_other_classes_are_refused(own_run: Path, own_data: Path, run: Run) -> None:

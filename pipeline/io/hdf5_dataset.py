@@ -3,7 +3,7 @@
 The system keeps in memory what fits of the file, whatever its size; reading a row costs a copy.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,8 @@ class HDF5Dataset:
     """The same in all files of one build; "" in builds from before there was one."""
     means: tuple[float, ...] | None = None
     """Of the R, G and B of all images, 0 to 255; None in builds without a ``build_id``."""
+    train_fingerprint: str | None = None
+    """That of the train split beside it; None where there is none."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -54,9 +56,11 @@ def open_split(folder: Path, split: str) -> HDF5Dataset:
             build than the train split beside it.
     """
     dataset = _open(folder, split)
-    if split != "train" and (folder / "train.hdf5").is_file():
-        _check_same_build(_open(folder, "train"), dataset)
-    return dataset
+    if split == "train" or not (folder / "train.hdf5").is_file():
+        return dataset
+    train = _open(folder, "train")
+    _check_same_build(train, dataset)
+    return replace(dataset, train_fingerprint=train.fingerprint)
 
 
 def open_training_splits(folder: Path) -> tuple[HDF5Dataset, HDF5Dataset]:

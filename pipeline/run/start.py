@@ -65,7 +65,6 @@ def fresh_run(
         learning_rate=learning_rate,
         epochs=epochs or recipe.epochs,
         data={"train": train.fingerprint, "val": val.fingerprint},
-        data_seed=train.seed,
         means=tuple(read_means(train)),
         classes=train.classes,
         backend="",
@@ -131,6 +130,15 @@ def check_classes(state: RunState, dataset: HDF5Dataset) -> None:
             f"the model tells {len(state.classes)} classes apart and {dataset.path} holds "
             f"{len(dataset.classes)}, or others; name the data it was trained on with --hdf5"
         )
+
+
+def may_have_seen(state: RunState, dataset: HDF5Dataset) -> bool:
+    """Tell whether a model may have been trained on images of ``dataset``, a val or test split.
+
+    It has not where it was trained on the train split beside it, or validated on ``dataset``.
+    """
+    trained_on, beside = state.data["train"], dataset.train_fingerprint
+    return beside not in (None, trained_on) and dataset.fingerprint != state.data.get(dataset.split)
 
 
 def check_trainable(state: RunState, images: int) -> None:

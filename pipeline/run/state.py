@@ -65,8 +65,6 @@ class RunState:
     """The epoch to end at."""
     data: Mapping[str, str]
     """The fingerprints of the train and the val split."""
-    data_seed: Seed
-    """The seed that drew the test split."""
     means: tuple[Mean, Mean, Mean]
     """Of the train split's R, G and B channels, 0 to 255."""
     classes: Classes
