@@ -13,6 +13,7 @@ from conftest import CLASS_IDS, TRAIN_IMAGES, VAL_IMAGES, Run, random_jpeg, zip_
 from test_build import ANNOTATIONS, contents, edit, first_line, keep_images, remove
 
 import build_dataset
+from pipeline.errors import UserError
 
 State = Callable[[Path], object]
 
@@ -287,6 +288,8 @@ def own_images(tmp_path: Path) -> Path:
 def test_own_images(own_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     build(own_images, tmp_path / "with val")
     shutil.rmtree(own_images / "val")
+    with pytest.raises(UserError, match="has 35 usable train images, of which 60 are drawn"):
+        build(own_images, tmp_path / "without")
     for number in range(30):
         shutil.copy(
             own_images / "train" / "train" / "0.png",

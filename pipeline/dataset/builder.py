@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Container, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -121,15 +122,31 @@ def build_data_set(
 def _draw_splits(
     found: LabelledImages, left_out: Container[LabelledImage], settings: BuildSettings
 ) -> dict[str, Sequence[LabelledImage]]:
-    """Return the images of the train, val and test split."""
+    """Return the images of the train, val and test split.
+
+    Raises:
+        UserError: Too few are left for one.
+    """
     train = [image for image in found.train if image not in left_out]
     val = [image for image in found.val if image not in left_out]
     if found.val and not val:
         raise UserError("no val image can be decoded; fetch the data set again")
+    _check_enough(train, found.classes.ids, settings.test_images_per_class * (1 if val else 2))
     train, test = _draw_split(train, found.classes.ids, "test", settings)
     if not val:
         train, val = _draw_split(train, found.classes.ids, "val", settings)
     return {"train": train, "val": val, "test": test}
+
+
+def _check_enough(images: Iterable[LabelledImage], class_ids: Sequence[str], drawn: int) -> None:
+    counts = Counter(image.label for image in images)
+    for label, class_id in enumerate(class_ids):
+        if counts[label] <= drawn:
+            raise UserError(
+                f"class {class_id} has {counts[label]} usable train images, of which {drawn} are "
+                "drawn for other splits, and some must be left; add images, leave the class out of "
+                "wnids.txt, or lower TEST_IMAGES_PER_CLASS in config/setup_config.py"
+            )
 
 
 def _draw_split(
@@ -138,9 +155,6 @@ def _draw_split(
     """Take some images of each class out of ``images``; return the rest and the taken.
 
     The draw for a class depends on the seed, the split and that class's images alone.
-
-    Raises:
-        UserError: A class has too few images to leave any for training.
     """
     per_class = settings.test_images_per_class
     members = [[] for _ in class_ids]
@@ -148,12 +162,6 @@ def _draw_split(
         members[image.label].append(image)
     rest, taken = [], []
     for class_id, group in zip(class_ids, members, strict=True):
-        if len(group) <= per_class:
-            raise UserError(
-                f"class {class_id} has {len(group)} usable train images, and the {split} split "
-                f"takes {per_class} and must leave some; add images, leave the class out of "
-                "wnids.txt, or lower TEST_IMAGES_PER_CLASS in config/setup_config.py"
-            )
         stream = random_stream(settings.seed, f"{split} split of {class_id}")
         chosen = set(stream.permutation(len(group))[:per_class].tolist())
         for index, image in enumerate(group):
