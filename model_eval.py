@@ -11,6 +11,7 @@ from config import setup_config as config
 from pipeline.backend import import_keras
 from pipeline.command_line import new_parser, number, quote, run_script, shell_command
 from pipeline.errors import UserError
+from pipeline.evaluation import REPORT_FILES, REPORT_PAGE
 from pipeline.printing import say
 from pipeline.recipe import LARGEST_IMAGE, MOST, SMALLEST_IMAGE
 
@@ -82,7 +83,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     photographs = find_photographs(args.images or ())
     run = args.model.parent
     inputs = [args.model, *list_checkpoints(run), run / LOG, *(hdf5 / name for name in OUTPUTS)]
-    outputs = filter(None, (args.json, args.export, args.csv, args.sheet))
+    report = args.report and args.report / REPORT_PAGE
+    outputs = filter(None, (args.json, args.export, args.csv, args.sheet, report))
     check_outputs(outputs, [*inputs, *photographs])
     if args.images:
         classify(args, state, photographs)
@@ -143,8 +145,6 @@ def load_predictor(args: argparse.Namespace, state: "RunState") -> "Predictor":
 
 def write_report(args: argparse.Namespace, state: "RunState", report: "Report") -> None:
     """Write the report, headed by what was measured and how."""
-    from pipeline.evaluation.report import OUTPUTS
-
     facts = {
         "model": args.model.name,
         "trained": f"recipe {state.recipe_name}, {state.epoch} epochs, seed {state.seed}",
@@ -152,7 +152,7 @@ def write_report(args: argparse.Namespace, state: "RunState", report: "Report") 
         "predictions": "averaged with those for mirrored images" if args.flip else "one an image",
     }
     report.write(args.report, facts)
-    say(f"wrote {', '.join(OUTPUTS)} to {args.report}")
+    say(f"wrote {', '.join(REPORT_FILES)} to {args.report}")
 
 
 def classify(args: argparse.Namespace, state: "RunState", photographs: Sequence[Path]) -> None:
@@ -194,9 +194,7 @@ def classify(args: argparse.Namespace, state: "RunState", photographs: Sequence[
 def print_next(args: argparse.Namespace, model: Path, hdf5: Path) -> None:
     """Say what to do next with ``model``, as it was given."""
     if args.report:
-        from pipeline.evaluation.report import PAGE
-
-        say(f"next: open {quote(args.report / PAGE)} in a browser")
+        say(f"next: open {quote(args.report / REPORT_PAGE)} in a browser")
     elif args.images and (hdf5 / "test.hdf5").is_file():
         flags = {"-m": model, "--report": config.REPORT, "--hdf5": args.hdf5}
         say(f"next: {shell_command('model_eval.py', flags)}")

@@ -246,6 +246,8 @@ def test_output_that_is_an_input(own_run: Path, made_hdf5: Path, run: Run) -> No
         command = [sys.executable, *map(str, settings), "--json", own]
         done = subprocess.run(command, cwd=ROOT, stdout=printed, stderr=subprocess.PIPE)
     assert (done.returncode, b"would replace" in done.stderr) == (2, True)
+    for flags in (("--json", file / "own.json"), ("--report", file)):
+        assert "no folder to write to" in run(*settings, *flags, status=2).stderr
     assert before.items() <= {path: path.read_bytes() for path in own_run.iterdir()}.items()
 
 

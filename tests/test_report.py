@@ -18,9 +18,9 @@ import_keras()
 
 from pipeline.classes import Classes  # noqa: E402
 from pipeline.errors import UserError  # noqa: E402
+from pipeline.evaluation import REPORT_FILES  # noqa: E402
 from pipeline.evaluation.report import (  # noqa: E402
     BINS,
-    OUTPUTS,
     Calibration,
     Proportion,
     Report,
@@ -197,7 +197,7 @@ def written(
 
 
 def test_tables_agree_with_the_scores(written: Path) -> None:
-    assert set(OUTPUTS) < {path.name for path in written.iterdir()}
+    assert set(REPORT_FILES) < {path.name for path in written.iterdir()}
     scores = json.loads((written / "scores.json").read_text())
     with (written / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))

@@ -20,14 +20,13 @@ from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix
 
 from pipeline.errors import UserError
+from pipeline.evaluation import REPORT_FILES
 from pipeline.evaluation.metrics import RANK, best_predictions, prediction_table, rank_of_truth
 from pipeline.io.files import atomic_writes, write_csv
 from pipeline.io.hdf5_dataset import HDF5Dataset
 from pipeline.plotting.style import BLUE, GREY, SHADES, add_grid, new_figure, one_style, save_figure
 from pipeline.preprocessing.images import encode_jpeg
 
-PAGE = "report.html"
-OUTPUTS = (PAGE, "per_class.csv", "predictions.csv", "confusion_matrix.png", "calibration.png")
 TEMPLATE = "report.html.jinja"
 PAIRS, EXAMPLES, MISTAKES = 12, 3, 24
 """How many confused pairs the page shows, with how many images of each side, and mistakes."""
@@ -100,13 +99,13 @@ class Report:
 
     @one_style()
     def write(self, folder: Path, facts: Mapping[str, str]) -> None:
-        """Write all of ``OUTPUTS`` to ``folder``, made as needed; ``facts`` head the page.
+        """Write ``REPORT_FILES`` to ``folder``, made as needed; ``facts`` head the page.
 
         Raises:
             UserError: A file cannot be written.
         """
         calibration = self.calibration()
-        with atomic_writes(folder / name for name in OUTPUTS) as paths:
+        with atomic_writes(folder / name for name in REPORT_FILES) as paths:
             page, classes, predictions, matrix, curve = paths
             save_figure(self.plot_confusion(), matrix)
             save_figure(plot_calibration(calibration), curve)

@@ -74,7 +74,7 @@ def _plain_file(path: Path) -> Path:
 
 
 def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
-    """Check, before the work, that each output can become a file and replaces no input.
+    """Check, before the work, that each output can become a file here and replaces no input.
 
     Files are compared by identity: links and spellings hide nothing.
 
@@ -83,7 +83,11 @@ def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
     """
     taken = {_identity(path): path for path in (*inputs, *PRINTED)}
     for path in outputs:
-        other = taken.setdefault(_identity(_plain_file(path)), path)
+        end = _plain_file(path)
+        there = next(folder for folder in end.parents if folder.exists())
+        if not (there.is_dir() and os.access(there, os.W_OK)):
+            raise UserError(f"cannot write {path}: {there} is no folder to write to; name another")
+        other = taken.setdefault(_identity(end), path)
         if other is not path:
             raise UserError(f"{path} would replace {other}, which is in use; name another file")
 
