@@ -207,6 +207,8 @@ def test_sample_is_a_data_set_like_any_other(tmp_path: Path, run: Run) -> None:
     run("build_dataset.py", "--sample", "-d", tmp_path / "digits", "--overwrite")
     (tmp_path / "mine").mkdir()
     run("build_dataset.py", "--sample", "-d", tmp_path / "mine", status=2)
+    (tmp_path / "mine" / "wnids.txt").write_text("n00000000\n", encoding="utf-16")
+    run("build_dataset.py", "--sample", "-d", tmp_path / "mine", status=2)
 
 
 def test_earlier_build_stays_unless_overwritten(own_data: Path, run: Run) -> None:
@@ -351,7 +353,7 @@ def test_zip_that_swells_is_refused_unread(made_data: Path, tmp_path: Path, run:
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("tiny-imagenet-200/bomb", "small")
         archive.filelist[-1].file_size = 3 * 2**30
-    assert "more than Tiny ImageNet" in run("build_dataset.py", "-d", path, status=2).stderr
+    assert "over 2 GiB" in run("build_dataset.py", "-d", path, status=2).stderr
 
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="no folder here refuses even root")

@@ -231,6 +231,13 @@ def test_other_formats(suffix: str, own_data: Path, made_hdf5: Path, tmp_path: P
     check_pixels(tmp_path, made_hdf5)
 
 
+def test_a_folder_may_be_two_classes(own_images: Path, tmp_path: Path) -> None:
+    (own_images / "train" / "double").symlink_to(own_images / "train" / "naïve 猫")
+    build(own_images, tmp_path / "hdf5")
+    with h5py.File(tmp_path / "hdf5" / "train.hdf5") as file:
+        assert np.bincount(file["Labels"]).tolist() == [5] * 4
+
+
 def test_half_of_val_moved_to_test(
     own_data: Path, made_hdf5: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -399,7 +406,10 @@ REFUSED: dict[str, State] = {
     "No such file or directory; replace it by a readable file": lose_an_image,
     "words.txt is not text in UTF-8": lambda root: (root / "words.txt").write_bytes(b"a\0"),
     "is not text in UTF-8": lambda root: (root / "words.txt").write_bytes(b"caf\xe9"),
-    "cannot be the name of a class": name_a_class_in_two_lines,
+    "cannot be the name of a class; rename its folder": name_a_class_in_two_lines,
+    "cannot be the name of a class; write one id a line": lambda root: shutil.copy(
+        root / "words.txt", root / "wnids.txt"
+    ),
     "val/ holds no image of these classes": lambda root: shutil.rmtree(root / "val"),
 }
 

@@ -37,7 +37,7 @@ def write_sample(root: Path, size: int, seed: int) -> None:
         UserError: ``root`` is something else, or cannot be written.
     """
     wnids = root / "wnids.txt"
-    if wnids.is_file() and wnids.read_text() == WNIDS:
+    if wnids.is_file() and wnids.read_bytes().split() == WNIDS.encode().split():
         return
     if root.exists():
         raise UserError(f"{root} is there and is not a sample; name a new folder with -d")

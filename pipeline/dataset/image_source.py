@@ -88,19 +88,19 @@ class FolderSource:
 
 def _visible_files(root: str) -> Iterator[str]:
     """Yield the path of each file below ``root``; links are followed, but not round in a circle."""
-    waiting, seen = [""], set()
+    waiting = [("", frozenset())]  # folders, with those that hold them
     while waiting:
-        folder = waiting.pop()
+        folder, holders = waiting.pop()
         status = Path(root, folder).stat()
-        if (status.st_dev, status.st_ino) in seen:
+        this = status.st_dev, status.st_ino
+        if this in holders:
             continue
-        seen.add((status.st_dev, status.st_ino))
         with os.scandir(f"{root}/{folder}") as entries:
             for entry in entries:
                 if is_hidden(entry.name):
                     continue
                 if entry.is_dir():
-                    waiting.append(f"{folder}{entry.name}/")
+                    waiting.append((f"{folder}{entry.name}/", holders | {this}))
                 else:
                     yield folder + entry.name
 
@@ -154,7 +154,7 @@ class ZipSource:
                 )
         members = self._members.values()
         if sum(member.file_size for member in members) > LARGEST_ZIP_CONTENT:
-            raise UserError(f"{self._path} unpacks to more than Tiny ImageNet can be; not read")
+            raise UserError(f"{self._path} unpacks to over 2 GiB; unpack it, and name the folder")
         if sum(member.compress_size for member in members) > len(self._bytes):
             raise UserError(f"{self._path} is unsafe: members lie over one another")
 

@@ -175,7 +175,8 @@ def _label(sources: LabelSources) -> ClassIds:
 def _check_classes(ids: Collection[str], found: Mapping[str, ClassIds], chosen: bool) -> None:
     for class_id in ids:
         if not class_id.isprintable():
-            raise UserError(f"{class_id!r} cannot be the name of a class; rename its folder")
+            what = "write one id a line in wnids.txt" if chosen else "rename its folder"
+            raise UserError(f"{class_id!r} cannot be the name of a class; {what}")
     if empty := sorted(set(ids) - set(found["train"].values())):
         raise UserError(
             f"train/ has no image of {len(empty)} of the {len(ids)} classes in wnids.txt, such as "
