@@ -149,6 +149,7 @@ def write_report(args: argparse.Namespace, state: "RunState", report: "Report") 
         "model": args.model.name,
         "trained": f"recipe {state.recipe_name}, {state.epoch} epochs, seed {state.seed}",
         "classes": f"{len(state.classes)}",
+        "image size": f"{state.image_size} pixels",
         "predictions": "averaged with those for mirrored images" if args.flip else "one an image",
     }
     report.write(args.report, facts)
