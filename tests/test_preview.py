@@ -106,8 +106,13 @@ def test_script_builds_once_and_draws(made_data: Path, tmp_path: Path, run: Run)
     assert sheet.exists()
 
 
-def test_format_is_checked_before_the_build(made_data: Path, tmp_path: Path, run: Run) -> None:
-    sheet = tmp_path / "sheet.txt"
+@pytest.mark.parametrize(
+    "suffix", ["txt", "pgf"]
+)  # Matplotlib writes the latter, if LaTeX is there
+def test_format_is_checked_before_the_build(
+    suffix: str, made_data: Path, tmp_path: Path, run: Run
+) -> None:
+    sheet = tmp_path / f"sheet.{suffix}"
     error = run("build_dataset.py", "-d", made_data, "-o", tmp_path, "--preview", sheet, status=2)
     assert "must end in .png" in error.stderr
     assert list(tmp_path.iterdir()) == []

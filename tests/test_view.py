@@ -92,8 +92,8 @@ def test_layers_of_the_recipes_network(tmp_path: Path, run: Run) -> None:
     assert text.count("conv_5x5_norm") >= 9
     assert '"pool_3" -> "inception_3a/conv_1x1"' in text.replace("pool_3 ->", '"pool_3" ->')
     assert "4 x 4 x 1024" in text
-    run("view_model.py", "-r", "best", "-o", tmp_path / "net.dot")
-    text = (tmp_path / "net.dot").read_text()
+    run("view_model.py", "-r", "best", "-o", tmp_path / "blocks.DOT")
+    text = (tmp_path / "blocks.DOT").read_text()
     assert text.count("squeeze-and-excitation") == 9
     assert "GoogLeNet, recipe best" in text
 

@@ -49,7 +49,7 @@ def draw_graph(graph: pydot.Dot, path: Path) -> None:
                 unfinished.write_bytes(picture.stdout)
             return
         failed = f" ({program} ended with {picture.stderr.decode(errors='replace').strip()[-200:]})"
-    text = path.with_suffix(".dot")
+    text = path if form == "dot" else path.with_suffix(".dot")
     with atomic_write(text) as unfinished:
         unfinished.write_text(graph.to_string(), encoding="utf-8")
     if form != "dot":
