@@ -7,7 +7,8 @@ from pathlib import Path
 
 from config import setup_config as config
 from pipeline.backend import import_keras
-from pipeline.command_line import existing_file, new_parser, run_script, shell_command
+from pipeline.command_line import new_parser, run_script, shell_command
+from pipeline.errors import UserError
 from pipeline.printing import say
 from pipeline.recipe import choose_recipe
 
@@ -38,7 +39,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         from pipeline.run.output_folder import checkpoint_to_evaluate
 
         file = checkpoint_to_evaluate(args.model)
-        existing_file(file, "name a checkpoint that model_train.py wrote")
+        if not file.is_file():
+            raise UserError(f"{file} does not exist; name a checkpoint that model_train.py wrote")
         check_outputs([args.output], [file])
         if file != args.model:
             say(f"best epoch by val rank-1: {file}")

@@ -118,15 +118,3 @@ def backend_setting() -> str:
     """Return what before a command chooses this process's backend; "" for the default."""
     backend = os.environ.get("KERAS_BACKEND", "tensorflow")
     return "" if backend == "tensorflow" else f"KERAS_BACKEND={backend} "
-
-
-def existing_file(path: Path, hint: str) -> Path:
-    """Return ``path`` if it is a file.
-
-    Raises:
-        UserError: It is not; ``hint`` says what to do.
-    """
-    if not path.is_file():
-        what = "is a folder, not a file" if path.is_dir() else "does not exist"
-        raise UserError(f"{path} {what}; {hint}")
-    return path
