@@ -4,8 +4,6 @@ Everything is drawn from one stream, so that a batch is a function of (seed, epo
 it is sharded.
 """
 
-from dataclasses import replace
-
 import numpy as np
 
 from pipeline.preprocessing.affine import affine_matrices, draw_affine, move_pixels
@@ -34,9 +32,6 @@ def augment(
     Returns:
         uint8 (n, side, side, 3) and float32 (n, classes), which sum to 1.
     """
-    changes = replace(augmentation, flip="none")
-    if changes == Augmentation() and not mirror.any():
-        return images, labels
     side = images.shape[1]
     parameters = draw_affine(augmentation, stream, side, mirror)
     if mirror.any() or moves_pixels(augmentation):
