@@ -9,7 +9,8 @@ from pipeline.randomness import random_stream
 
 
 class EpochStart(keras.callbacks.Callback):
-    """Tells the batches their epoch and seeds every Dropout, whose state no checkpoint holds.
+    """Tells the batches their epoch and seeds the model's Dropouts, whose state no
+    checkpoint holds; those of models within it keep theirs.
 
     Args:
         batches: What ``fit`` trains on.
@@ -27,7 +28,7 @@ class EpochStart(keras.callbacks.Callback):
         """Seed epoch ``epoch`` + 1."""
         self._batches.begin_epoch(epoch + 1, self._image_size(epoch + 1))
         for layer in self.model.layers:
-            if isinstance(layer, keras.layers.Dropout):
+            if isinstance(layer, keras.layers.Dropout) and layer.rate:  # one of 0 has no state
                 state = layer.seed_generator.state
                 stream = random_stream(self._seed, layer.name, epoch + 1)
                 state.assign(stream.integers(2**32, size=state.shape, dtype="uint32"))

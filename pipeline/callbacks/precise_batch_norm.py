@@ -36,7 +36,9 @@ class PreciseBatchNorm(keras.callbacks.Callback):
         self._batches.begin_epoch(epoch + 1, self._image_size(epoch + 1))
         norms = list(batch_norms(self.model))
         momenta = [norm.momentum for norm in norms]
-        steps = min(len(self._batches), max(1, IMAGES // self._batches.batch_size))
+        # whole batches alone: the statistics of a small last one mean little
+        images = min(len(self._batches.dataset), IMAGES)
+        steps = max(1, images // self._batches.batch_size)
         for step in range(steps):
             for norm in norms:
                 norm.momentum = step / (step + 1)  # makes the moving average the mean
