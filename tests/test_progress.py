@@ -25,8 +25,8 @@ from pipeline.callbacks.progress_bar import ProgressBar  # noqa: E402
 from pipeline.callbacks.tensorboard import TensorBoardCurves, check_tensorboard  # noqa: E402
 from pipeline.errors import UserError  # noqa: E402
 from pipeline.plotting.curves import plot_history  # noqa: E402
-from pipeline.run.checkpoint import read_state  # noqa: E402
-from pipeline.run.messages import ResumeHints  # noqa: E402
+from pipeline.run.checkpoint import copy_checkpoint, read_state  # noqa: E402
+from pipeline.run.messages import ResumeHints, results  # noqa: E402
 from pipeline.run.output_folder import best_checkpoint  # noqa: E402
 from pipeline.run.state import RunState, best_epoch  # noqa: E402
 
@@ -156,6 +156,16 @@ def test_summary_names_the_best_checkpoint(trained: Path) -> None:
     assert best_checkpoint(trained) == best
     assert summary.endswith(f"rank-1 {max(accuracies):.2%}, in {best}")
     assert next_command == f"next: python model_eval.py -m {best.parent}"
+
+
+def test_summary_says_where_the_best_checkpoint_is_not(own_run: Path) -> None:
+    last = checkpoint(own_run, 3)
+    state = read_state(last)
+    history = {**state.history, "val_accuracy": [0.9, 0.5, 0.6]}
+    copy_checkpoint(last, last, replace(state, history=history))
+    checkpoint(own_run, 1).unlink()
+    expected = f"best epoch by val: 1, rank-1 90.00%, whose checkpoint is not in {own_run}"
+    assert results(own_run, tensorboard=False)[0] == expected
 
 
 def event_values(folder: Path) -> dict[str, dict[int, float]]:

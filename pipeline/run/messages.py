@@ -8,9 +8,8 @@ from pathlib import Path
 
 from pipeline.backend import has_bfloat16
 from pipeline.command_line import backend_setting, quote, shell_command
-from pipeline.run.checkpoint import read_state
 from pipeline.run.distributed import DataParallelism
-from pipeline.run.output_folder import latest_checkpoint, latest_state
+from pipeline.run.output_folder import latest_state
 from pipeline.run.state import RunState
 from pipeline.signals import Stopped
 
@@ -33,21 +32,21 @@ def header(
     if state.epoch and state.backend != backend:
         lines.append(f"note: begun on {state.backend}; on {backend} the numbers will differ")
     if state.recipe.network.dtype == "mixed_bfloat16" and parallel.on_cpu and not has_bfloat16():
-        lines.append("note: this CPU has no bfloat16 instructions; it will be slow")
+        lines.append(f"note: bfloat16 may be slow on this CPU with {backend}")
     return lines
 
 
 def results(folder: Path, tensorboard: bool) -> list[str]:
     """Return which epoch of the run in ``folder`` was best, what lies there, what to run next."""
-    latest = latest_checkpoint(folder)
-    state = read_state(latest)
+    state = latest_state(folder)
     best = state.best_epoch
-    # An early best epoch may lie in another folder, that of the run before it was resumed.
-    file, *_ = [*folder.glob(f"epoch-{best:03d}-*"), latest]
+    # an early best epoch may lie in another folder, that of the run before it was resumed
+    file = next(folder.glob(f"epoch-{best:03d}-*.keras"), None)
+    where = f"in {file}" if file else f"whose checkpoint is not in {folder}"
     rank1 = state.history["val_accuracy"][best - 1]
     curves = [f"curves for TensorBoard: tensorboard --logdir={quote(folder)}"]
     return [
-        f"best epoch by val: {best}, rank-1 {rank1:.2%}, in {file}",
+        f"best epoch by val: {best}, rank-1 {rank1:.2%}, {where}",
         "wrote checkpoints, metric_values.json, metrics.csv, training_plot.jpg and run.jsonl "
         f"to {folder}",
         *(curves if tensorboard else []),
