@@ -22,7 +22,7 @@ MOST = 1_000_000
 Count = Annotated[int, Meta(ge=1, le=MOST)]
 Fraction = Annotated[float, Meta(ge=0, lt=1)]
 SMALLEST_IMAGE, LARGEST_IMAGE = 32, 1024
-"""Pixels a side; a smaller one leaves the network's last grid no pixel."""
+"""Pixels a side; smaller ones were not tried."""
 ImageSide = Annotated[int, Meta(ge=SMALLEST_IMAGE, le=LARGEST_IMAGE)]
 LOWEST_RATE, HIGHEST_RATE = 1e-12, 1000
 LearningRate = Annotated[float, Meta(ge=LOWEST_RATE, le=HIGHEST_RATE)]
@@ -142,8 +142,10 @@ class Recipe:
             raise ValueError("muon needs a momentum above 0")
         if self.optimizer.ema_momentum and not self.network.precise_norm:
             raise ValueError("ema_momentum needs precise_norm: the EMA has no running statistics")
-        if self.optimizer.warmup_epochs and self.optimizer.schedule != "cosine":
-            raise ValueError(f"a {self.optimizer.schedule} schedule has no warmup_epochs")
+        if self.optimizer.warmup_epochs and (
+            self.optimizer.rate_drops or self.optimizer.schedule != "cosine"
+        ):
+            raise ValueError("warmup_epochs go with the cosine schedule alone, without rate_drops")
         if self.optimizer.warmup_epochs >= self.epochs:
             raise ValueError("warmup_epochs must leave some of the epochs for the fall of the rate")
 

@@ -107,8 +107,11 @@ def test_linear_schedule_falls_to_zero() -> None:
         {"epochs": 3, "optimizer.rate_drops": (), "optimizer.schedule": "linear"}
     )
     assert np.allclose(rates(recipe, 4, 3), 1e-3 * (1 - np.arange(12) / 12))
-    with pytest.raises(ValueError, match="no warmup_epochs"):
+    with pytest.raises(ValueError, match="cosine schedule alone"):
         recipe.replaced({"optimizer.warmup_epochs": 1}).check()
+    drops = {"optimizer.warmup_epochs": 1, "optimizer.rate_drops": ((2, 1e-3),)}
+    with pytest.raises(ValueError, match="without rate_drops"):
+        choose_recipe(RECIPES, "demo").replaced(drops).check()
     with pytest.raises(ValueError, match="must leave some"):
         RECIPES["demo"].replaced({"epochs": 1}).check()
 

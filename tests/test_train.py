@@ -82,7 +82,7 @@ def test_learning_rate_follows_the_recipe(trained: Path) -> None:
         ("optimizer", "name", "'mouun'", "optimizer.name"),
         ("optimizer", "learning_rate", "'0.1'", "optimizer.learning_rate"),
         ("optimizer", "learning_rate", "1e39", "optimizer.learning_rate"),
-        ("optimizer", "warmup_epochs", "3", "a linear schedule has no warmup_epochs"),
+        ("optimizer", "warmup_epochs", "3", "with the cosine schedule alone"),
         ("optimizer", "rate_drops", "((3, 1e-4), (2, 1e-5))", "epochs of rate_drops must rise"),
         ("network", "stem", "'wide'", "network.stem"),
         ("network", "dtype", "'bfloat61'", "network.dtype"),
