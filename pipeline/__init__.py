@@ -11,9 +11,12 @@ os.environ["OPENCV_LOG_LEVEL"] = "OFF"
 
 
 def _report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Spare who presses Ctrl-C a traceback, also while modules are imported or the process ends."""
+    """Spare a person a traceback of what is expected, also as modules load and the process ends."""
     if issubclass(kind, KeyboardInterrupt):
         sys.stderr.write("stopped by Ctrl-C\n")
+    elif issubclass(kind, ModuleNotFoundError) and not str(error.name).startswith("pipeline"):
+        advice = "pip install -r requirements.txt, or activate the environment that has it"
+        sys.stderr.write(f"error: {error.name} is not installed; {advice}\n")
     else:
         sys.__excepthook__(kind, error, trace)
 

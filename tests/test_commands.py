@@ -44,6 +44,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_missing_requirements_are_named() -> None:
+    without_packages = [sys.executable, "-S", "-E", ROOT / "model_train.py", "--help"]
+    done = subprocess.run(without_packages, capture_output=True, text=True)
+    assert done.stderr.startswith("error: msgspec is not installed; pip install -r requirements")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+
+
 def test_commands_run_elsewhere(folder: Path) -> None:
     """The fixture followed them all; a second build proposes a second run."""
     again = follow(f"python {ROOT}/build_dataset.py --sample", folder)
