@@ -1,4 +1,4 @@
-"""What happens around an epoch: Keras callbacks, each useful alone in a ``fit`` of your own.
+"""What happens around an epoch: Keras callbacks, some of use in a ``fit`` of your own too.
 
 May import everything but the scripts and their config."""
 

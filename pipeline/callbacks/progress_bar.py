@@ -100,9 +100,9 @@ class ProgressBar(keras.callbacks.Callback):
         self.close()
 
     def time_left(self, epoch: int) -> float:
-        """Return the seconds that the epochs after ``epoch`` will take at the present speed.
+        """Return the seconds that the steps after ``epoch`` will take at the present speed.
 
-        An image costs as its number of pixels.
+        An image costs as its number of pixels; validating and saving take a few percent more.
         """
         recipe = self._state.recipe
         pixels = sum(

@@ -19,7 +19,7 @@ from pipeline.run.output_folder import logged_events
 from pipeline.run.state import RunState
 
 STEERING = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_ENABLE_ONEDNN_OPTS", "NPROC",
-            "ONEDNN_MAX_CPU_ISA", "XLA_FLAGS")  # fmt: skip
+            "XLA_FLAGS")  # fmt: skip
 """Variables of the environment that change how sums are split."""
 INSTRUCTIONS = ("avx", "avx2", "fma", "avx512f", "avx512_bf16", "amx_bf16")
 """Of x86; libraries choose kernels by them."""
