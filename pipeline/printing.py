@@ -4,6 +4,9 @@ import errno
 import io
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 
 def say(*lines: object, error: bool = False) -> None:
@@ -68,8 +71,27 @@ def open_outputs() -> None:
         given = getattr(sys, name)  # None where it was closed
         stream = given.buffer if given else io.BufferedWriter(io.FileIO(number, "w"))
         encoding = given.encoding if given else "utf-8"
-        output = io.TextIOWrapper(Output(stream), encoding, "backslashreplace", line_buffering=True)
-        setattr(sys, name, output)
+        setattr(sys, name, _text_output(stream, encoding))
+
+
+def _text_output(stream: io.BufferedIOBase, encoding: str) -> io.TextIOWrapper:
+    return io.TextIOWrapper(Output(stream), encoding, "backslashreplace", line_buffering=True)
+
+
+@contextmanager
+def without_library_messages() -> Iterator[None]:
+    """Drop what libraries write past Python to stderr, as libpng does of odd colour profiles."""
+    given, descriptor = sys.stderr, os.dup(2)
+    with Path(os.devnull).open("wb") as null:
+        os.dup2(null.fileno(), 2)
+    own = io.BufferedWriter(io.FileIO(descriptor, "w", closefd=False))
+    sys.stderr = _text_output(own, given.encoding)
+    try:
+        yield
+    finally:
+        sys.stderr = given
+        os.dup2(descriptor, 2)
+        os.close(descriptor)
 
 
 def lost_output() -> str:

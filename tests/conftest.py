@@ -20,6 +20,8 @@ from pipeline.preprocessing.images import encode_jpeg  # noqa: E402
 CLASS_IDS = ("n01443537", "n01629819", "n02124075", "n07749582")
 WORDS = ("goldfish, Carassius auratus", "European fire salamander", "Egyptian cat", "lemon")
 TRAIN_IMAGES, VAL_IMAGES, TEST_IMAGES = 42, 5, 3
+ODD_PROFILE = bytes.fromhex("00000011694343506f64640000789c6360181e000000c800010f8d9919")
+"""A PNG chunk with a colour profile that libpng warns of."""
 
 Run = Callable[..., subprocess.CompletedProcess]
 

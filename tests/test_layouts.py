@@ -9,7 +9,15 @@ import cv2
 import h5py
 import numpy as np
 import pytest
-from conftest import CLASS_IDS, TRAIN_IMAGES, VAL_IMAGES, Run, random_jpeg, zip_folder
+from conftest import (
+    CLASS_IDS,
+    ODD_PROFILE,
+    TRAIN_IMAGES,
+    VAL_IMAGES,
+    Run,
+    random_jpeg,
+    zip_folder,
+)
 from test_build import ANNOTATIONS, contents, edit, first_line, keep_images, remove
 
 import build_dataset
@@ -315,6 +323,13 @@ def test_own_images(own_images: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     with h5py.File(tmp_path / "without" / "val.hdf5") as file:
         assert list(file["Label_Names"].asstr()) == ["Hund & Katze", "naïve 猫", "train"]
         assert np.bincount(file["Labels"]).tolist() == [30] * 3
+
+
+def test_odd_colour_profiles_are_not_reported(own_images: Path, run: Run) -> None:
+    for image in own_images.rglob("*.png"):
+        data = image.read_bytes()
+        image.write_bytes(data[:33] + ODD_PROFILE + data[33:])
+    assert run("build_dataset.py", "-d", own_images).stderr == ""
 
 
 def test_the_middle_of_an_oblong_image_is_taken(own_images: Path, tmp_path: Path) -> None:

@@ -9,7 +9,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import CLASS_IDS, TEST_IMAGES, WORDS, Run, checkpoint, random_jpeg
+from conftest import (
+    CLASS_IDS,
+    ODD_PROFILE,
+    TEST_IMAGES,
+    WORDS,
+    Run,
+    checkpoint,
+    random_jpeg,
+)
 
 from pipeline.backend import import_keras
 
@@ -121,10 +129,12 @@ def test_photographs_are_named(trained: Path, tmp_path: Path, run: Run) -> None:
     for label, name in enumerate(("a.jpg", "b.jpg", "c.jpg")):
         (folder / name).write_bytes(random_jpeg(stream, label))
     alone = tmp_path / "alone.png"
-    save(alone, np.full((200, 300, 3), (180, 60, 60), np.uint8))
+    data = save(alone, np.full((200, 300, 3), (180, 60, 60), np.uint8)).read_bytes()
+    alone.write_bytes(data[:33] + ODD_PROFILE + data[33:])  # after the header
     model = checkpoint(trained, 3)
     done = run("model_eval.py", "-m", model, "--images", folder, alone, "--batch-size", "3",
                "--json", tmp_path / "named.json")  # fmt: skip
+    assert done.stderr == ""
     record = json.loads((tmp_path / "named.json").read_text())
     assert [Path(entry["image"]).name for entry in record] == [
         "a.jpg",

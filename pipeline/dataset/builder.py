@@ -20,6 +20,7 @@ from pipeline.io.files import atomic_writes, folder_lock, refusal_to_read
 from pipeline.io.hdf5_dataset import HDF5Dataset, open_split, open_training_splits
 from pipeline.io.hdf5_writer import HDF5Writer
 from pipeline.plain_file import read_file
+from pipeline.printing import without_library_messages
 from pipeline.progress import progress_bar
 from pipeline.randomness import random_stream
 from pipeline.recipe import Mean
@@ -87,7 +88,7 @@ def build_data_set(
     """
     found = read_labelled_images(source, draw_val=settings.draw_val)
     classes, size, seed = found.classes, settings.image_size, settings.seed
-    with folder_lock(output):
+    with folder_lock(output), without_library_messages():
         present = [output / name for name in OUTPUTS if (output / name).exists()]
         if present and not overwrite:
             raise UserError(f"{present[0]} is there already; give --overwrite to replace the build")

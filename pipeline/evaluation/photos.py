@@ -12,7 +12,7 @@ from pipeline.errors import UserError
 from pipeline.evaluation.metrics import Prediction, Predictor, best_predictions, prediction_table
 from pipeline.io.files import atomic_write, write_csv
 from pipeline.preprocessing.photographs import read_photograph
-from pipeline.printing import say
+from pipeline.printing import say, without_library_messages
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,8 @@ def predict_photographs(
         read = {}
         for path in paths[start : start + predictor.batch_size]:
             try:
-                read[path] = read_photograph(path, predictor.image_size)
+                with without_library_messages():
+                    read[path] = read_photograph(path, predictor.image_size)
             except UserError as error:
                 if path in required:
                     raise
