@@ -14,16 +14,16 @@ keras = import_keras()
 
 from with_recipes import config  # noqa: E402
 
-from pipeline.callbacks.epoch_checkpoint import EpochCheckpoint  # noqa: E402
-from pipeline.callbacks.epoch_start import EpochStart  # noqa: E402
-from pipeline.callbacks.evaluation_model import EvaluationModel  # noqa: E402
-from pipeline.callbacks.momentum_correction import MomentumCorrection  # noqa: E402
-from pipeline.callbacks.precise_batch_norm import PreciseBatchNorm  # noqa: E402
-from pipeline.callbacks.progress_bar import ProgressBar  # noqa: E402
-from pipeline.callbacks.run_history import RunHistory  # noqa: E402
-from pipeline.callbacks.run_log import RunLog  # noqa: E402
-from pipeline.callbacks.training_monitor import TrainingMonitor  # noqa: E402
-from pipeline.callbacks.validation import Validation  # noqa: E402
+from pipeline import callbacks  # noqa: E402
+from pipeline.callbacks import (  # noqa: E402
+    EpochCheckpoint,
+    EpochStart,
+    EvaluationModel,
+    MomentumCorrection,
+    PreciseBatchNorm,
+    TrainingMonitor,
+    Validation,
+)
 from pipeline.io.hdf5_dataset import open_split  # noqa: E402
 from pipeline.io.hdf5_generator import HDF5Generator  # noqa: E402
 from pipeline.recipe import Augmentation  # noqa: E402
@@ -202,8 +202,8 @@ def test_ours_in_a_fit_of_his_own(
 def test_ours_without_validation(
     model: keras.Model, batches: HDF5Generator, tmp_path: Path
 ) -> None:
-    callbacks = [EpochCheckpoint(tmp_path), TrainingMonitor(tmp_path)]
-    model.fit(batches, shuffle=False, verbose=0, callbacks=callbacks)
+    ours = [EpochCheckpoint(tmp_path), TrainingMonitor(tmp_path)]
+    model.fit(batches, shuffle=False, verbose=0, callbacks=ours)
     assert (tmp_path / "epoch-001.keras").is_file()
     assert (tmp_path / "training_plot.jpg").is_file()
 
@@ -215,8 +215,8 @@ def test_thinning_leaves_other_files_alone(
     others = [tmp_path / f"epoch-{name}.keras" for name in names]
     for path in others:
         path.write_text("not a checkpoint, or somebody's copy of one")
-    callbacks = [EpochCheckpoint(tmp_path, keep=1)]
-    model.fit(batches, epochs=3, shuffle=False, verbose=0, callbacks=callbacks)
+    ours = [EpochCheckpoint(tmp_path, keep=1)]
+    model.fit(batches, epochs=3, shuffle=False, verbose=0, callbacks=ours)
     assert set(others) < set(tmp_path.glob("*.keras"))
     assert not (tmp_path / "epoch-002.keras").exists()
 
@@ -263,9 +263,12 @@ def test_his_after_ours_sees_our_validation(
 
 @pytest.mark.parametrize(
     "callback",
-    [EpochStart, EvaluationModel, Validation, RunHistory, EpochCheckpoint, TrainingMonitor,
-     ProgressBar, RunLog],
-)  # fmt: skip
+    [
+        callback
+        for callback in vars(callbacks).values()
+        if isinstance(callback, type) and issubclass(callback, keras.callbacks.Callback)
+    ],
+)
 def test_none_makes_fit_wait_for_a_step(callback: type) -> None:
     """``fit`` reads the device after each step where a callback has one of these.
 
