@@ -36,7 +36,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     count = number(int, 1, MOST)
     add("-o", "--output", type=Path, metavar="DIR", required=True, help="where to write")
     add("-m", "--model", type=Path, metavar="FILE",
-        help="a checkpoint to resume from, or a folder, whose latest is taken")  # fmt: skip
+        help="a checkpoint to resume from, or a folder, whose latest is taken; its run's settings "
+        "take the place of the defaults below")  # fmt: skip
     add("-e", "--epoch", type=count, metavar="N", help="the epoch of -m, as a check")
     add("-l", "--learning-rate", type=number(float, LOWEST_RATE, HIGHEST_RATE), metavar="X",
         help="a constant rate from here on (default: the recipe's schedule)")  # fmt: skip

@@ -24,15 +24,18 @@ DOWNLOAD_MD5: str = "90528d7ca1a48142e341f4ef8d21d0de"
 # The data set
 
 IMAGE_SIZE: ImageSide = 64
+"""Pixels a side as stored; a recipe's ``image_sizes`` say what is trained on."""
 CLASSES: Count = 200
+"""Of the network that ``view_model.py`` draws without -m; all else takes those of the data."""
 TEST_IMAGES_PER_CLASS: Count = 30
 """The official test images bear no labels: these many train images a class take their place."""
 SEED: Seed = 42
 
 EVALUATION_BATCH_SIZE: Count = 100
+"""Of ``model_eval.py``; after an epoch the run's own serves."""
 
 PATIENCE: Count = 5
-"""After so many epochs that did not lower the val loss, training suggests to lower the rate."""
+"""After so many epochs at one rate without a lower val loss, training suggests a lower rate."""
 
 # How networks are trained
 

@@ -14,6 +14,9 @@ def _report(kind: type[BaseException], error: BaseException, trace: TracebackTyp
     """Spare a person a traceback of what is expected, also as modules load and the process ends."""
     if issubclass(kind, KeyboardInterrupt):
         sys.stderr.write("stopped by Ctrl-C\n")
+    elif issubclass(kind, ImportError) and "shared object" in str(error):
+        libraries = "as libgl1 and libglib2.0-0 for OpenCV on Debian and Ubuntu"
+        sys.stderr.write(f"error: {error}; install the system's package of it, {libraries}\n")
     elif issubclass(kind, ModuleNotFoundError) and not str(error.name).startswith("pipeline"):
         advice = "pip install -r requirements.txt, or activate the environment that has it"
         sys.stderr.write(f"error: {error.name} is not installed; {advice}\n")

@@ -1,4 +1,4 @@
-"""Attack the scripts in more than 300 ways; print how many were tried and held, by kind.
+"""Attack the scripts in more than 400 ways; print how many were tried and held, by kind.
 
     python tests/attacks.py --only outputs numbers
 

@@ -51,6 +51,16 @@ def test_missing_requirements_are_named() -> None:
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
 
 
+def test_missing_system_library_is_named(tmp_path: Path) -> None:
+    lost = "libGL.so.1: cannot open shared object file: No such file or directory"
+    (tmp_path / "cv2.py").write_text(f"raise ImportError({lost!r})")
+    command = [sys.executable, ROOT / "build_dataset.py", "-d", tmp_path]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.stderr.startswith(f"error: {lost}; install")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+
+
 def test_commands_run_elsewhere(folder: Path) -> None:
     """The fixture followed them all; a second build proposes a second run."""
     again = follow(f"python {ROOT}/build_dataset.py --sample", folder)
