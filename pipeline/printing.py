@@ -12,7 +12,8 @@ from pathlib import Path
 def say(*lines: object, error: bool = False) -> None:
     """Print each of ``lines`` on a line of its own, on stderr for an ``error`` or a note."""
     output = sys.stderr if error else sys.stdout
-    print(*map(printable, lines), sep="\n", file=output, flush=True)
+    for line in lines:
+        print(printable(line), file=output, flush=True)
 
 
 def printable(text: object) -> str:

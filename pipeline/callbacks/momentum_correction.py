@@ -33,12 +33,9 @@ class MomentumCorrection(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Correct the velocity, if the rate dropped."""
         step = epoch * self._steps
-        before = self._last_rate or self._rate(max(step - 1, 0))
+        before = self._last_rate or float(self._schedule(max(step - 1, 0)))
         self._last_rate = None
-        ratio = self._rate(step) / before if before else 1.0
+        ratio = float(self._schedule(step)) / before if before else 1.0
         if ratio <= DROP:
             for velocity in getattr(self.model.optimizer, "momentums", ()):
                 velocity.assign(velocity * ratio)
-
-    def _rate(self, step: int) -> float:
-        return float(keras.ops.convert_to_numpy(self._schedule(step)))

@@ -26,8 +26,7 @@ class RunHistory(keras.callbacks.Callback):
         Raises:
             UserError: The loss is not a number any more.
         """
-        rate = self._schedule((epoch + 1) * self.steps - 1)
-        logs["learning_rate"] = float(keras.ops.convert_to_numpy(rate))
+        logs["learning_rate"] = float(self._schedule((epoch + 1) * self.steps - 1))
         logs["loss"] = logs.pop("cross_entropy")
         check_losses(epoch + 1, logs["loss"], logs["val_loss"])
         self.state = self.state.after_epoch(logs)

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 
-import keras
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -46,7 +45,7 @@ def changes(state: RunState, steps: int) -> Changes:
     drops = dict(state.recipe.optimizer.rate_drops)
     before = 0.0
     for epoch, rate in enumerate(state.history["learning_rate"], start=1):
-        planned = float(keras.ops.convert_to_numpy(by_recipe(epoch * steps - 1)))
+        planned = float(by_recipe(epoch * steps - 1))
         by_hand = not math.isclose(rate, planned, rel_tol=1e-4)
         if epoch in drops or (by_hand and rate != before):
             found[epoch] = ", ".join(filter(None, (found.get(epoch), f"rate {rate:.2g}")))
