@@ -1,5 +1,6 @@
 """Every path, size and hyperparameter a user may want to change, and nothing else."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline.recipe import Augmentation, Count, ImageSide, Network, Optimizer, Recipe, Seed
@@ -39,6 +40,32 @@ PATIENCE: Count = 5
 
 # How networks are trained
 
+# What two CPU cores can do in about two hours: smaller images first.
+QUICK = Recipe(
+    epochs=18,
+    batch_size=384,
+    image_sizes=((1, 32), (13, 48)),
+    network=Network(
+        stem="fine",
+        dropout=0.1,
+        norm_momentum=0.9,
+        precise_norm=True,
+        dtype="auto",
+    ),
+    optimizer=Optimizer(
+        name="muon",
+        learning_rate=0.05,
+        schedule="linear",
+        weight_decay=0.02,
+        label_smoothing=0.1,
+    ),
+    augmentation=Augmentation(
+        shift=0.1,
+        zoom=0.2,
+        flip="alternating",
+        trivial_augment=True,
+    ),
+)
 RECIPES = {
     # The published procedure, whose author lowered the rate by hand after epochs 26, 40 and 52.
     "published": Recipe(
@@ -64,87 +91,24 @@ RECIPES = {
             flip="random",
         ),
     ),
-    # What two CPU cores can do in about two hours: smaller images first.
-    "quick": Recipe(
-        epochs=18,
-        batch_size=384,
-        image_sizes=((1, 32), (13, 48)),
-        network=Network(
-            stem="fine",
-            dropout=0.1,
-            norm_momentum=0.9,
-            precise_norm=True,
-            dtype="auto",
-        ),
-        optimizer=Optimizer(
-            name="muon",
-            learning_rate=0.05,
-            schedule="linear",
-            weight_decay=0.02,
-            label_smoothing=0.1,
-        ),
-        augmentation=Augmentation(
-            shift=0.1,
-            zoom=0.2,
-            flip="alternating",
-            trivial_augment=True,
-        ),
-    ),
+    "quick": QUICK,
     # What two CPU cores can do in a night, about eight hours: ``quick`` for longer, and up to the
     # full size. Not run whole.
-    "overnight": Recipe(
+    "overnight": replace(
+        QUICK,
         epochs=50,
-        batch_size=384,
         image_sizes=((1, 32), (21, 48), (41, 64)),
-        network=Network(
-            stem="fine",
-            dropout=0.2,
-            norm_momentum=0.9,
-            precise_norm=True,
-            dtype="auto",
-        ),
-        optimizer=Optimizer(
-            name="muon",
-            learning_rate=0.05,
-            schedule="linear",
-            weight_decay=0.02,
-            label_smoothing=0.1,
-        ),
-        augmentation=Augmentation(
-            shift=0.1,
-            zoom=0.2,
-            flip="alternating",
-            trivial_augment=True,
-        ),
+        network=replace(QUICK.network, dropout=0.2),
     ),
     # One GPU: what held for ``quick``, and what a long run wants by others' results. Not run whole.
-    "best": Recipe(
+    "best": replace(
+        QUICK,
         epochs=80,
         batch_size=256,
-        network=Network(
-            stem="fine",
-            dropout=0.2,
-            squeeze_excite=16,
-            norm_momentum=0.9,
-            precise_norm=True,
-            dtype="mixed_bfloat16",
-        ),
-        optimizer=Optimizer(
-            name="muon",
-            learning_rate=0.05,
-            schedule="linear",
-            weight_decay=0.02,
-            label_smoothing=0.1,
-            ema_momentum=0.999,
-        ),
-        augmentation=Augmentation(
-            shift=0.1,
-            zoom=0.2,
-            flip="alternating",
-            trivial_augment=True,
-            cutmix=1.0,
-            mixup=0.2,
-        ),
+        image_sizes=((1, 64),),
+        network=replace(QUICK.network, dropout=0.2, squeeze_excite=16, dtype="mixed_bfloat16"),
+        optimizer=replace(QUICK.optimizer, ema_momentum=0.999),
+        augmentation=replace(QUICK.augmentation, cutmix=1.0, mixup=0.2),
     ),
     # Thin and small, for the digits sample and the tests.
     "demo": Recipe(
