@@ -26,50 +26,28 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = new_parser(
         __doc__, "python build_dataset.py -d tiny-imagenet-200.zip -o hdf5 --preview sheet.png"
     )
-    parser.add_argument(
-        "-d",
-        "--dataset",
-        type=Path,
-        metavar="PATH",
+    add = parser.add_argument
+    add("-d", "--dataset", type=Path, metavar="PATH",
         help="the unpacked folder or the official .zip (default: "
-        f"{config.DATASET}, folder or .zip; with --sample: {config.SAMPLE})",
-    )
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        metavar="DIR",
-        help="where to write (default: hdf5/ in the data set's folder, or beside its zip)",
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace an earlier build")
+        f"{config.DATASET}, folder or .zip; with --sample: {config.SAMPLE})")  # fmt: skip
+    add("-o", "--output", type=Path, metavar="DIR",
+        help="where to write (default: hdf5/ in the data set's folder, or beside "
+        "its zip)")  # fmt: skip
+    add("--overwrite", action="store_true", help="replace an earlier build")
     first = parser.add_mutually_exclusive_group()
     first.add_argument("--download", action="store_true", help="first fetch the official .zip")
     first.add_argument("--sample", action="store_true", help="first write a sample, of digits")
-    parser.add_argument("--skip-corrupt", action="store_true", help="leave out damaged images")
-    parser.add_argument(
-        "--draw-val", action="store_true", help="draw val from train if Tiny ImageNet has no val"
-    )
-    parser.add_argument(
-        "--seed",
-        type=number(int, 0, LARGEST_SEED),
-        default=config.SEED,
-        metavar="N",
-        help="draws the test split",
-    )
-    parser.add_argument(
-        "--preview",
-        type=Path,
-        metavar="FILE",
-        help="draw some images, stored and augmented, to FILE; an earlier build is used as it is",
-    )
-    parser.add_argument(
-        "-r",
-        "--recipe",
-        choices=config.RECIPES,
-        metavar="NAME",
+    add("--skip-corrupt", action="store_true", help="leave out damaged images")
+    add("--draw-val", action="store_true",
+        help="draw val from train if Tiny ImageNet has no val")  # fmt: skip
+    add("--seed", type=number(int, 0, LARGEST_SEED), default=config.SEED, metavar="N",
+        help="draws the test split")  # fmt: skip
+    add("--preview", type=Path, metavar="FILE",
+        help="draw some images, stored and augmented, to FILE; an earlier build is used "
+        "as it is")  # fmt: skip
+    add("-r", "--recipe", choices=config.RECIPES, metavar="NAME",
         help="whose augmentation --preview shows (default: "
-        f"{config.FIRST_RECIPE}; with --sample: {SAMPLE_RECIPE})",
-    )
+        f"{config.FIRST_RECIPE}; with --sample: {SAMPLE_RECIPE})")  # fmt: skip
     args = parser.parse_args(argv)
     if args.recipe and not args.preview:
         parser.error("-r goes with --preview, and says whose augmentation it shows")
