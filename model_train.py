@@ -149,9 +149,9 @@ def train(
         if group.is_primary:
             state = replace(state, backend=backend)
             if checkpoint:
-                branch = begin_branch(checkpoint, state, args.output)
-                state = branch.state
-                say(*branch.messages)
+                state, begun, aside = begin_branch(checkpoint, state, args.output)
+                kept = [f"kept an earlier checkpoint as {path}" for path in aside]
+                say(*kept, f"resuming after epoch {state.epoch} from {begun}")
             callbacks += reporting_callbacks(args, state, parallel, batches, val_set, opened)
         with parallel.scope():
             fit_phases(model, batches, state, callbacks)

@@ -4,11 +4,11 @@ import itertools
 import json
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from pipeline.dataset.tiny_imagenet import default_hdf5_folder, find_data_set
 from pipeline.errors import UserError
@@ -121,28 +121,12 @@ def latest_state(folder: Path) -> RunState | None:
     return read_state(latest_checkpoint(folder)) if list_checkpoints(folder) else None
 
 
-class Branch(NamedTuple):
-    """A run as it resumes in its folder."""
-
-    state: RunState
-    checkpoint: Path
-    """In the folder, with that state."""
-    superseded: Sequence[Path]
-    """What was moved aside for it."""
-
-    @property
-    def messages(self) -> list[str]:
-        """What to tell the user."""
-        aside = [f"kept an earlier checkpoint as {path}" for path in self.superseded]
-        return [*aside, f"resuming after epoch {self.state.epoch} from {self.checkpoint}"]
-
-
-def begin_branch(start: Path, state: RunState, folder: Path) -> Branch:
+def begin_branch(start: Path, state: RunState, folder: Path) -> tuple[RunState, Path, list[Path]]:
     """Record in ``folder`` that its run resumes from ``start`` with ``state``'s settings.
 
     Killed before its next epoch ends, the run still resumes so by ``folder`` alone. Later epochs,
     and the checkpoint of this one unless only the epoch to end at changes, are kept in
-    ``folder/superseded/``.
+    ``folder/superseded/``. Return the run's state, its checkpoint in ``folder``, and those kept.
 
     Raises:
         UserError: A file cannot be read or written.
@@ -164,7 +148,7 @@ def begin_branch(start: Path, state: RunState, folder: Path) -> Branch:
             aside.append(_free_name(path))
             with reported_as_user_errors(path):
                 path.rename(aside[-1])
-    return Branch(state, begun, aside)
+    return state, begun, aside
 
 
 def _states(folder: Path) -> dict[Path, RunState]:
