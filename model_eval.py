@@ -74,8 +74,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     from pipeline.run.output_folder import LOG, checkpoint_to_evaluate, find_hdf5, list_checkpoints
 
     given, args.model = args.model, checkpoint_to_evaluate(args.model)
-    if args.model != given:
-        say(f"best epoch by val rank-1: {args.model}")
     state = read_state(args.model)
     if args.image_size:
         state = state.evaluated_at(args.image_size)

@@ -8,7 +8,6 @@ from pathlib import Path
 from config import setup_config as config
 from pipeline.backend import import_keras
 from pipeline.command_line import new_parser, run_script, shell_command
-from pipeline.errors import UserError
 from pipeline.printing import say
 from pipeline.recipe import choose_recipe
 
@@ -39,11 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         from pipeline.run.output_folder import checkpoint_to_evaluate
 
         file = checkpoint_to_evaluate(args.model)
-        if not file.is_file():
-            raise UserError(f"{file} does not exist; name a checkpoint that model_train.py wrote")
         check_outputs([args.output], [file])
-        if file != args.model:
-            say(f"best epoch by val rank-1: {file}")
     else:
         recipe = choose_recipe(config.RECIPES, args.recipe)
 

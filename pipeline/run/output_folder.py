@@ -14,6 +14,7 @@ from pipeline.dataset.tiny_imagenet import default_hdf5_folder, find_data_set
 from pipeline.errors import UserError
 from pipeline.io.files import atomic_write, reported_as_user_errors
 from pipeline.plain_file import read_file
+from pipeline.printing import say
 from pipeline.run.checkpoint import copy_checkpoint, read_state
 from pipeline.run.state import RunState, epoch_rank
 
@@ -72,12 +73,13 @@ def _highest(folder: Path, rank: Callable[[RunState], tuple[float, ...]]) -> Pat
 
 
 def checkpoint_to_evaluate(path: Path) -> Path:
-    """Return ``path``, or of a folder its best checkpoint.
-
-    Raises:
-        UserError: There is none, or one cannot be read.
-    """
-    return best_checkpoint(path) if path.is_dir() else path
+    """Return ``path``, or of a folder its best checkpoint, and say which that is."""
+    if path.is_dir():
+        path = best_checkpoint(path)
+        say(f"best epoch by val rank-1: {path}")
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; name a checkpoint that model_train.py wrote")
+    return path
 
 
 def find_hdf5(given: Path | None, model: Path | None, data_set: Path) -> Path:
