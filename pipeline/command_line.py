@@ -69,20 +69,17 @@ def new_parser(description: str, example: str) -> argparse.ArgumentParser:
     )
 
 
-def number(
-    kind: type[int] | type[float], low: float, high: float = sys.float_info.max
-) -> Callable[[str], int | float]:
-    """Return an argparse type: a finite number of ``kind`` from ``low`` to ``high``."""
+def number(kind: type[int] | type[float], low: float, high: float) -> Callable[[str], float]:
+    """Return an argparse type: a number of ``kind`` from ``low`` to ``high``."""
     what = "whole number" if kind is int else "number"
-    limits = f"from {low} on" if high == sys.float_info.max else f"from {low} to {high}"
 
-    def parse(text: str) -> int | float:
+    def parse(text: str) -> float:
         try:
             value = kind(text)
         except ValueError:
             value = math.nan
         if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a {what} {limits}")
+            raise argparse.ArgumentTypeError(f"{text!r} is not a {what} from {low} to {high}")
         return value
 
     return parse
