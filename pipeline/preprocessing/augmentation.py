@@ -34,7 +34,8 @@ def augment(
     """
     side = images.shape[1]
     parameters = draw_affine(augmentation, stream, side, mirror)
-    if mirror.any() or moves_pixels(augmentation):
+    moved = augmentation.rotation, augmentation.shift, augmentation.shear, augmentation.zoom
+    if mirror.any() or any(moved):
         images = move_pixels(images, affine_matrices(parameters, side))
     if augmentation.trivial_augment:
         images = trivial_augment(images, stream)
@@ -43,8 +44,3 @@ def augment(
     if augmentation.mixup:
         return mixup(images, labels, augmentation.mixup, stream)
     return images, labels
-
-
-def moves_pixels(augmentation: Augmentation) -> bool:
-    """Tell whether images are moved, besides being mirrored."""
-    return any((augmentation.rotation, augmentation.shift, augmentation.shear, augmentation.zoom))

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from pipeline.preprocessing.affine import CHUNK, move_pixels
+from pipeline.preprocessing.affine import move_pixels
 from pipeline.randomness import BatchDraws
 
 STRONGEST_BLEND = 0.99
@@ -36,9 +36,7 @@ def trivial_augment(images: np.ndarray, stream: BatchDraws) -> np.ndarray:
     strengths = stream.uniform(-1, 1)
     moved = np.flatnonzero(kinds < MOVES)
     matrices = move_matrices(kinds[moved], strengths[moved], images.shape[1])
-    for start in range(0, len(moved), CHUNK):  # small copies stay in the cache
-        part = slice(start, start + CHUNK)
-        images[moved[part]] = move_pixels(images[moved[part]], matrices[part])
+    images[moved] = move_pixels(images[moved], matrices)
     for row in np.flatnonzero(kinds > MOVES):
         images[row] = COLOURINGS[kinds[row] - MOVES - 1](images[row], strengths[row])
     return images
