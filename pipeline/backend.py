@@ -10,12 +10,11 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
 from pipeline.errors import UserError
+from pipeline.printing import silence
 
 CPU_FACTS = Path("/proc/cpuinfo")
 BFLOAT16_INSTRUCTIONS = {"avx512_bf16", "amx_bf16"}
@@ -62,7 +61,7 @@ def import_keras() -> ModuleType:
     if backend != "tensorflow":
         sys.meta_path.insert(0, _WithoutTensorFlow())
     try:
-        with silence():
+        with silence(1, 2):
             keras = importlib.import_module("keras")
             _ = keras.ops.zeros(1)  # TensorFlow reports its devices when it is first used
     except ModuleNotFoundError as error:
@@ -123,20 +122,3 @@ def cpu_facts() -> tuple[str, set[str]]:
     text = CPU_FACTS.read_text() if CPU_FACTS.is_file() else ""
     name = re.search(r"^model name\s*: (.*)$", text, re.MULTILINE)
     return name[1] if name else "", set(text.split())
-
-
-@contextmanager
-def silence() -> Iterator[None]:
-    """Discard what libraries write past Python to stdout and stderr."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    outputs = {number: os.dup(number) for number in (1, 2)}
-    with Path(os.devnull).open("wb") as null:
-        for number in outputs:
-            os.dup2(null.fileno(), number)
-    try:
-        yield
-    finally:
-        for number, output in outputs.items():
-            os.dup2(output, number)
-            os.close(output)

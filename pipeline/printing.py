@@ -80,19 +80,33 @@ def _text_output(stream: io.BufferedIOBase, encoding: str) -> io.TextIOWrapper:
 
 
 @contextmanager
+def silence(*descriptors: int) -> Iterator[list[int]]:
+    """Discard what is written to ``descriptors``; yield others that lead where they led."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    given = [os.dup(number) for number in descriptors]
+    with Path(os.devnull).open("wb") as null:
+        for number in descriptors:
+            os.dup2(null.fileno(), number)
+    try:
+        yield given
+    finally:
+        for number, copy in zip(descriptors, given, strict=True):
+            os.dup2(copy, number)
+            os.close(copy)
+
+
+@contextmanager
 def without_library_messages() -> Iterator[None]:
     """Drop what libraries write past Python to stderr, as libpng does of odd colour profiles."""
-    given, descriptor = sys.stderr, os.dup(2)
-    with Path(os.devnull).open("wb") as null:
-        os.dup2(null.fileno(), 2)
-    own = io.BufferedWriter(io.FileIO(descriptor, "w", closefd=False))
-    sys.stderr = _text_output(own, given.encoding)
-    try:
-        yield
-    finally:
-        sys.stderr = given
-        os.dup2(descriptor, 2)
-        os.close(descriptor)
+    given = sys.stderr
+    with silence(2) as (descriptor,):
+        own = io.BufferedWriter(io.FileIO(descriptor, "w", closefd=False))
+        sys.stderr = _text_output(own, given.encoding)
+        try:
+            yield
+        finally:
+            sys.stderr = given
 
 
 def lost_output() -> str:

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, Run
 
-from pipeline.backend import HOST_SETTINGS, silence
+from pipeline.backend import HOST_SETTINGS
 from pipeline.command_line import quote
-from pipeline.printing import Output, printable
+from pipeline.printing import Output, printable, silence
 
 FORGED = "a\nerror: \x1b[2J\u2028\udcff\u4e2d"
 
@@ -88,7 +88,7 @@ def test_libraries_are_silenced_without_a_temporary_folder(
 ) -> None:
     with monkeypatch.context() as patched:
         patched.setattr("tempfile.tempdir", "/dev/null/none")
-        with silence():
+        with silence(1, 2):
             os.write(2, b"noise")
     assert capfd.readouterr().err == ""
 

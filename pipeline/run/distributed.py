@@ -20,9 +20,9 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from pipeline.backend import silence
 from pipeline.errors import UserError
 from pipeline.io.shard import Shard
+from pipeline.printing import silence
 from pipeline.run.meeting import meeting
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ class DataParallelism:
         if group.processes > 1:
             from jax.experimental import multihost_utils
 
-            with silence():  # JAX's transport reports when it first connects
+            with silence(1, 2):  # JAX's transport reports when it first connects
                 multihost_utils.sync_global_devices("")
         on_jax = keras.backend.backend() == "jax"
         self.group = group
