@@ -68,12 +68,7 @@ NARROWEST = 4
 
 
 def googlenet(
-    network: Network,
-    classes: int,
-    *,
-    means: Sequence[float],
-    input_size: int | None = None,
-    seed: int = 0,
+    network: Network, classes: int, *, means: Sequence[float], seed: int = 0
 ) -> keras.Model:
     """Build GoogLeNet.
 
@@ -84,11 +79,10 @@ def googlenet(
         network: Its stem, width, regularisation and dtype; the defaults are the paper's.
         classes: How many to tell apart.
         means: Of the R, G and B channels, 0 to 255; subtracted first.
-        input_size: Pixels a side, 32 or more; None takes any.
         seed: Draws the initial weights.
     """
     build = _Builder(network, seed)
-    inputs = keras.Input((input_size, input_size, 3), name="pixels")
+    inputs = keras.Input((None, None, 3), name="pixels")
     x = layers.Normalization(
         mean=tuple(means), variance=(1.0, 1.0, 1.0), dtype="float32", name="mean_subtraction"
     )(inputs)
