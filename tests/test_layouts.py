@@ -303,7 +303,7 @@ def own_images(tmp_path: Path) -> Path:
 def test_own_images(own_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     build(own_images, tmp_path / "with val")
     shutil.rmtree(own_images / "val")
-    with pytest.raises(UserError, match="has 35 usable train images, of which 60 are drawn"):
+    with pytest.raises(UserError, match="has 35 usable train images, the fewest; 60 of each"):
         build(own_images, tmp_path / "without")
     for number in range(30):
         shutil.copy(
@@ -323,6 +323,51 @@ def test_own_images(own_images: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     with h5py.File(tmp_path / "without" / "val.hdf5") as file:
         assert list(file["Label_Names"].asstr()) == ["Hund & Katze", "naïve 猫", "train"]
         assert np.bincount(file["Labels"]).tolist() == [30] * 3
+
+
+def test_own_test_images_are_the_test_split(
+    own_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    shutil.copytree(own_images / "val", own_images / "TEST")
+    (own_images / "val").rename(own_images / "valid")
+    for _ in range(2):  # the second time it is built already
+        build(own_images, tmp_path / "hdf5")
+    printed = capsys.readouterr().out
+    assert "each test image's class from its folder" in printed
+    assert "3 classes: 105 train, 12 val, 12 test images" in printed
+    val, test = (h5py.File(tmp_path / "hdf5" / f"{split}.hdf5") for split in ("val", "test"))
+    with val, test:
+        assert np.array_equal(val["Images"], test["Images"])
+        assert np.array_equal(val["Labels"], test["Labels"])
+
+
+def test_what_is_taken_otherwise_than_named_is_told(
+    own_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    animals = own_images / "train" / "Hund & Katze"
+    (animals / "Hund").mkdir()
+    next(animals.glob("*.jpg")).rename(animals / "Hund" / "0.jpg")
+    for name in ("without suffix", "list.csv"):
+        (animals / name).touch()
+    shutil.rmtree(own_images / "val" / "train")
+    build(own_images, tmp_path / "hdf5")
+    printed = capsys.readouterr().out
+    assert "folders within class folders, such as train/Hund & Katze/Hund" in printed
+    assert (
+        "left out 1 files that are no images by name, such as train/Hund & Katze/without" in printed
+    )
+    assert "val/ has no image of 1 of the classes, such as train" in printed
+    assert "note: 15 of 113 images are left to train on" in printed
+
+
+def test_one_class_is_none(own_images: Path, tmp_path: Path) -> None:
+    outer = own_images / "train" / "train"
+    shutil.rmtree(own_images / "val")
+    (own_images / "train").rename(own_images / "inner")
+    outer.parent.mkdir()
+    (own_images / "inner").rename(outer)
+    with pytest.raises(UserError, match="one class alone, train"):
+        build(own_images, tmp_path / "hdf5")
 
 
 def test_odd_colour_profiles_are_not_reported(own_images: Path, run: Run) -> None:

@@ -2,8 +2,7 @@
 
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +93,7 @@ def build_data_set(
             raise UserError(f"{present[0]} is there already; give --overwrite to replace the build")
         corrupt = {}
         if settings.skip_corrupt:
-            corrupt = find_undecodable(source, [*found.train, *found.val])
+            corrupt = find_undecodable(source, [*found.train, *found.val, *found.test])
         splits = _draw_splits(found, corrupt, settings)
         with (
             atomic_writes(output / name for name in OUTPUTS) as (*hdf5_paths, means_path),
@@ -116,8 +115,18 @@ def build_data_set(
         classes=len(classes),
         images={split: len(images) for split, images in splits.items()},
         skipped={image.name: reason for image, reason in corrupt.items()},
-        notes=found.notes,
+        notes=[*found.notes, *_note_on_sizes(splits)],
     )
+
+
+def _note_on_sizes(splits: Mapping[str, Sequence[LabelledImage]]) -> list[str]:
+    train, val, test = map(len, splits.values())
+    if val + test <= train:
+        return []
+    return [
+        f"note: {train:,} of {train + val + test:,} images are left to train on; "
+        "TEST_IMAGES_PER_CLASS in config/setup_config.py says how many are drawn"
+    ]
 
 
 def _draw_splits(
@@ -128,26 +137,33 @@ def _draw_splits(
     Raises:
         UserError: Too few are left for one.
     """
-    train = [image for image in found.train if image not in left_out]
-    val = [image for image in found.val if image not in left_out]
-    if found.val and not val:
-        raise UserError("no val image can be decoded; fetch the data set again")
-    _check_enough(train, found.classes.ids, settings.test_images_per_class * (1 if val else 2))
-    train, test = _draw_split(train, found.classes.ids, "test", settings)
+    train, val, test = (
+        [image for image in images if image not in left_out]
+        for images in (found.train, found.val, found.test)
+    )
+    for split, before, now in (("val", found.val, val), ("test", found.test, test)):
+        if before and not now:
+            raise UserError(f"no {split} image can be decoded; replace them, or remove the folder")
+    drawn = [split for split, images in (("test", test), ("val", val)) if not images]
+    _check_enough(train, found.classes.ids, settings.test_images_per_class * len(drawn))
+    if not test:
+        train, test = _draw_split(train, found.classes.ids, "test", settings)
     if not val:
         train, val = _draw_split(train, found.classes.ids, "val", settings)
     return {"train": train, "val": val, "test": test}
 
 
 def _check_enough(images: Iterable[LabelledImage], class_ids: Sequence[str], drawn: int) -> None:
-    counts = Counter(image.label for image in images)
-    for label, class_id in enumerate(class_ids):
-        if counts[label] <= drawn:
-            raise UserError(
-                f"class {class_id} has {counts[label]} usable train images, of which {drawn} are "
-                "drawn for other splits, and some must be left; add images, leave the class out of "
-                "wnids.txt, or lower TEST_IMAGES_PER_CLASS in config/setup_config.py"
-            )
+    labels = np.array([image.label for image in images], np.int64)
+    counts = np.bincount(labels, minlength=len(class_ids))
+    fewest = counts.argmin()
+    if counts[fewest] <= drawn:
+        raise UserError(
+            f"class {class_ids[fewest]} has {counts[fewest]} usable train images, the fewest; "
+            f"{drawn} of each are drawn for other splits, and some must be left; add images, name "
+            "the other classes in wnids.txt, or lower TEST_IMAGES_PER_CLASS in "
+            "config/setup_config.py"
+        )
 
 
 def _draw_split(
@@ -209,13 +225,14 @@ def check_built(source: ImageSource, folder: Path, settings: BuildSettings) -> N
     found = read_labelled_images(source, draw_val=settings.draw_val)
     (train, val), test = open_training_splits(folder), open_split(folder, "test")
     images = len(train) + len(val) + len(test)
-    expected = images if settings.skip_corrupt else len(found.train) + len(found.val)
+    there = len(found.train) + len(found.val) + len(found.test)
+    expected = images if settings.skip_corrupt else there
     per_class = len(test) // len(train.classes)
     differs = {
         "seed": train.seed != settings.seed,
         "classes": train.classes != found.classes,
         "IMAGE_SIZE": train.images.shape[1] != settings.image_size,
-        "TEST_IMAGES_PER_CLASS": per_class != settings.test_images_per_class,
+        "TEST_IMAGES_PER_CLASS": not found.test and per_class != settings.test_images_per_class,
         "images": images != expected,
     }
     if any(differs.values()):

@@ -76,8 +76,8 @@ def _decode_chunk(source: ImageSource, chunk: Sequence[LabelledImage], size: int
             out[:] = resize_image(central_square(decode_image(data, out)), size)
         except ValueError as error:
             raise UserError(
-                f"cannot decode {image.name}: {error}; fetch the data set again, or leave such "
-                "images out with --skip-corrupt"
+                f"cannot decode {image.name}: {error}; replace it, or leave such images "
+                "out with --skip-corrupt"
             ) from error
         sources.append(f"{image.label} {len(data)} {zlib.crc32(data)}\n")
     return DecodedChunk(

@@ -12,6 +12,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +23,8 @@ from pipeline.preprocessing.images import SUFFIXES
 
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 """The split of the images in a folder of this name, in any case."""
+NO_IMAGES = (".txt", ".csv", ".json", ".xml", ".md", ".ini", ".db")
+"""What may lie among images, and need not be told of."""
 ABOVE_TRAIN = re.compile(r"((?:[^/]+/)*?)train(?:/|\Z)", re.IGNORECASE)
 WORDNET_ID = re.compile(r"n\d{8}")
 UTF_16_MARKS = codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE
@@ -41,7 +44,8 @@ class LabelledImages:
     classes: Classes
     train: Sequence[LabelledImage]
     val: Sequence[LabelledImage]
-    """Empty where it is to be drawn from ``train``."""
+    test: Sequence[LabelledImage]
+    """Either is empty where it is to be drawn from ``train``."""
     notes: Sequence[str]
     """How they were found, and what was left out: lines for a person to read."""
 
@@ -66,10 +70,11 @@ def default_hdf5_folder(data_set: Path) -> Path:
 
 
 def read_labelled_images(source: ImageSource, *, draw_val: bool = False) -> LabelledImages:
-    """List the train and validation images of ``source`` with their labels.
+    """List the images of ``source`` with their labels.
 
-    Train images come by class and file name, validation images by the numbers in their file names:
-    the official order, whatever the layout.
+    Train images come by class and file name, the others by the numbers in their file names: the
+    official order, whatever the layout. Tiny ImageNet's test images have no labels, and class
+    folders among them come from scripts that moved val's: they are left out.
 
     Args:
         source: Searched for the folder that holds ``train``.
@@ -78,7 +83,7 @@ def read_labelled_images(source: ImageSource, *, draw_val: bool = False) -> Labe
     Raises:
         UserError: It has no train images, or an image's class is unknown or contradictory.
     """
-    folders = _images_by_folder(source.names)
+    folders, others = _images_by_folder(source.names)
     root = _find_root(folders, source.names)
     by_folder = _class_folders(folders, root)
     annotated = _read_annotations(source, root)
@@ -91,34 +96,45 @@ def read_labelled_images(source: ImageSource, *, draw_val: bool = False) -> Labe
     chosen = [line for (line,) in _read_table(source, f"{root}wnids.txt", 0)]
     ids = sorted(set(chosen or found["train"].values()))
     labels = {class_id: label for label, class_id in enumerate(ids)}
+    is_tiny_imagenet = all(map(WORDNET_ID.fullmatch, ids))
+    found["test"] = (
+        {} if is_tiny_imagenet else dict(filter(itemgetter(1), by_folder["test"].items()))
+    )
+    label_sources["test"] = {FOLDER: found["test"]}
     _check_classes(labels, found, bool(chosen))
     taken = (stem for stem, class_id in annotated.items() if class_id in labels)
     _check_annotations(taken, found["val"], by_folder["test"])
-    train, val = (
+    train, val, test = (
         [LabelledImage(name, labels[id_]) for name, id_ in class_ids.items() if id_ in labels]
         for class_ids in found.values()
     )
-    if not val and not draw_val and all(map(WORDNET_ID.fullmatch, ids)):
+    if not val and not draw_val and is_tiny_imagenet:
         raise UserError(
             "val/ holds no image of these classes; fetch the data set again, or give --draw-val to "
             "draw it from the train images, as the test split is"
         )
     train.sort(key=lambda image: (image.label, _file(image.name), image.name))
-    val.sort(key=lambda image: (_natural_order(_file(image.name)), image.name))
+    for images in (val, test):
+        images.sort(key=lambda image: (_natural_order(_file(image.name)), image.name))
     words = dict(row for row in _read_table(source, f"{root}words.txt", 1) if len(row) == 2)
     classes = Classes(tuple(ids), tuple(words.get(class_id, class_id) for class_id in ids))
-    notes = _notes(label_sources, found, labels, by_folder["test"])
-    return LabelledImages(classes, train, val, tuple(notes))
+    notes = [
+        *_notes(label_sources, found, labels, by_folder["test"]),
+        *_notes_on_files(folders, others, root),
+    ]
+    return LabelledImages(classes, train, val, test, notes)
 
 
-def _images_by_folder(names: Iterable[str]) -> dict[str, list[str]]:
-    """Return the images' files of each folder that holds any."""
-    folders = defaultdict(list)
+def _images_by_folder(names: Iterable[str]) -> tuple[dict[str, list[str]], list[str]]:
+    """Return the images' files of each folder that holds any, and the names of all other files."""
+    folders, others = defaultdict(list), []
     for name in names:
         folder, _, file = name.rpartition("/")
         if f".{file.rpartition('.')[2].lower()}" in SUFFIXES:
             folders[folder].append(file)
-    return folders
+        else:
+            others.append(name)
+    return folders, others
 
 
 def _find_root(folders: Iterable[str], names: Iterable[str]) -> str:
@@ -127,8 +143,8 @@ def _find_root(folders: Iterable[str], names: Iterable[str]) -> str:
     if not roots:
         archive = next((f", such as {name} in it" for name in names if name.endswith(".zip")), "")
         raise UserError(
-            "this is no data set: no folder in it is named train and holds images; name the "
-            f"folder or the zip that holds train/ and val/{archive}"
+            "this is no data set: no folder in it is named train and holds images; name the folder "
+            f"or the zip that holds train/CLASS/, or move the class folders into train/{archive}"
         )
     depth = min(root.count("/") for root in roots)
     outermost = sorted(root for root in roots if root.count("/") == depth)
@@ -141,12 +157,19 @@ def _class_folders(folders: Mapping[str, Iterable[str]], root: str) -> dict[str,
     """Return for each split the class folder, "" if none, of each of its images."""
     images = {split: {} for split in SPLITS.values()}
     for folder, files in folders.items():
-        top, *inner = folder.removeprefix(root).split("/")
-        split = SPLITS.get(top.casefold())
-        if split and folder.startswith(root):
-            class_folder = next((part for part in inner if part.casefold() != "images"), "")
+        split, inner = _place(folder, root)
+        if split:
+            class_folder = next(iter(inner), "")
             images[split] |= {f"{folder}/{file}": class_folder for file in files}
     return images
+
+
+def _place(folder: str, root: str) -> tuple[str, list[str]]:
+    """Return the split of a folder, "" if none, and the folders in it that lead there."""
+    if not folder.startswith(root):
+        return "", []
+    top, *inner = folder.removeprefix(root).split("/")
+    return SPLITS.get(top.casefold(), ""), [part for part in inner if part.casefold() != "images"]
 
 
 def _label(sources: LabelSources) -> ClassIds:
@@ -173,6 +196,11 @@ def _label(sources: LabelSources) -> ClassIds:
 
 
 def _check_classes(ids: Collection[str], found: Mapping[str, ClassIds], chosen: bool) -> None:
+    if len(ids) == 1:
+        raise UserError(
+            f"train/ holds one class alone, {next(iter(ids))}; there must be several, in a folder "
+            "each directly in train/"
+        )
     for class_id in ids:
         if not class_id.isprintable():
             what = "write one id a line in wnids.txt" if chosen else "rename its folder"
@@ -182,7 +210,7 @@ def _check_classes(ids: Collection[str], found: Mapping[str, ClassIds], chosen: 
             f"train/ has no image of {len(empty)} of the {len(ids)} classes in wnids.txt, such as "
             f"{empty[0]}; remove them from wnids.txt, or fetch the data set again"
         )
-    for name, class_id in found["val"].items():
+    for name, class_id in (*found["val"].items(), *found["test"].items()):
         if class_id not in ids and not chosen:
             raise UserError(
                 f"{name} is of class {class_id}, of which train/ has no image; add some, or name "
@@ -221,10 +249,23 @@ def _notes(
         if others := [class_id for class_id in class_ids.values() if class_id not in chosen]:
             count = len(set(others))
             yield f"left out {len(others):,} {split} images of {count:,} classes not in wnids.txt"
-    if labelled := sum(map(bool, test.values())):
+    if not found["test"] and (labelled := sum(map(bool, test.values()))):
         yield f"left out {labelled:,} images in class folders of test/: test is drawn from train/"
     if not found["val"]:
         yield "no val/: it is drawn from train/, as the test split is"
+    elif missing := sorted(set(chosen) - set(found["val"].values())):
+        yield f"val/ has no image of {len(missing)} of the classes, such as {missing[0]}"
+
+
+def _notes_on_files(folders: Iterable[str], others: Iterable[str], root: str) -> Iterator[str]:
+    places = {folder: _place(folder, root) for folder in folders}
+    if nested := [folder for folder, (split, inner) in places.items() if split and len(inner) > 1]:
+        yield f"took folders within class folders, such as {nested[0]}, as of the outer class"
+    unknown = [
+        name for name in others if _place(name, root)[0] and not name.lower().endswith(NO_IMAGES)
+    ]
+    if unknown:
+        yield f"left out {len(unknown):,} files that are no images by name, such as {unknown[0]}"
 
 
 def _read_annotations(source: ImageSource, root: str) -> dict[str, str]:
