@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from pipeline.dataset.builder import BuildSettings
 
 SAMPLE_RECIPE = "demo"
+FEWEST_STEPS, SMALL_BATCH = 20, 32
+"""Fewer steps an epoch than the first, and smaller batches are proposed."""
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -163,11 +165,15 @@ def draw_preview(args: argparse.Namespace, hdf5: Path, recipe: str) -> None:
 def training_command(hdf5: Path, recipe: str) -> str:
     """Return the command that trains on what was built."""
     from pipeline.dataset.tiny_imagenet import default_hdf5_folder, find_data_set
+    from pipeline.io.hdf5_dataset import open_split
     from pipeline.run.output_folder import unused_path
 
     usual = hdf5 == default_hdf5_folder(find_data_set(config.DATASET))
-    folder = None if usual else hdf5
-    flags = {"-r": recipe, "--hdf5": folder, "-o": unused_path(config.OUTPUT / recipe)}
+    flags = {"-r": recipe, "--hdf5": None if usual else hdf5,
+             "-o": unused_path(config.OUTPUT / recipe)}  # fmt: skip
+    images = len(open_split(hdf5, "train"))
+    if images < FEWEST_STEPS * config.RECIPES[recipe].batch_size:
+        flags["-b"] = min(SMALL_BATCH, images)
     return shell_command("model_train.py", flags)
 
 
