@@ -65,7 +65,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
                       help="where process 0 runs, and a port that is free there")  # fmt: skip
     args = parser.parse_args(argv)
     if args.epoch and not args.model:
-        parser.error("-e goes with -m, the checkpoint to resume from")
+        parser.error("-e goes with -m, the checkpoint to resume from; -n names the epoch to end at")
     return args
 
 
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from pipeline.io.files import folder_lock
     from pipeline.io.hdf5_dataset import open_training_splits
     from pipeline.run import start
-    from pipeline.run.checkpoint import read_state
+    from pipeline.run.checkpoint import read_state_to_resume
     from pipeline.run.distributed import find_process_group
     from pipeline.run.messages import ResumeHints, results
     from pipeline.run.output_folder import find_hdf5, latest_state
@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         checkpoint = start.find_checkpoint(args.model, args.output)
         if checkpoint:
             state = start.resumed_run(
-                read_state(checkpoint), config.RECIPES, train_set, val_set,
+                read_state_to_resume(checkpoint), config.RECIPES, train_set, val_set,
                 expected={"epoch": args.epoch, "recipe_name": args.recipe,
                           "batch_size": args.batch_size, "seed": args.seed},
                 learning_rate=args.learning_rate, epochs=args.epochs,

@@ -24,7 +24,12 @@ from pipeline.errors import UserError
 from pipeline.preprocessing.images import resize_images
 from pipeline.recipe import Recipe, choose_recipe
 from pipeline.run.checkpoint import export, read_state, save_checkpoint
-from pipeline.run.output_folder import begin_branch, best_checkpoint, latest_checkpoint
+from pipeline.run.output_folder import (
+    begin_branch,
+    best_checkpoint,
+    find_hdf5,
+    latest_checkpoint,
+)
 
 METRICS = {
     "loss", "accuracy", "top5_accuracy", "val_loss", "val_accuracy", "val_top5_accuracy",
@@ -438,10 +443,14 @@ def test_other_data_is_named(own_run: Path, made_data: Path, tmp_path: Path, run
 
 
 def test_images_that_a_model_may_have_seen_are_no_measure(
-    trained: Path, made_hdf5: Path, own_data: Path, run: Run
+    trained: Path, made_hdf5: Path, own_data: Path, tmp_path: Path, run: Run
 ) -> None:
+    scores = tmp_path / "scores.json"
+
     def warned(hdf5: Path, split: str) -> bool:
-        done = run("model_eval.py", "-m", checkpoint(trained, 3), "--hdf5", hdf5, "--split", split)
+        done = run("model_eval.py", "-m", checkpoint(trained, 3), "--hdf5", hdf5, "--split", split,
+                   "--json", scores)  # fmt: skip
+        assert ("may have seen" in done.stderr) == bool(json.loads(scores.read_text())["warning"])
         return "may have seen" in done.stderr
 
     assert not any(warned(made_hdf5, split) for split in ("val", "test"))
@@ -453,6 +462,30 @@ def test_images_that_a_model_may_have_seen_are_no_measure(
     shutil.rmtree(own_data / "val")
     run("build_dataset.py", "-d", own_data, "-o", drawn, "--draw-val")
     assert warned(drawn, "val")
+
+
+def test_data_is_found_and_what_is_missing_is_named(
+    own_run: Path, made_hdf5: Path, own_data: Path, tmp_path: Path, run: Run
+) -> None:
+    assert find_hdf5(own_data, None, tmp_path) == own_data
+    shutil.copytree(made_hdf5, own_data / "hdf5")
+    assert find_hdf5(own_data, None, tmp_path) == own_data / "hdf5"
+    missing = ("model_train.py", "-m", tmp_path / "typo", "-o", tmp_path / "out")
+    assert "typo does not exist" in run(*missing, status=2).stderr
+    log = own_run / "run.jsonl"
+    log.write_text(log.read_text().replace(str(made_hdf5), str(tmp_path / "moved")))
+    error = run("model_eval.py", "-m", own_run, status=2, cwd=own_run).stderr
+    assert f"{tmp_path / 'moved' / 'test.hdf5'} does not exist" in error
+
+
+def test_exported_model_does_not_resume(
+    own_run: Path, made_hdf5: Path, tmp_path: Path, run: Run
+) -> None:
+    exported = tmp_path / "exported.keras"
+    run("model_eval.py", "-m", own_run, "--hdf5", made_hdf5, "--export", exported)
+    error = run("model_train.py", "-m", exported, "--hdf5", made_hdf5, "-o", tmp_path / "out",
+                status=2).stderr  # fmt: skip
+    assert "is a model to predict with" in error
 
 
 def test_other_classes_are_refused(own_run: Path, own_data: Path, run: Run) -> None:

@@ -66,6 +66,24 @@ def read_state(path: Path) -> RunState:
         ) from error
 
 
+def read_state_to_resume(path: Path) -> RunState:
+    """Return the state of a run, as ``read_state``, if its optimizer's is there too.
+
+    Raises:
+        UserError: It is not, as in an exported model; or as ``read_state``.
+    """
+    state = read_state(path)
+    with _explained(path):
+        weights = io.BytesIO(_read_members(path)[WEIGHTS])
+        with h5py.File(weights, "r") as file:
+            if not file.get("optimizer/vars"):
+                raise UserError(
+                    f"{path} is a model to predict with, without its optimizer's state; training "
+                    "resumes from the checkpoints of its run alone"
+                )
+    return state
+
+
 def copy_checkpoint(path: Path, target: Path, state: RunState) -> None:
     """Write a checkpoint's contents with another ``state`` to ``target``, atomically.
 

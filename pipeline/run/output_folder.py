@@ -86,14 +86,21 @@ def find_hdf5(given: Path | None, model: Path | None, data_set: Path) -> Path:
     """Return the folder of the HDF5 files: ``given``, or the last that the model's log names.
 
     Where there is none, it is the default folder of ``data_set``, a folder or a zip of that name.
+
+    Raises:
+        UserError: There is no ``model``.
     """
+    if model and not model.exists():
+        raise UserError(f"{model} does not exist; name a checkpoint or its folder with -m")
     if given:
-        return given
+        inner = given / "hdf5"  # of a data set's folder
+        return inner if inner.is_dir() and not (given / "train.hdf5").exists() else given
     logged = [event.get("hdf5") for event in logged_events(model)] if model else []
     folders = [Path(folder) for folder in logged if isinstance(folder, str)]
-    if folders and folders[-1].is_dir():
+    default = default_hdf5_folder(find_data_set(data_set))
+    if folders and (folders[-1].is_dir() or not default.is_dir()):
         return folders[-1]
-    return default_hdf5_folder(find_data_set(data_set))
+    return default
 
 
 def logged_events(model: Path) -> list[dict[str, Any]]:

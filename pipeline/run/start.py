@@ -32,8 +32,6 @@ def find_checkpoint(model: Path | None, output: Path) -> Path | None:
         if (output / HISTORY_FILE).exists():
             raise UserError(f"{output} holds another run's {HISTORY_FILE}; name another folder")
         return None
-    if not model.exists():
-        raise UserError(f"{model} does not exist; name a checkpoint or its folder with -m")
     start = latest_checkpoint(model) if model.is_dir() else model
     folder = output.resolve()
     if holds_run and start.resolve().parent not in (folder, folder / SUPERSEDED):
