@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from pipeline.run.state import RunState
 
 
+SEEN = "the model was trained on another build, and may have seen some of these images"
+
+
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = new_parser(
@@ -99,8 +102,8 @@ def measure(args: argparse.Namespace, state: "RunState", hdf5: Path) -> None:
 
     dataset = open_split(hdf5, args.split)
     check_classes(state, dataset)
-    if may_have_seen(state, dataset):
-        warning = "the model was trained on another build, and may have seen some of these images"
+    warning = SEEN if may_have_seen(state, dataset) else ""
+    if warning:
         say(f"warning: {warning}", error=True)
     import_keras()
     import numpy as np
@@ -119,8 +122,9 @@ def measure(args: argparse.Namespace, state: "RunState", hdf5: Path) -> None:
 
     say(f"Rank-1: {scores.rank1:.2%}  Rank-5: {scores.rank5:.2%}  ({scores.images} images)")
     if args.json:
-        settings = {"split": args.split, "flip": args.flip, "model": str(args.model),
-                    "epoch": state.epoch, "image_size": state.image_size}  # fmt: skip
+        settings = {"split": args.split, "data": str(dataset.path), "flip": args.flip,
+                    "model": str(args.model), "epoch": state.epoch,
+                    "image_size": state.image_size, "warning": warning}  # fmt: skip
         write_json(args.json, asdict(scores) | settings)
         say(f"wrote {args.json}")
     if args.export:
@@ -130,7 +134,7 @@ def measure(args: argparse.Namespace, state: "RunState", hdf5: Path) -> None:
         from pipeline.evaluation.report import Report
 
         probabilities = np.concatenate([batch for batch, _ in predicted])
-        write_report(args, state, Report(dataset, probabilities))
+        write_report(args, state, Report(dataset, probabilities), warning)
 
 
 def load_predictor(args: argparse.Namespace, state: "RunState") -> "Predictor":
@@ -141,7 +145,9 @@ def load_predictor(args: argparse.Namespace, state: "RunState") -> "Predictor":
     return Predictor(load_model(args.model), args.batch_size, state.image_size, args.flip)
 
 
-def write_report(args: argparse.Namespace, state: "RunState", report: "Report") -> None:
+def write_report(
+    args: argparse.Namespace, state: "RunState", report: "Report", warning: str
+) -> None:
     """Write the report, headed by what was measured and how."""
     facts = {
         "model": args.model.name,
@@ -150,7 +156,7 @@ def write_report(args: argparse.Namespace, state: "RunState", report: "Report") 
         "image size": f"{state.image_size} pixels",
         "predictions": "averaged with those for mirrored images" if args.flip else "one an image",
     }
-    report.write(args.report, facts)
+    report.write(args.report, facts | ({"warning": warning} if warning else {}))
     say(f"wrote {', '.join(REPORT_FILES)} to {args.report}")
 
 
@@ -171,7 +177,8 @@ def classify(args: argparse.Namespace, state: "RunState", photographs: Sequence[
 
     classified = []
     predictor = load_predictor(args, state)
-    for photo in predict_photographs(predictor, photographs, state.classes, required=args.images):
+    required = args.images if len(args.images) == 1 else ()
+    for photo in predict_photographs(predictor, photographs, state.classes, required):
         say(photo.path)
         for predicted in photo.predictions:
             names = dict.fromkeys((predicted.class_id, predicted.words))  # one where they are equal
@@ -179,6 +186,8 @@ def classify(args: argparse.Namespace, state: "RunState", photographs: Sequence[
         classified.append(photo)
     if not classified:
         raise UserError(f"none of {len(photographs)} images could be read; name others")
+    if skipped := len(photographs) - len(classified):
+        say(f"skipped {skipped} of {len(photographs)} images, named on stderr")
     if args.json:
         write_json(args.json, prediction_records(classified))
         say(f"wrote {args.json}")
@@ -195,7 +204,9 @@ def print_next(args: argparse.Namespace, model: Path, hdf5: Path) -> None:
     if args.report:
         say(f"next: open {quote(args.report / REPORT_PAGE)} in a browser")
     elif args.images and (hdf5 / "test.hdf5").is_file():
-        flags = {"-m": model, "--report": config.REPORT, "--hdf5": args.hdf5}
+        from pipeline.run.output_folder import unused_path
+
+        flags = {"-m": model, "--report": unused_path(config.REPORT), "--hdf5": args.hdf5}
         say(f"next: {shell_command('model_eval.py', flags)}")
     else:
         say(f"next: {shell_command('view_model.py', {'-m': model})}")

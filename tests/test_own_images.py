@@ -132,9 +132,11 @@ def test_photographs_are_named(trained: Path, tmp_path: Path, run: Run) -> None:
     data = save(alone, np.full((200, 300, 3), (180, 60, 60), np.uint8)).read_bytes()
     alone.write_bytes(data[:33] + ODD_PROFILE + data[33:])  # after the header
     model = checkpoint(trained, 3)
-    done = run("model_eval.py", "-m", model, "--images", folder, alone, "--batch-size", "3",
-               "--json", tmp_path / "named.json")  # fmt: skip
-    assert done.stderr == ""
+    done = run("model_eval.py", "-m", model, "--images", folder, folder / "notes.txt", alone,
+               "--batch-size", "3", "--json", tmp_path / "named.json")  # fmt: skip
+    assert done.stderr.startswith("skipped: cannot read")
+    assert done.stderr.count("\n") == 1
+    assert "skipped 1 of 5 images" in done.stdout
     record = json.loads((tmp_path / "named.json").read_text())
     assert [Path(entry["image"]).name for entry in record] == [
         "a.jpg",
@@ -195,7 +197,7 @@ def test_table_holds_every_image_that_can_be_read(
     assert done.stderr.startswith(f"skipped: cannot read {last}: it is cut short")
     with table.open(newline="") as file:
         assert [row["image"] for row in csv.DictReader(file)] == [r["image"] for r in rows[:2]]
-    named = (*command[:3], "--images", folder, last, "--csv", tmp_path / "none.csv")
+    named = (*command[:3], "--images", last, "--csv", tmp_path / "none.csv")
     assert "test_2.JPEG: it is cut short" in run(*named, status=2).stderr
     assert not (tmp_path / "none.csv").exists()
 

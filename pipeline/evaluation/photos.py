@@ -38,7 +38,7 @@ def predict_photographs(
         predictor: With an image size.
         paths: See ``find_photographs``.
         classes: The model's.
-        required: Those that must be readable; any other is left out, with a note.
+        required: Those that must be readable; any other is skipped, with a note.
 
     Raises:
         UserError: One of ``required`` cannot be read or decoded.
