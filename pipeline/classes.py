@@ -10,7 +10,7 @@ class Classes:
     """Ids and words, in label order."""
 
     ids: tuple[str, ...]
-    """WordNet's, as ``n01443537``."""
+    """WordNet's, as ``n01443537``, or the names of a person's class folders."""
     names: tuple[str, ...]
     """All words for each, as ``goldfish, Carassius auratus``."""
 
@@ -24,5 +24,6 @@ class Classes:
 
     @property
     def short_names(self) -> tuple[str, ...]:
-        """The first word for each, as ``goldfish``, to be shown."""
-        return tuple(printable(words.partition(",")[0]) for words in self.names)
+        """To be shown: WordNet's first word for each, as ``goldfish``, or a folder's whole name."""
+        pairs = zip(self.ids, self.names, strict=True)
+        return tuple(printable(w if w == id_ else w.partition(",")[0]) for id_, w in pairs)

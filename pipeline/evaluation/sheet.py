@@ -50,7 +50,8 @@ def _draw_bars(axes: Axes, photo: Photograph) -> None:
     axes.barh(places, [p.probability for p in photo.predictions], color=BLUE, alpha=0.3)
     axes.set(xlim=(0, 1), ylim=(len(places) - 0.4, -0.6))
     for place, predicted in zip(places, photo.predictions, strict=True):
-        name = _short(predicted.words.partition(",")[0])
+        words, is_id = predicted.words, predicted.words == predicted.class_id
+        name = _short(words if is_id else words.partition(",")[0])
         axes.text(0.01, place, f"{predicted.probability:.0%}  {name}", va="center", fontsize=8)
 
 
