@@ -14,6 +14,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+# the tests are of CPUs, of servers on this machine, and of signals, whatever the shell holds
+os.environ |= {"CUDA_VISIBLE_DEVICES": "-1", "no_proxy": "127.0.0.1,localhost"}
+for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "NPROC", "XLA_FLAGS"):
+    os.environ.pop(name, None)
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a script's background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from pipeline.preprocessing.images import encode_jpeg  # noqa: E402
 

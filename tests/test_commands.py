@@ -1,6 +1,9 @@
 """The commands that the scripts propose run as they stand, from any folder."""
 
+import importlib
+import json
 import os
+import re
 import resource
 import shlex
 import shutil
@@ -9,10 +12,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from attacks import KINDS
 from conftest import ROOT, heed_hangups
 
 import model_train
+from config.setup_config import RECIPES, RELEASED_MODEL
 from pipeline.command_line import shell_command
+from pipeline.run.checkpoint import read_state
+
+COMMAND = re.compile(r"\bpython (build_dataset|model_train|model_eval|view_model)\.py([^`#\n|]*)")
+"""A script, and its arguments, in a document."""
 
 
 def follow(command: str, folder: Path, *more: str) -> str:
@@ -42,6 +51,32 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert follow(drawing, folder) == evaluation
     assert sorted(path.name for path in (folder / "outs").iterdir()) == ["demo", "network.png"]
     return folder
+
+
+def test_scripts_take_the_commands_of_the_documents() -> None:
+    documents = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    texts = [path.read_text().replace("\\\n", " ") for path in documents]
+    make = ["make", "--always-make", "--dry-run", "demo"]
+    texts.append(subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
+    commands = [command for text in texts for command in COMMAND.findall(text)]
+    assert len(commands) > 25
+    for script, arguments in commands:
+        words = shlex.split(arguments.replace("--process-id K", "--process-id 0"))
+        importlib.import_module(script).parse_arguments(words)
+
+
+def test_documents_count_the_attacks() -> None:
+    count = sum(len(list(attacks())) for attacks in KINDS.values())
+    assert f"| {count} attacks by " in (ROOT / "README.md").read_text()
+
+
+def test_released_model_is_of_its_recipe() -> None:
+    state = read_state(RELEASED_MODEL)
+    assert state.recipe.differences(RECIPES[state.recipe_name]) == []
+    assert state.epoch == state.epochs
+    assert len(state.classes) == 200
+    assert json.loads((ROOT / "outs" / "metric_values.json").read_text()) == state.history
+    assert RELEASED_MODEL.stat().st_size < 16e6
 
 
 def test_missing_requirements_are_named() -> None:

@@ -94,6 +94,11 @@ def server(made_data: Path, tmp_path: Path) -> Iterator[Server]:
         made.shutdown()
 
 
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.dataset.download.PAUSE_S", 0)
+
+
 @pytest.fixture
 def target(tmp_path: Path) -> Path:
     return tmp_path / "data" / "tiny-imagenet-200.zip"
@@ -169,10 +174,7 @@ def test_wrong_contents_are_deleted(server: Server, target: Path) -> None:
         b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 200 + b"\r\n",
     ],
 )  # fmt: skip
-def test_what_is_no_archive_is_refused(
-    answer: bytes, server: Server, target: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("pipeline.dataset.download.PAUSE_S", 0)
+def test_what_is_no_archive_is_refused(answer: bytes, server: Server, target: Path) -> None:
     server.answer = answer
     target.parent.mkdir()
     part = target.with_name(f"{target.name}.part")

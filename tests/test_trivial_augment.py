@@ -94,12 +94,26 @@ def sampled(image: Image.Image, *coefficients: float) -> Image.Image:
     )
 
 
-def test_every_kind_is_as_likely() -> None:
-    image = cv2.resize(photographs(1)[0], (32, 32))
-    images = np.repeat(image[None], 3000, axis=0)
-    changed = ours.trivial_augment(images.copy(), BatchDraws(np.random.default_rng(2), 3000))
-    untouched = (changed == images).all(axis=(1, 2, 3)).mean()
-    # one kind of fourteen is to do nothing, and some others do so at strengths near zero
-    assert 1 / 14 - 0.02 < untouched < 3 / 14
-    again = ours.trivial_augment(images.copy(), BatchDraws(np.random.default_rng(2), 3000))
+def test_every_kind_is_as_likely(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each marks its images by its number: 0 for no change, 1 to 5 for moves, 6 to 13."""
+
+    def mark(number: int) -> ours.Colouring:
+        return lambda image, strength: np.full_like(image, number)
+
+    monkeypatch.setattr(ours, "COLOURINGS", tuple(map(mark, range(6, 14))))
+    monkeypatch.setattr(ours, "move_matrices", lambda kinds, strengths, side: kinds + 1)
+    monkeypatch.setattr(
+        ours, "move_pixels", lambda images, marks: images + np.uint8(marks)[:, None, None, None]
+    )
+    draws = BatchDraws(np.random.default_rng(2), 14_000)
+    marked = ours.trivial_augment(np.zeros((14_000, 1, 1, 3), np.uint8), draws)
+    counts = np.bincount(marked[:, 0, 0, 0])
+    assert len(counts) == 14
+    assert np.abs(counts - 1000).max() < 150
+
+
+def test_equal_draws_give_equal_images() -> None:
+    images = photographs(1).repeat(300, axis=0)
+    changed = ours.trivial_augment(images.copy(), BatchDraws(np.random.default_rng(2), 300))
+    again = ours.trivial_augment(images.copy(), BatchDraws(np.random.default_rng(2), 300))
     assert np.array_equal(changed, again)
