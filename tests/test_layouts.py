@@ -360,6 +360,12 @@ def test_what_is_taken_otherwise_than_named_is_told(
     assert "note: 15 of 113 images are left to train on" in printed
 
 
+def test_class_called_images_is_refused(own_images: Path, tmp_path: Path) -> None:
+    (own_images / "train" / "train").rename(own_images / "train" / "images")
+    with pytest.raises(UserError, match="nothing says of which class train/images/"):
+        build(own_images, tmp_path / "hdf5")
+
+
 def test_one_class_is_none(own_images: Path, tmp_path: Path) -> None:
     outer = own_images / "train" / "train"
     shutil.rmtree(own_images / "val")

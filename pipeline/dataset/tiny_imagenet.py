@@ -175,9 +175,10 @@ def _place(folder: str, root: str) -> tuple[str, list[str]]:
 def _label(sources: LabelSources) -> ClassIds:
     """Return the class id of each image; the sources that know it must agree.
 
-    Scripts that copy images into class folders leave the originals beside these: passed over here.
+    Scripts that copy val's images into class folders leave the originals: passed over here.
     """
-    copied = {_stem(name) for name, folder in sources[FOLDER].items() if folder}
+    is_val = ANNOTATIONS in sources
+    copied = {_stem(name) for name, folder in sources[FOLDER].items() if folder and is_val}
     class_ids = {}
     for name, folder in sources[FOLDER].items():
         if not folder and _stem(name) in copied:
