@@ -14,8 +14,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-# the tests are of CPUs, of servers on this machine, and of signals, whatever the shell holds
-os.environ |= {"CUDA_VISIBLE_DEVICES": "-1", "no_proxy": "127.0.0.1,localhost"}
+# the tests are of CPUs and of signals, whatever the shell holds
+os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "NPROC", "XLA_FLAGS"):
     os.environ.pop(name, None)
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a script's background

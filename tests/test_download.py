@@ -95,8 +95,10 @@ def server(made_data: Path, tmp_path: Path) -> Iterator[Server]:
 
 
 @pytest.fixture(autouse=True)
-def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+def near_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that answers at once, through no proxy."""
     monkeypatch.setattr("pipeline.dataset.download.PAUSE_S", 0)
+    monkeypatch.setenv("no_proxy", "127.0.0.1,localhost")
 
 
 @pytest.fixture
