@@ -253,7 +253,7 @@ def _notes(
     if not found["test"] and (labelled := sum(map(bool, test.values()))):
         yield f"left out {labelled:,} images in class folders of test/: test is drawn from train/"
     if not found["val"]:
-        yield "no val/: it is drawn from train/, as the test split is"
+        yield "no val/: it is drawn from train/"
     elif missing := sorted(set(chosen) - set(found["val"].values())):
         yield f"val/ has no image of {len(missing)} of the classes, such as {missing[0]}"
 
