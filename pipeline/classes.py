@@ -24,6 +24,10 @@ class Classes:
 
     @property
     def short_names(self) -> tuple[str, ...]:
-        """To be shown: WordNet's first word for each, as ``goldfish``, or a folder's whole name."""
-        pairs = zip(self.ids, self.names, strict=True)
-        return tuple(printable(w if w == id_ else w.partition(",")[0]) for id_, w in pairs)
+        """The ``short_name`` of each, to be shown."""
+        return tuple(map(printable, map(short_name, self.ids, self.names)))
+
+
+def short_name(class_id: str, words: str) -> str:
+    """Return WordNet's first word, as ``goldfish``, or the whole name of a person's own folder."""
+    return words if words == class_id else words.partition(",")[0]

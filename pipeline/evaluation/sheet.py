@@ -5,6 +5,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 
+from pipeline.classes import short_name
 from pipeline.evaluation.photos import Photograph
 from pipeline.io.files import atomic_write
 from pipeline.plotting.style import BLUE, new_figure, one_style, save_figure
@@ -50,8 +51,7 @@ def _draw_bars(axes: Axes, photo: Photograph) -> None:
     axes.barh(places, [p.probability for p in photo.predictions], color=BLUE, alpha=0.3)
     axes.set(xlim=(0, 1), ylim=(len(places) - 0.4, -0.6))
     for place, predicted in zip(places, photo.predictions, strict=True):
-        words, is_id = predicted.words, predicted.words == predicted.class_id
-        name = _short(words if is_id else words.partition(",")[0])
+        name = _short(short_name(predicted.class_id, predicted.words))
         axes.text(0.01, place, f"{predicted.probability:.0%}  {name}", va="center", fontsize=8)
 
 
