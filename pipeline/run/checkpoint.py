@@ -74,13 +74,11 @@ def read_state_to_resume(path: Path) -> RunState:
     """
     state = read_state(path)
     with _explained(path):
-        weights = io.BytesIO(_read_members(path)[WEIGHTS])
-        with h5py.File(weights, "r") as file:
-            if not file.get("optimizer/vars"):
-                raise UserError(
-                    f"{path} is a model to predict with, without its optimizer's state; training "
-                    "resumes from the checkpoints of its run alone"
-                )
+        if not _optimizer_shapes(path):
+            raise UserError(
+                f"{path} is a model to predict with, without its optimizer's state; training "
+                "resumes from the checkpoints of its run alone"
+            )
     return state
 
 
@@ -118,10 +116,7 @@ def restore(model: "keras.Model", path: Path) -> None:
     from pipeline.nn.ema import swap_ema
 
     with _explained(path):
-        weights = io.BytesIO(_read_members(path)[WEIGHTS])
-        with h5py.File(weights, "r") as file:
-            variables = file.get("optimizer/vars", {})
-            stored = sorted(tuple(variable.shape) for variable in variables.values())
+        stored = _optimizer_shapes(path)
         needed = sorted(tuple(variable.shape) for variable in model.optimizer.variables)
         if stored != needed:
             raise UserError(
@@ -130,6 +125,14 @@ def restore(model: "keras.Model", path: Path) -> None:
             )
         model.load_weights(path)
     swap_ema(model)
+
+
+def _optimizer_shapes(path: Path) -> list[tuple[int, ...]]:
+    """Return the sorted shapes of the optimizer's variables in a checkpoint."""
+    weights = io.BytesIO(_read_members(path)[WEIGHTS])
+    with h5py.File(weights, "r") as file:
+        variables = file.get("optimizer/vars", {})
+        return sorted(tuple(variable.shape) for variable in variables.values())
 
 
 def export(path: Path, target: Path, state: RunState) -> None:

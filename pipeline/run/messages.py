@@ -9,7 +9,7 @@ from pathlib import Path
 from pipeline.backend import has_bfloat16
 from pipeline.command_line import backend_setting, quote, shell_command
 from pipeline.run.distributed import DataParallelism
-from pipeline.run.output_folder import latest_state
+from pipeline.run.output_folder import checkpoint_name, latest_state
 from pipeline.run.state import RunState
 from pipeline.signals import Stopped
 
@@ -41,8 +41,8 @@ def results(folder: Path, tensorboard: bool) -> list[str]:
     state = latest_state(folder)
     best = state.best_epoch
     # an early best epoch may lie in another folder, that of the run before it was resumed
-    file = next(folder.glob(f"epoch-{best:03d}-*.keras"), None)
-    where = f"in {file}" if file else f"whose checkpoint is not in {folder}"
+    file = folder / checkpoint_name(best, state.history["val_loss"][best - 1])
+    where = f"in {file}" if file.is_file() else f"whose checkpoint is not in {folder}"
     rank1 = state.history["val_accuracy"][best - 1]
     curves = [f"curves for TensorBoard: tensorboard --logdir={quote(folder)}"]
     return [
