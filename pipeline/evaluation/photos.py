@@ -46,14 +46,14 @@ def predict_photographs(
     predictor = replace(predictor, batch_size=min(predictor.batch_size, len(paths)))
     for start in range(0, len(paths), predictor.batch_size):
         read = {}
-        for path in paths[start : start + predictor.batch_size]:
-            try:
-                with without_library_messages():
+        with without_library_messages():
+            for path in paths[start : start + predictor.batch_size]:
+                try:
                     read[path] = read_photograph(path, predictor.image_size)
-            except UserError as error:
-                if path in required:
-                    raise
-                say(f"skipped: {error}", error=True)
+                except UserError as error:
+                    if path in required:
+                        raise
+                    say(f"skipped: {error}", error=True)
         if read:
             predictions = best_predictions(predictor(np.stack([*read.values()])), classes)
             yield from map(Photograph, read.keys(), read.values(), predictions)
