@@ -26,8 +26,6 @@ from pipeline.preprocessing.images import encode_jpeg  # noqa: E402
 CLASS_IDS = ("n01443537", "n01629819", "n02124075", "n07749582")
 WORDS = ("goldfish, Carassius auratus", "European fire salamander", "Egyptian cat", "lemon")
 TRAIN_IMAGES, VAL_IMAGES, TEST_IMAGES = 42, 5, 3
-ODD_PROFILE = bytes.fromhex("00000011694343506f64640000789c6360181e000000c800010f8d9919")
-"""A PNG chunk with a colour profile that libpng warns of."""
 
 Run = Callable[..., subprocess.CompletedProcess]
 
@@ -58,6 +56,12 @@ def write_tiny_imagenet(root: Path) -> Path:
     rows = [f"{c}\t{w}\n" for c, w in zip(CLASS_IDS, WORDS, strict=True)]
     (root / "words.txt").write_text("n00001740\tentity\n" + "".join(rows))
     return root
+
+
+def with_odd_profile(png: bytes) -> bytes:
+    """Put a colour profile that libpng warns of behind a PNG's header."""
+    profile = bytes.fromhex("00000011694343506f64640000789c6360181e000000c800010f8d9919")
+    return png[:33] + profile + png[33:]
 
 
 def random_jpeg(stream: np.random.Generator, label: int) -> bytes:

@@ -107,16 +107,16 @@ def test_momentum_correction_leaves_adam_and_rising_rates_alone(model: keras.Mod
             assert np.array_equal(np.asarray(variable), value)
 
 
-@pytest.mark.parametrize("images", [32, 5120])
+@pytest.mark.parametrize(("images", "batch_size"), [(32, 16), (5120, 20)])
 def test_norm_statistics_are_those_of_the_weights_evaluated(
-    images: int, batches: HDF5Generator, monkeypatch: pytest.MonkeyPatch
+    images: int, batch_size: int, batches: HDF5Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Means over whole batches' statistics under the EMA, computed here by NumPy.
 
     Of 48 images in batches of 20, the last 8 are left out.
     """
     monkeypatch.setattr("pipeline.callbacks.precise_batch_norm.IMAGES", images)
-    batches.batch_size = 20 if images > 48 else 16
+    batches.batch_size = batch_size
     norm = keras.layers.BatchNormalization()
     model = keras.Sequential(
         [keras.Input((64, 64, 3)), keras.layers.Conv2D(2, 8, strides=8), norm,

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from conftest import (
     CLASS_IDS,
-    ODD_PROFILE,
     TRAIN_IMAGES,
     VAL_IMAGES,
     Run,
     random_jpeg,
+    with_odd_profile,
     zip_folder,
 )
 from test_build import ANNOTATIONS, contents, edit, first_line, keep_images, remove
@@ -378,8 +378,7 @@ def test_one_class_is_none(own_images: Path, tmp_path: Path) -> None:
 
 def test_odd_colour_profiles_are_not_reported(own_images: Path, run: Run) -> None:
     for image in own_images.rglob("*.png"):
-        data = image.read_bytes()
-        image.write_bytes(data[:33] + ODD_PROFILE + data[33:])
+        image.write_bytes(with_odd_profile(image.read_bytes()))
     assert run("build_dataset.py", "-d", own_images).stderr == ""
 
 

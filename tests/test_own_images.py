@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 from conftest import (
     CLASS_IDS,
-    ODD_PROFILE,
     TEST_IMAGES,
     WORDS,
     Run,
     checkpoint,
     random_jpeg,
+    with_odd_profile,
 )
+from test_build import absurdly_large_jpeg
 
 from pipeline.backend import import_keras
 
@@ -93,8 +94,7 @@ def test_what_cannot_be_read_is_named(scene: np.ndarray, tmp_path: Path) -> None
     cut.write_bytes(data[:-200])
     with pytest.raises(UserError, match=r"cut\.jpg: it is cut short"):
         read_photograph(cut, 30)
-    start = data.index(b"\xff\xc0") + 5  # the header's height and width
-    cut.write_bytes(data[:start] + b"\x7f\xff\x7f\xff" + data[start + 4 :])
+    cut.write_bytes(absurdly_large_jpeg(data))
     with pytest.raises(UserError, match=r"cut\.jpg: it is larger than any camera's"):
         read_photograph(cut, 30)
     (tmp_path / "notes.txt").write_text("no image")
@@ -129,8 +129,8 @@ def test_photographs_are_named(trained: Path, tmp_path: Path, run: Run) -> None:
     for label, name in enumerate(("a.jpg", "b.jpg", "c.jpg")):
         (folder / name).write_bytes(random_jpeg(stream, label))
     alone = tmp_path / "alone.png"
-    data = save(alone, np.full((200, 300, 3), (180, 60, 60), np.uint8)).read_bytes()
-    alone.write_bytes(data[:33] + ODD_PROFILE + data[33:])  # after the header
+    save(alone, np.full((200, 300, 3), (180, 60, 60), np.uint8))
+    alone.write_bytes(with_odd_profile(alone.read_bytes()))
     model = checkpoint(trained, 3)
     done = run("model_eval.py", "-m", model, "--images", folder, folder / "notes.txt", alone,
                "--batch-size", "3", "--json", tmp_path / "named.json")  # fmt: skip

@@ -106,9 +106,8 @@ def test_script_builds_once_and_draws(made_data: Path, tmp_path: Path, run: Run)
     assert sheet.exists()
 
 
-@pytest.mark.parametrize(
-    "suffix", ["txt", "pgf"]
-)  # Matplotlib writes the latter, if LaTeX is there
+# Matplotlib writes the latter, if LaTeX is there
+@pytest.mark.parametrize("suffix", ["txt", "pgf"])
 def test_format_is_checked_before_the_build(
     suffix: str, made_data: Path, tmp_path: Path, run: Run
 ) -> None:
