@@ -40,7 +40,7 @@ def decoded(path: Path) -> np.ndarray:
 
 def test_files_hold_every_image_once_with_its_label(made_data: Path, made_hdf5: Path) -> None:
     classes = len(CLASS_IDS)
-    found: dict[bytes, int] = {}
+    found: dict[bytes, tuple[int, str]] = {}
     for split, per_class in (("train", TRAIN_IMAGES - TEST_PER_CLASS), ("test", TEST_PER_CLASS)):
         with h5py.File(made_hdf5 / f"{split}.hdf5") as file:
             images, labels = file["Images"][:], file["Labels"][:]
@@ -50,10 +50,11 @@ def test_files_hold_every_image_once_with_its_label(made_data: Path, made_hdf5: 
             assert list(file["Label_Names"].asstr()) == sorted(CLASS_IDS)
             assert list(file["Class_Names"].asstr()) == list(WORDS)
             assert file.attrs["complete"]
-            found |= {i.tobytes(): label for i, label in zip(images, labels, strict=True)}
+            truths = zip(labels, file["File_Names"].asstr(), strict=True)
+            found |= {i.tobytes(): truth for i, truth in zip(images, truths, strict=True)}
     for label, class_id in enumerate(sorted(CLASS_IDS)):
         for path in (made_data / "train" / class_id / "images").iterdir():
-            assert found.pop(decoded(path).tobytes()) == label
+            assert found.pop(decoded(path).tobytes()) == (label, path.name)
     assert not found
 
 
@@ -146,11 +147,12 @@ def test_build_from_before_build_ids(made_hdf5: Path, tmp_path: Path) -> None:
     older = Path(shutil.copytree(made_hdf5, tmp_path / "hdf5"))
     for split in ("train", "val", "test"):
         with h5py.File(older / f"{split}.hdf5", "r+") as file:
-            del file.attrs["build_id"], file.attrs["means"]
+            del file.attrs["build_id"], file.attrs["means"], file["File_Names"]
     means = json.loads((older / OUTPUTS[-1]).read_text())
     del means["build_id"]
     (older / OUTPUTS[-1]).write_text(json.dumps(means))
     assert [dataset.build_id for dataset in open_training_splits(older)] == ["", ""]
+    assert open_split(older, "train").file_name(0) == ""
     assert read_means(open_split(older, "train")) == tuple(means.values())
     shutil.copy(made_hdf5 / "val.hdf5", older)
     with pytest.raises(UserError, match="of another build"):

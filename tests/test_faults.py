@@ -358,8 +358,33 @@ def claims_a_billion_labels(file: h5py.File) -> None:
     file.create_dataset("Labels", (10**12,), "i8", chunks=(1000,))
 
 
+def group_for_labels(file: h5py.File) -> None:
+    del file["Labels"]
+    file.create_group("Labels")
+
+
+def names_of_a_gigabyte(file: h5py.File) -> None:
+    count = len(file["Labels"])
+    del file["File_Names"]
+    file.create_dataset("File_Names", (count,), f"S{10**9}")
+
+
+def a_name_too_few(file: h5py.File) -> None:
+    names = file["File_Names"][:-1]
+    del file["File_Names"]
+    file["File_Names"] = names
+
+
 @pytest.mark.parametrize(
-    "plant", [link_to_another_file, raw_file_elsewhere, claims_a_billion_labels]
+    "plant",
+    [
+        link_to_another_file,
+        raw_file_elsewhere,
+        claims_a_billion_labels,
+        group_for_labels,
+        names_of_a_gigabyte,
+        a_name_too_few,
+    ],
 )
 def test_hdf5_that_reaches_out_is_refused(
     plant: "callable", made_hdf5: Path, tmp_path: Path

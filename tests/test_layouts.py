@@ -172,6 +172,10 @@ EQUAL: dict[str, State] = {
     ),
 }
 """States that hold all of the official data set."""
+OTHER_FILES = (
+    "images.JPG", "images.jpeg, annotated as .JPEG", "images.jfif", "bytes behind each image's end"
+)  # fmt: skip
+"""Of them, those whose files have other names or contents: only pixels and labels are equal."""
 
 
 @pytest.mark.parametrize("state", EQUAL)
@@ -180,7 +184,7 @@ def test_builds_what_the_official_layout_does(
 ) -> None:
     EQUAL[state](own_data)
     built = build(own_data, tmp_path / "hdf5")
-    if state == "bytes behind each image's end":  # other files, and so another fingerprint
+    if state in OTHER_FILES:
         check_pixels(tmp_path / "hdf5", made_hdf5)
     else:
         assert built == contents(made_hdf5)

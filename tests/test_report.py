@@ -202,6 +202,7 @@ def test_tables_agree_with_the_scores(written: Path) -> None:
     with (written / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [int(row["image"]) for row in rows] == list(range(scores["images"]))
+    assert all(row["file"].startswith(row["truth"]) for row in rows)
     right = [row["class_1"] == row["truth"] for row in rows]
     assert np.mean(right) == pytest.approx(scores["rank1"])
     assert all(sum(float(row[f"probability_{n}"]) for n in range(1, 5)) > 0.9999 for row in rows)

@@ -13,7 +13,12 @@ import numpy as np
 from pipeline.classes import Classes
 from pipeline.dataset.decoding import decode_in_order, find_undecodable
 from pipeline.dataset.image_source import ImageSource
-from pipeline.dataset.tiny_imagenet import LabelledImage, LabelledImages, read_labelled_images
+from pipeline.dataset.tiny_imagenet import (
+    LabelledImage,
+    LabelledImages,
+    file_name,
+    read_labelled_images,
+)
 from pipeline.errors import UserError
 from pipeline.io.files import atomic_writes, folder_lock, refusal_to_read
 from pipeline.io.hdf5_dataset import HDF5Dataset, open_split, open_training_splits
@@ -101,8 +106,9 @@ def build_data_set(
         ):
             writers, means = {}, {}
             for path, (split, images) in zip(hdf5_paths, splits.items(), strict=True):
+                names = [file_name(image.name) for image in images]
                 writer = HDF5Writer(
-                    path, split, count=len(images), image_size=size, classes=classes, seed=seed
+                    path, split, file_names=names, image_size=size, classes=classes, seed=seed
                 )
                 writers[split] = open_files.enter_context(writer)
                 means[split] = _write_split(writer, source, images, split, size)

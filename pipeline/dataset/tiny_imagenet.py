@@ -113,9 +113,9 @@ def read_labelled_images(source: ImageSource, *, draw_val: bool = False) -> Labe
             "val/ holds no image of these classes; fetch the data set again, or give --draw-val to "
             "draw it from the train images, as the test split is"
         )
-    train.sort(key=lambda image: (image.label, _file(image.name), image.name))
+    train.sort(key=lambda image: (image.label, file_name(image.name), image.name))
     for images in (val, test):
-        images.sort(key=lambda image: (_natural_order(_file(image.name)), image.name))
+        images.sort(key=lambda image: (_natural_order(file_name(image.name)), image.name))
     words = dict(row for row in _read_table(source, f"{root}words.txt", 1) if len(row) == 2)
     classes = Classes(tuple(ids), tuple(words.get(class_id, class_id) for class_id in ids))
     notes = [
@@ -305,14 +305,14 @@ def _read_table(source: ImageSource, name: str, max_splits: int = -1) -> list[li
     return [[text.strip() for text in row] for row in rows]
 
 
-def _file(name: str) -> str:
-    """Return the last part of a path."""
+def file_name(name: str) -> str:
+    """Return a file's name without its folders."""
     return name.rpartition("/")[2]
 
 
 def _stem(name: str) -> str:
     """Return the last part of a path without its suffix."""
-    file = _file(name)
+    file = file_name(name)
     return file.rpartition(".")[0] or file
 
 

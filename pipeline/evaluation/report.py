@@ -234,7 +234,8 @@ class Report:
     def _prediction_table(self) -> list[list[object]]:
         classes = self.dataset.classes
         truth = [classes.ids[label] for label in self.truth]
-        columns = {"image": range(len(truth)), "truth": truth}
+        files = map(self.dataset.file_name, range(len(truth)))
+        columns = {"image": range(len(truth)), "file": list(files), "truth": truth}
         return prediction_table(columns, best_predictions(self.probabilities, classes))
 
     def _page(self, **values: object) -> str:

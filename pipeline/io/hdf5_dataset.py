@@ -19,7 +19,11 @@ from pipeline.io.hdf5_writer import FORMAT
 from pipeline.recipe import Mean, Seed
 
 CONTENTS = ("Images", "Labels", "Label_Names", "Class_Names")
+FILE_NAMES = "File_Names"
+"""Beside them; older builds have none."""
 MOST_CLASSES = 100_000
+LONGEST_NAME = 2048
+"""Bytes; file systems allow 255, which may be escaped."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +47,16 @@ class HDF5Dataset:
     """Of the R, G and B of all images, 0 to 255; None in builds without a ``build_id``."""
     train_fingerprint: str | None = None
     """That of the train split beside it; None where there is none."""
+    encoded_names: np.ndarray | None = None
+    """bytes (n,), the images' file names without folders in UTF-8; None in older builds."""
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def file_name(self, index: int) -> str:
+        """Return the name of the file that an image was read from; "" in older builds."""
+        names = self.encoded_names
+        return "" if names is None else names[index].decode("utf-8", "backslashreplace")
 
 
 def open_split(folder: Path, split: str) -> HDF5Dataset:
@@ -91,7 +102,9 @@ def _open(folder: Path, split: str) -> HDF5Dataset:
         # may hold it open, in this process too
         with refusal_to_read(path), path.open("rb") as stream, h5py.File(stream, "r") as file:
             return _read_checked(path, file, split)
-    except (OSError, KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
+    except (
+        OSError, AttributeError, KeyError, TypeError, ValueError, OverflowError, RuntimeError,
+    ) as error:  # fmt: skip
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise _unusable(path, f"not a readable HDF5 file of this project ({reason})") from error
 
@@ -104,8 +117,9 @@ def _read_checked(path: Path, file: h5py.File, split: str) -> HDF5Dataset:
         raise _unusable(path, f"of format {attributes['format']}, and this version reads {FORMAT}")
     if attributes["split"] != split:
         raise _unusable(path, f"the {attributes['split']} split under another name")
-    if not all(isinstance(file.get(name, getlink=True), h5py.HardLink) for name in CONTENTS):
-        raise _unusable(path, f"without {', '.join(CONTENTS)} of its own")
+    needed = (*CONTENTS, FILE_NAMES) if FILE_NAMES in file else CONTENTS
+    if not all(isinstance(file.get(name, getlink=True), h5py.HardLink) for name in needed):
+        raise _unusable(path, f"without {', '.join(needed)} of its own")
     images, labels, ids, names = (file[name] for name in CONTENTS)
     count, side = labels.size, images.shape[1] if images.ndim > 1 else 0
     if images.dtype != np.uint8 or images.shape != (count, side, side, 3) or 0 in images.shape:
@@ -121,6 +135,13 @@ def _read_checked(path: Path, file: h5py.File, split: str) -> HDF5Dataset:
     labels = labels[:].astype(np.int64)
     if not 0 <= labels.min() <= labels.max() < len(classes):
         raise _unusable(path, "holding labels that are no index of its class ids")
+    file_names = file.get(FILE_NAMES)
+    if file_names is not None and not (
+        file_names.shape == (count,)
+        and file_names.dtype.kind == "S"
+        and file_names.dtype.itemsize <= LONGEST_NAME
+    ):
+        raise _unusable(path, "without a file name for each image")
     means = attributes.get("means")
     if means is not None:
         means = msgspec.convert([float(mean) for mean in means], tuple[Mean, Mean, Mean])
@@ -134,6 +155,7 @@ def _read_checked(path: Path, file: h5py.File, split: str) -> HDF5Dataset:
         fingerprint=str(attributes["fingerprint"]),
         build_id=str(attributes.get("build_id", "")),
         means=means,
+        encoded_names=None if file_names is None else file_names[:],
     )
 
 

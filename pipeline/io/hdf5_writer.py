@@ -29,16 +29,23 @@ class HDF5Writer:
     Args:
         path: Where to write; the caller renames it into place (see ``files.atomic_write``).
         split: "train", "val" or "test".
-        count: How many images will come.
+        file_names: Of the images that will come, without their folders.
         image_size: Pixels a side.
         classes: That the labels are indices of.
         seed: What the test split was drawn with.
     """
 
     def __init__(
-        self, path: Path, split: str, *, count: int, image_size: int, classes: Classes, seed: int
+        self,
+        path: Path,
+        split: str,
+        *,
+        file_names: Sequence[str],
+        image_size: int,
+        classes: Classes,
+        seed: int,
     ) -> None:
-        self._count = count
+        self._count = count = len(file_names)
         self._written = 0
         self._fingerprint = hashlib.sha256(f"{image_size} pixels".encode())
         self._disk = _Disk(path, "w+")
@@ -52,6 +59,11 @@ class HDF5Writer:
         self._labels = self._file.create_dataset("Labels", (count,), np.int64)
         self._file.create_dataset("Label_Names", data=classes.ids, dtype=h5py.string_dtype())
         self._file.create_dataset("Class_Names", data=classes.names, dtype=h5py.string_dtype())
+        names = [name.encode("utf-8", "backslashreplace") for name in file_names]
+        longest = max(map(len, names))
+        self._file.create_dataset(
+            "File_Names", data=names, dtype=h5py.string_dtype("utf-8", longest)
+        )
 
     def append(self, images: np.ndarray, labels: np.ndarray, sources: bytes) -> None:
         """Add uint8 images (n, size, size, 3), their labels (n,), and what they were made of.
