@@ -10,7 +10,10 @@ from pipeline.printing import say
 from pipeline.progress import duration
 from pipeline.run.state import RunState
 
-TITLES = "  epoch  loss  rank-1 val loss  rank-1  rank-5       left"
+TITLES = (
+    "         train             val",
+    "  epoch   loss  rank-1    loss  rank-1  rank-5        left",
+)
 
 
 class EpochSummary(keras.callbacks.Callback):
@@ -26,7 +29,7 @@ class EpochSummary(keras.callbacks.Callback):
         self._history = history
         self._speed = speed
         self._advise = advise
-        self._titles = [TITLES]
+        self._titles = TITLES
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Print."""
@@ -35,10 +38,10 @@ class EpochSummary(keras.callbacks.Callback):
         say(
             *self._titles,
             f"{state.epoch:>3}/{state.epochs:<3}"
-            f"{logs['loss']:7.3f}{logs['accuracy']:8.2%}{logs['val_loss']:9.3f}"
-            f"{logs['val_accuracy']:8.2%}{logs['val_top5_accuracy']:8.2%}{left:>11}"
+            f"{logs['loss']:7.3f}{logs['accuracy']:8.2%}{logs['val_loss']:8.3f}"
+            f"{logs['val_accuracy']:8.2%}{logs['val_top5_accuracy']:8.2%} {left:>11}"
             f"{' *' if state.best_epoch == state.epoch else ''}",
         )
-        self._titles = []
+        self._titles = ()
         if advice := self._advise(state):
             say(advice)
