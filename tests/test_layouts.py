@@ -364,6 +364,19 @@ def test_what_is_taken_otherwise_than_named_is_told(
     assert "note: 15 of 113 images are left to train on" in printed
 
 
+def test_copies_of_train_images_are_told(
+    own_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    shutil.copytree(own_images / "val", own_images / "test")
+    val, train = own_images / "val" / "train", own_images / "train" / "Hund & Katze"
+    shutil.copy(val / "3.jpg", train / "3 (1).jpg")
+    (own_images / "test" / "train" / "3.jpg").unlink()
+    build(own_images, tmp_path / "hdf5")
+    printed = capsys.readouterr().out
+    assert "note: 1 of 12 val images are copies of train images, such as val/train/3.jpg" in printed
+    assert "test images are copies" not in printed
+
+
 def test_class_called_images_is_refused(own_images: Path, tmp_path: Path) -> None:
     (own_images / "train" / "train").rename(own_images / "train" / "images")
     with pytest.raises(UserError, match="nothing says of which class train/images/"):

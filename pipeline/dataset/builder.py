@@ -104,14 +104,14 @@ def build_data_set(
             atomic_writes(output / name for name in OUTPUTS) as (*hdf5_paths, means_path),
             ExitStack() as open_files,
         ):
-            writers, means = {}, {}
+            writers, means, files = {}, {}, {}
             for path, (split, images) in zip(hdf5_paths, splits.items(), strict=True):
                 names = [file_name(image.name) for image in images]
                 writer = HDF5Writer(
                     path, split, file_names=names, image_size=size, classes=classes, seed=seed
                 )
                 writers[split] = open_files.enter_context(writer)
-                means[split] = _write_split(writer, source, images, split, size)
+                means[split], files[split] = _write_split(writer, source, images, split, size)
             build_id = _build_id(classes, seed, writers.values())
             for split, writer in writers.items():
                 writer.complete(build_id, means[split])
@@ -121,7 +121,7 @@ def build_data_set(
         classes=len(classes),
         images={split: len(images) for split, images in splits.items()},
         skipped={image.name: reason for image, reason in corrupt.items()},
-        notes=[*found.notes, *_note_on_sizes(splits)],
+        notes=[*found.notes, *_note_on_sizes(splits), *_notes_on_copies(splits, files)],
     )
 
 
@@ -133,6 +133,27 @@ def _note_on_sizes(splits: Mapping[str, Sequence[LabelledImage]]) -> list[str]:
         f"note: {train:,} of {train + val + test:,} images are left to train on; "
         "TEST_IMAGES_PER_CLASS in config/setup_config.py says how many are drawn"
     ]
+
+
+def _notes_on_copies(
+    splits: Mapping[str, Sequence[LabelledImage]], files: Mapping[str, Sequence[bytes]]
+) -> list[str]:
+    """Say which val and test images a model is trained on too, of whatever class.
+
+    Args:
+        splits: The images of each.
+        files: The size and CRC-32 of each image's file.
+    """
+    train = set(files["train"])
+    notes = []
+    for split in ("val", "test"):
+        pairs = zip(splits[split], files[split], strict=True)
+        if copies := [image.name for image, file in pairs if file in train]:
+            notes.append(
+                f"note: {len(copies):,} of {len(splits[split]):,} {split} images are copies of "
+                f"train images, such as {copies[0]}"
+            )
+    return notes
 
 
 def _draw_splits(
@@ -198,15 +219,19 @@ def _write_split(
     images: Sequence[LabelledImage],
     split: str,
     image_size: int,
-) -> list[float]:
-    """Decode the images into the file; return the mean of each channel, 0 to 255."""
-    sums = np.zeros(3)
+) -> tuple[list[float], list[bytes]]:
+    """Decode the images into the file.
+
+    Return the mean of each channel, 0 to 255, and the size and CRC-32 of each image's file.
+    """
+    sums, files = np.zeros(3), []
     with progress_bar(split, len(images)) as bar:
         for chunk in decode_in_order(source, images, image_size):
             writer.append(chunk.images, chunk.labels, chunk.sources)
             sums += chunk.channel_sums
+            files += [line.partition(b" ")[2] for line in chunk.sources.splitlines()]
             bar.increment(len(chunk.labels))
-    return (sums / (len(images) * image_size**2)).tolist()
+    return (sums / (len(images) * image_size**2)).tolist(), files
 
 
 def _build_id(classes: Classes, seed: int, writers: Iterable[HDF5Writer]) -> str:
