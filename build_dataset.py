@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SAMPLE_RECIPE = "demo"
 FEWEST_STEPS, SMALL_BATCH = 20, 32
-"""Fewer steps an epoch than the first, and smaller batches are proposed."""
+"""With fewer steps an epoch, ``training_command`` proposes batches of the latter size."""
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -59,6 +59,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Build the data set, and draw the preview if asked for."""
     args = parse_arguments(argv)
+    # Imported where they are used, so that --help and wrong use are answered at once.
     from pipeline.dataset.builder import BuildSettings, check_built, is_built
     from pipeline.dataset.image_source import open_source
     from pipeline.dataset.tiny_imagenet import default_hdf5_folder

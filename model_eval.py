@@ -70,6 +70,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Do as the command line says."""
     args = parse_arguments(argv)
+    # Imported where they are used, so that --help and wrong use are answered at once.
     from pipeline.dataset.builder import OUTPUTS
     from pipeline.io.files import check_outputs
     from pipeline.preprocessing.photographs import find_photographs

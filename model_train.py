@@ -72,6 +72,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Train as the command line says."""
     args = parse_arguments(argv)
+    # Imported where they are used, so that --help and wrong use are answered at once.
     from pipeline.io.files import folder_lock
     from pipeline.io.hdf5_dataset import open_training_splits
     from pipeline.run import start

@@ -30,9 +30,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Draw as the command line says."""
     args = parse_arguments(argv)
+    # Imported where they are used, so that --help and wrong use are answered at once.
     from pipeline.plotting.graphviz import draw_graph, picture_format
 
-    picture_format(args.output)
+    picture_format(args.output)  # refuses another suffix before anything is built
     if args.model:
         from pipeline.io.files import check_outputs
         from pipeline.run.output_folder import checkpoint_to_evaluate

@@ -1,4 +1,8 @@
-"""Every path, size and hyperparameter a user may want to change, and nothing else."""
+"""Every path, size and hyperparameter a user may want to change, and nothing else.
+
+``pipeline/recipe.py`` says what each value of a recipe means, its range and its default. The type
+after a name, such as ``Count``, is what ``config/__init__.py`` checks its value against.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -27,13 +31,13 @@ DOWNLOAD_MD5: str = "90528d7ca1a48142e341f4ef8d21d0de"
 IMAGE_SIZE: ImageSide = 64
 """Pixels a side as stored; a recipe's ``image_sizes`` say what is trained on."""
 CLASSES: Count = 200
-"""Of the network that ``view_model.py`` draws without -m; all else takes those of the data."""
+"""Of the network that ``view_model.py`` draws without -m; all else counts those of the data."""
 TEST_IMAGES_PER_CLASS: Count = 30
 """The official test images bear no labels: these many train images a class take their place."""
 SEED: Seed = 42
 
 EVALUATION_BATCH_SIZE: Count = 100
-"""Of ``model_eval.py``; after an epoch the run's own serves."""
+"""Of ``model_eval.py``; training validates with the run's batch size."""
 
 PATIENCE: Count = 5
 """After so many epochs at one rate without a lower val loss, training suggests a lower rate."""
@@ -134,6 +138,6 @@ RECIPES = {
 }
 DEFAULT_RECIPE: str = "published"
 CPU_RECIPES: tuple[str, ...] = ("quick", "overnight", "demo")
-"""Made for a processor alone."""
+"""Where another one trains on a CPU for over six hours, ``FIRST_RECIPE`` is recommended."""
 FIRST_RECIPE: str = "quick"
 """What ``build_dataset.py`` proposes to train with: it needs no GPU."""

@@ -159,7 +159,7 @@ class Recipe:
         return self.evaluation_size if last and self.evaluation_size else self.image_size(epoch)
 
     def phases(self, first: int, last: int) -> Iterator[tuple[int, int]]:
-        """Yield the runs of epochs with one image size, from ``first`` to ``last``."""
+        """Yield (first, last) of each stretch of epochs with one image size."""
         starts = [start for start, _ in self.image_sizes if first < start <= last]
         for begin, following in itertools.pairwise([first, *starts, last + 1]):
             yield begin, following - 1

@@ -10,7 +10,7 @@ from pipeline.randomness import random_stream
 
 class EpochStart(keras.callbacks.Callback):
     """Tells the batches their epoch and seeds the model's Dropouts, whose state no
-    checkpoint holds; those of models within it keep theirs.
+    checkpoint holds. Dropouts in models within the model are not seeded: GoogLeNet has none.
 
     Args:
         batches: What ``fit`` trains on.

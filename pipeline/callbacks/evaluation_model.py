@@ -12,9 +12,9 @@ from pipeline.run.distributed import DataParallelism
 class EvaluationModel(keras.callbacks.Callback):
     """Runs callbacks at an epoch's end on the model to evaluate and save.
 
-    It is on one device, so that its file is that of a run on one device, and has the EMA of the
-    weights where there is one. All callbacks share one ``logs``: what ``Validation`` adds, the
-    later ones read, and those after this one in ``fit`` too.
+    Where several devices train, that is a replica on one, so that its file is that of a run
+    on one device. It has the EMA of the weights, where there is one. All callbacks share one
+    ``logs``: what ``Validation`` adds, the later ones read, as do those after this one in ``fit``.
 
     Args:
         callbacks: In order.

@@ -91,7 +91,8 @@ class HDF5Generator(keras.utils.PyDataset):
     def on_epoch_begin(self) -> None:
         """Move to the next epoch if this one is finished; called by Keras.
 
-        Keras also begins an epoch, and asks for some batches, to see their shapes.
+        So a plain ``fit`` goes from epoch to epoch; where ``EpochStart`` sets each, nothing moves
+        here. Keras also begins an epoch, and asks for some batches, only to see their shapes.
         """
         if self._epoch.finished:
             self.begin_epoch(self._epoch.number + 1, self._epoch.image_size)
@@ -136,8 +137,8 @@ class HDF5Generator(keras.utils.PyDataset):
     def for_fit(self) -> Any:
         """Return what to give to ``fit``: on TensorFlow a ``tf.data.Dataset`` of the batches.
 
-        Keras would make an autotuned one of a PyDataset, and ``fit`` often end only after 1.28,
-        2.56, 5.12, ... seconds: it takes up to twice as long.
+        Of a PyDataset, Keras makes one with autotuning. A ``fit`` on that often ends only when
+        1.28, 2.56, 5.12, … seconds have passed, and so takes up to twice as long.
         """
         if keras.backend.backend() != "tensorflow":
             return self

@@ -3,10 +3,10 @@
 Adapted to small images in three ways. The global average pooling takes whatever grid is left, so
 the side of the images is free. Batch norm (Ioffe and Szegedy 2015, arXiv:1502.03167) stands in
 for local response normalisation and for the auxiliary classifiers, which only served to train a
-deep network without it. And a second stem keeps a finer grid:
+deep network without it. And a second stem keeps a finer grid. For 64x64 pixels:
 
 ======== =============== =========== ============ ===============
-stem     first           64x64 grids parameters   multiply-adds
+stem     first           stages 3-5  parameters   multiply-adds
 ======== =============== =========== ============ ===============
 "paper"  7x7, stride 2   8, 4, 2     6.2 million  129 million
 "fine"   5x5, stride 1   16, 8, 4    6.2 million  498 million
@@ -106,7 +106,11 @@ def googlenet(
 
 
 class _Builder:
-    """Applies layers with the dtype, penalty and seeds of one network."""
+    """Applies layers with the dtype, penalty and seeds of one network.
+
+    The stem and each inception module are models within the model, so that a summary and a diagram
+    show each as one block.
+    """
 
     def __init__(self, network: Network, seed: int) -> None:
         self.network, self.dtype = network, network.dtype

@@ -20,6 +20,7 @@ def learning_rate_schedule(
     values = recipe.optimizer
     if values.rate_drops:
         return schedules.PiecewiseConstantDecay(
+            # the last steps before the drops: at a boundary itself Keras keeps the earlier rate
             [(first - 1) * steps_per_epoch - 1 for first, _ in values.rate_drops],
             [values.learning_rate, *(rate for _, rate in values.rate_drops)],
         )

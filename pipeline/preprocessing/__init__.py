@@ -1,3 +1,3 @@
 """Arrays in, arrays out: decode, resize and augment images, by NumPy and OpenCV.
 
-May import nothing of this package but errors, randomness and recipe."""
+May import no other folder of this package."""

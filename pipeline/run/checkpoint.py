@@ -103,7 +103,7 @@ def load_model(path: Path) -> "keras.Model":
     import keras
 
     with _explained(path):
-        _read_members(path)
+        _read_members(path)  # checks names, sizes and CRCs before Keras opens it
         return keras.saving.load_model(path, compile=False)
 
 
@@ -124,7 +124,7 @@ def restore(model: "keras.Model", path: Path) -> None:
                 f"{len(needed)} are needed); resume from another checkpoint"
             )
         model.load_weights(path)
-    swap_ema(model)
+    swap_ema(model)  # the file has the EMA as weights, and the raw weights in its place
 
 
 def _optimizer_shapes(path: Path) -> list[tuple[int, ...]]:

@@ -89,7 +89,10 @@ class RunState:
         return self.recipe.size_to_evaluate(max(self.epoch, 1))
 
     def evaluated_at(self, size: int) -> "RunState":
-        """Return the state with another image size, to predict, not to resume."""
+        """Return the state with another image size, to predict, not to resume.
+
+        ``evaluation_size`` is that of the last phase, so later ones are dropped.
+        """
         begun = [pair for pair in self.recipe.image_sizes if pair[0] <= max(self.epoch, 1)]
         changed = {"image_sizes": begun, "evaluation_size": size}
         return replace(self, recipe=self.recipe.replaced(changed))
