@@ -115,7 +115,7 @@ def measure(args: argparse.Namespace, state: "RunState", hdf5: Path) -> None:
 
     predictor = load_predictor(args, state)
     with HDF5Generator(dataset, args.batch_size) as data:
-        data.begin_epoch(1, state.image_size)
+        data.begin_epoch(1, state.size_to_evaluate)
         predicted = predict_batches(predictor, data)
         if args.report:
             predicted = list(predicted)
@@ -125,7 +125,7 @@ def measure(args: argparse.Namespace, state: "RunState", hdf5: Path) -> None:
     if args.json:
         settings = {"split": args.split, "data": str(dataset.path), "flip": args.flip,
                     "model": str(args.model), "epoch": state.epoch,
-                    "image_size": state.image_size, "warning": warning}  # fmt: skip
+                    "image_size": state.size_to_evaluate, "warning": warning}  # fmt: skip
         write_json(args.json, asdict(scores) | settings)
         say(f"wrote {args.json}")
     if args.export:
@@ -143,7 +143,7 @@ def load_predictor(args: argparse.Namespace, state: "RunState") -> "Predictor":
     from pipeline.evaluation.metrics import Predictor
     from pipeline.run.checkpoint import load_model
 
-    return Predictor(load_model(args.model), args.batch_size, state.image_size, args.flip)
+    return Predictor(load_model(args.model), args.batch_size, state.size_to_evaluate, args.flip)
 
 
 def write_report(
@@ -154,7 +154,7 @@ def write_report(
         "model": args.model.name,
         "trained": f"recipe {state.recipe_name}, {state.epoch} epochs, seed {state.seed}",
         "classes": f"{len(state.classes)}",
-        "image size": f"{state.image_size} pixels",
+        "image size": f"{state.size_to_evaluate} pixels",
         "predictions": "averaged with those for mirrored images" if args.flip else "one an image",
     }
     report.write(args.report, facts | ({"warning": warning} if warning else {}))

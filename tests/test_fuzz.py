@@ -178,7 +178,7 @@ def test_checkpoint_metadata(data: st.DataObject, value: object, trained: Path) 
             archive.writestr("metadata.json", json.dumps(metadata))
         state = works_or_explains(lambda: read_state(path))
         if state is not None:
-            assert isinstance(state.image_size, int)
+            assert isinstance(state.size_to_evaluate, int)
 
 
 @settings(fuzz, max_examples=max(EXAMPLES // 10, 5))

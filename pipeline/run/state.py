@@ -84,7 +84,7 @@ class RunState:
             raise ValueError("its history does not have a value for each epoch")
 
     @property
-    def image_size(self) -> int:
+    def size_to_evaluate(self) -> int:
         """Pixels a side of the images that it was validated on after ``epoch``."""
         return self.recipe.size_to_evaluate(max(self.epoch, 1))
 
