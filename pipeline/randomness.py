@@ -25,27 +25,27 @@ class BatchDraws:
     An image's draws do not depend on how the batch is sharded.
 
     Args:
-        stream: The random generator.
+        rng: The random generator.
         count: Images in the batch.
         positions: Integers (n,), the shard's images; None: all, in order.
     """
 
     def __init__(
-        self, stream: np.random.Generator, count: int, positions: np.ndarray | None = None
+        self, rng: np.random.Generator, count: int, positions: np.ndarray | None = None
     ) -> None:
-        self.of_batch = stream
+        self.rng = rng
         """For draws once a batch."""
         self._count = count
         self._positions = np.arange(count) if positions is None else positions
 
     def uniform(self, low: float, high: float) -> np.ndarray:
         """Return float64 (n,), ``low`` to ``high``."""
-        return self.of_batch.uniform(low, high, self._count)[self._positions]
+        return self.rng.uniform(low, high, self._count)[self._positions]
 
     def integers(self, end: int) -> np.ndarray:
         """Return int64 (n,), from 0 to below ``end``."""
-        return self.of_batch.integers(end, size=self._count)[self._positions]
+        return self.rng.integers(end, size=self._count)[self._positions]
 
     def beta(self, alpha: float) -> np.ndarray:
         """Return float64 (n,), of Beta(alpha, alpha)."""
-        return self.of_batch.beta(alpha, alpha, self._count)[self._positions]
+        return self.rng.beta(alpha, alpha, self._count)[self._positions]

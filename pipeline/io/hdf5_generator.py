@@ -164,18 +164,18 @@ class HDF5Generator(keras.utils.PyDataset):
         images = self.dataset.images[rows]
         labels = np.zeros((len(rows), len(self.dataset.classes)), np.float32)
         labels[np.arange(len(rows)), self.dataset.labels[rows]] = 1
-        generator = random_stream(self._seed, "augment", epoch.number, step)
-        stream = BatchDraws(generator, count, places % count)
-        mirror = self._mirrored(epoch.number, rows, stream)
-        images, labels = augment(images, labels, mirror, self._augmentation, stream)
+        rng = random_stream(self._seed, "augment", epoch.number, step)
+        draws = BatchDraws(rng, count, places % count)
+        mirror = self._mirrored(epoch.number, rows, draws)
+        images, labels = augment(images, labels, mirror, self._augmentation, draws)
         images = resize_images(images, epoch.image_size)
         if self._shard:
             return images, labels, (places < count).astype(np.float32)
         return images, labels
 
-    def _mirrored(self, epoch: int, rows: np.ndarray, stream: BatchDraws) -> np.ndarray:
+    def _mirrored(self, epoch: int, rows: np.ndarray, draws: BatchDraws) -> np.ndarray:
         if self._augmentation.flip == "random":
-            return stream.uniform(0, 1) < 0.5
+            return draws.uniform(0, 1) < 0.5
         if self._augmentation.flip == "alternating":
             return (self._first_flip[rows] + epoch) % 2 == 0
         return np.zeros(len(rows), bool)

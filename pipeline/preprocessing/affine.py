@@ -41,19 +41,19 @@ class AffineParameters:
 
 
 def draw_affine(
-    ranges: Augmentation, stream: BatchDraws, side: int, mirror: np.ndarray
+    ranges: Augmentation, draws: BatchDraws, side: int, mirror: np.ndarray
 ) -> AffineParameters:
     """Draw each parameter uniformly from minus to plus its range.
 
     Args:
         ranges: Of rotation, shift, shear and zoom.
-        stream: Draws for these images.
+        draws: For these images.
         side: Pixels.
         mirror: bool (n,), the images to mirror.
     """
 
     def uniform(reach: float) -> np.ndarray:
-        return stream.uniform(-reach, reach)
+        return draws.uniform(-reach, reach)
 
     return AffineParameters(
         rotation=uniform(ranges.rotation),

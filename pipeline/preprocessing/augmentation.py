@@ -18,7 +18,7 @@ def augment(
     labels: np.ndarray,
     mirror: np.ndarray,
     augmentation: Augmentation,
-    stream: BatchDraws,
+    draws: BatchDraws,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Change images in place, where anything is to be changed; return them with their labels.
 
@@ -27,20 +27,20 @@ def augment(
         labels: float32 (n, classes), one-hot.
         mirror: bool (n,), the images to mirror.
         augmentation: What is done, and how far.
-        stream: Draws for these images.
+        draws: For these images.
 
     Returns:
         uint8 (n, side, side, 3) and float32 (n, classes), which sum to 1.
     """
     side = images.shape[1]
-    parameters = draw_affine(augmentation, stream, side, mirror)
+    parameters = draw_affine(augmentation, draws, side, mirror)
     moved = augmentation.rotation, augmentation.shift, augmentation.shear, augmentation.zoom
     if mirror.any() or any(moved):
         images = move_pixels(images, affine_matrices(parameters, side))
     if augmentation.trivial_augment:
-        images = trivial_augment(images, stream)
-    if augmentation.cutmix and (not augmentation.mixup or stream.of_batch.random() < 0.5):
-        return cutmix(images, labels, augmentation.cutmix, stream)
+        images = trivial_augment(images, draws)
+    if augmentation.cutmix and (not augmentation.mixup or draws.rng.random() < 0.5):
+        return cutmix(images, labels, augmentation.cutmix, draws)
     if augmentation.mixup:
-        return mixup(images, labels, augmentation.mixup, stream)
+        return mixup(images, labels, augmentation.mixup, draws)
     return images, labels

@@ -11,7 +11,7 @@ from pipeline.randomness import BatchDraws
 
 
 def cutmix(
-    images: np.ndarray, labels: np.ndarray, alpha: float, stream: BatchDraws
+    images: np.ndarray, labels: np.ndarray, alpha: float, draws: BatchDraws
 ) -> tuple[np.ndarray, np.ndarray]:
     """Give images a rectangle of another one, in place, and labels mixed by area; return both.
 
@@ -22,13 +22,13 @@ def cutmix(
         images: uint8 (n, side, side, 3).
         labels: float32 (n, classes).
         alpha: Above 0; 1 draws lambda evenly.
-        stream: Draws for these images.
+        draws: For these images.
     """
     count, side = images.shape[:2]
     partner = _neighbours(count)
     others = images[partner]
-    edge = np.sqrt(1 - stream.beta(alpha)) * side
-    centre = np.stack([stream.uniform(0, side), stream.uniform(0, side)])
+    edge = np.sqrt(1 - draws.beta(alpha)) * side
+    centre = np.stack([draws.uniform(0, side), draws.uniform(0, side)])
     top, left = np.clip(np.rint(centre - edge / 2), 0, side).astype(int)
     bottom, right = np.clip(np.rint(centre + edge / 2), 0, side).astype(int)
     for row, other in enumerate(others):
@@ -39,14 +39,14 @@ def cutmix(
 
 
 def mixup(
-    images: np.ndarray, labels: np.ndarray, alpha: float, stream: BatchDraws
+    images: np.ndarray, labels: np.ndarray, alpha: float, draws: BatchDraws
 ) -> tuple[np.ndarray, np.ndarray]:
     """Blend images with another one, in place, and labels alike; return both.
 
     mixup: Zhang et al. 2017 (arXiv:1710.09412), equation 2, with a lambda for each image; arguments
     as ``cutmix``.
     """
-    partner, lam = _neighbours(len(images)), stream.beta(alpha)
+    partner, lam = _neighbours(len(images)), draws.beta(alpha)
     for image, other, weight in zip(images, images[partner], lam.tolist(), strict=True):
         cv2.addWeighted(image, weight, other, 1 - weight, 0, dst=image)
     return images, _mix_labels(labels, labels[partner], lam)

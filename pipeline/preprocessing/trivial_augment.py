@@ -30,10 +30,10 @@ VALUES = np.arange(256, dtype=np.uint8)
 SMOOTHING = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]]) / 13
 
 
-def trivial_augment(images: np.ndarray, stream: BatchDraws) -> np.ndarray:
+def trivial_augment(images: np.ndarray, draws: BatchDraws) -> np.ndarray:
     """Change uint8 RGB images (n, side, side, 3) in place; return them."""
-    kinds = stream.integers(MOVES + len(COLOURINGS) + 1)
-    strengths = stream.uniform(-1, 1)
+    kinds = draws.integers(MOVES + len(COLOURINGS) + 1)
+    strengths = draws.uniform(-1, 1)
     moved = np.flatnonzero(kinds < MOVES)
     matrices = move_matrices(kinds[moved], strengths[moved], images.shape[1])
     images[moved] = move_pixels(images[moved], matrices)
