@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from pipeline.callbacks.progress_bar import ProgressBar
-from pipeline.io.files import atomic_write, reported_as_user_errors
+from pipeline.io.files import atomic_write, explain_write_errors
 from pipeline.io.hdf5_generator import HDF5Generator
 from pipeline.plain_file import read_file
 from pipeline.run.conditions import conditions
@@ -29,7 +29,7 @@ class RunLog(keras.callbacks.Callback):
         self._batches = batches
         self._speed = speed
         if self._path.exists():
-            with reported_as_user_errors(self._path):
+            with explain_write_errors(self._path):
                 lines = read_file(self._path)
             if not lines.endswith(b"\n"):
                 with atomic_write(self._path) as path:
@@ -37,7 +37,7 @@ class RunLog(keras.callbacks.Callback):
 
     def write(self, event: str, **values: Any) -> None:
         """Add an event with the time in seconds since 1970."""
-        with reported_as_user_errors(self._path), self._path.open("a") as file:
+        with explain_write_errors(self._path), self._path.open("a") as file:
             file.write(json.dumps({"event": event, "time": round(time.time(), 3), **values}) + "\n")
 
     def write_start(self, state: RunState, devices: list[str]) -> None:

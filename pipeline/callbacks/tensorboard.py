@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 
 from pipeline.errors import UserError
-from pipeline.io.files import reported_as_user_errors
+from pipeline.io.files import explain_write_errors
 from pipeline.run.state import RunState
 
 FOLDER = "tensorboard"
@@ -29,7 +29,7 @@ class TensorBoardCurves(keras.callbacks.Callback):
     def __init__(self, folder: Path, state: RunState) -> None:
         super().__init__()
         self._folder = folder / FOLDER
-        with reported_as_user_errors(self._folder):
+        with explain_write_errors(self._folder):
             for part in PARTS:
                 (self._folder / part).mkdir(parents=True, exist_ok=True)
                 for curves in (self._folder / part).glob("events.out.tfevents.*"):
@@ -59,7 +59,7 @@ class TensorBoardCurves(keras.callbacks.Callback):
     def _reported(self) -> Iterator[None]:
         """Turn what TensorFlow raises where it cannot write into a UserError."""
         failed = importlib.import_module("tensorflow").errors.OpError
-        with reported_as_user_errors(self._folder):
+        with explain_write_errors(self._folder):
             try:
                 yield
             except failed as error:

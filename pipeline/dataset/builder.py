@@ -20,7 +20,7 @@ from pipeline.dataset.tiny_imagenet import (
     read_labelled_images,
 )
 from pipeline.errors import UserError
-from pipeline.io.files import atomic_writes, folder_lock, refusal_to_read
+from pipeline.io.files import atomic_writes, explain_read_refusal, folder_lock
 from pipeline.io.hdf5_dataset import HDF5Dataset, open_split, open_training_splits
 from pipeline.io.hdf5_writer import HDF5Writer
 from pipeline.plain_file import read_file
@@ -281,7 +281,7 @@ def read_means(train: HDF5Dataset) -> tuple[float, float, float]:
     """
     path = train.path.parent / MEANS
     try:
-        with refusal_to_read(path):
+        with explain_read_refusal(path):
             stored = msgspec.json.decode(read_file(path), type=Means)
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(

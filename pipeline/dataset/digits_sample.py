@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from pipeline.errors import UserError
-from pipeline.io.files import reported_as_user_errors
+from pipeline.io.files import explain_write_errors
 from pipeline.preprocessing.images import encode_jpeg
 from pipeline.randomness import random_stream
 
@@ -41,7 +41,7 @@ def write_sample(root: Path, size: int, seed: int) -> None:
         return
     if root.exists():
         raise UserError(f"{root} is there and is not a sample; name a new folder with -d")
-    with reported_as_user_errors(root):
+    with explain_write_errors(root):
         root.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
         try:

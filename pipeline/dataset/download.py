@@ -11,7 +11,7 @@ from pathlib import Path
 from progressbar import ProgressBar
 
 from pipeline.errors import UserError
-from pipeline.io.files import file_lock, reported_as_user_errors
+from pipeline.io.files import explain_write_errors, file_lock
 from pipeline.progress import progress_bar
 
 CHUNK = 2**18
@@ -41,7 +41,7 @@ def download(url: str, path: Path, size: int, md5: str) -> None:
         if path.is_file() and _is_expected(path, size, md5):
             return
         raise UserError(f"{path} is there and is not the official archive; move it away first")
-    with reported_as_user_errors(path):
+    with explain_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     with file_lock(path.with_name(f"{path.name}.lock")):
         _fetch(url, path, size, md5)
@@ -49,7 +49,7 @@ def download(url: str, path: Path, size: int, md5: str) -> None:
 
 def _fetch(url: str, path: Path, size: int, md5: str) -> None:
     part = path.with_name(f"{path.name}.part")
-    with reported_as_user_errors(part):
+    with explain_write_errors(part):
         part.touch()
     with progress_bar("download", size) as bar:
         for attempt in range(1, TRIES + 1):
@@ -90,11 +90,11 @@ def _fetch_rest(url: str, part: Path, size: int, bar: ProgressBar) -> None:
     with response:
         have = have if response.status == http.HTTPStatus.PARTIAL_CONTENT else 0
         _check_answer(response.headers, have, size)
-        with reported_as_user_errors(part):
+        with explain_write_errors(part):
             file = part.open("ab" if have else "wb")
         with file:
             while have <= size and (chunk := response.read1(CHUNK)):
-                with reported_as_user_errors(part):
+                with explain_write_errors(part):
                     file.write(chunk)
                 have += len(chunk)
                 bar.update(min(have, size))

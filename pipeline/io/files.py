@@ -45,7 +45,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 def atomic_writes(paths: Iterable[Path]) -> Iterator[list[Path]]:
     """Do as ``atomic_write`` for several files; rename none before all are on the disk."""
     paths = list(paths)
-    with reported_as_user_errors(paths[0] if len(paths) == 1 else paths[0].parent):
+    with explain_write_errors(paths[0] if len(paths) == 1 else paths[0].parent):
         ends = [_plain_file(path) for path in paths]
         unfinished = [
             end.with_name(f"{UNFINISHED}{os.getpid()}-{path.name[-LONGEST_ENDING:]}")
@@ -120,7 +120,7 @@ def _plain_cell(value: object) -> object:
 
 
 @contextmanager
-def reported_as_user_errors(path: Path) -> Iterator[None]:
+def explain_write_errors(path: Path) -> Iterator[None]:
     """Turn the system's refusal to write ``path`` into a UserError."""
     try:
         yield
@@ -133,7 +133,7 @@ def reported_as_user_errors(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def refusal_to_read(path: Path) -> Iterator[None]:
+def explain_read_refusal(path: Path) -> Iterator[None]:
     """Turn a lack of permission to read ``path`` into a UserError: nothing is damaged then."""
     try:
         yield
@@ -151,7 +151,7 @@ def folder_lock(folder: Path) -> Iterator[None]:
     Raises:
         UserError: As ``file_lock``, or the folder cannot be made.
     """
-    with reported_as_user_errors(folder):
+    with explain_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with file_lock(folder / ".lock"):
         for path in folder.glob(f"{UNFINISHED}*"):
@@ -167,7 +167,7 @@ def file_lock(lock_file: Path) -> Iterator[None]:
         UserError: Another process holds it, or its file cannot be written.
     """
     lock = FileLock(lock_file, timeout=0)
-    with reported_as_user_errors(lock_file), warnings.catch_warnings(record=True) as fallback:
+    with explain_write_errors(lock_file), warnings.catch_warnings(record=True) as fallback:
         try:
             lock.acquire()
         except Timeout:

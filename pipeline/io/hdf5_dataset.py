@@ -14,7 +14,7 @@ import numpy as np
 
 from pipeline.classes import Classes
 from pipeline.errors import UserError
-from pipeline.io.files import refusal_to_read
+from pipeline.io.files import explain_read_refusal
 from pipeline.io.hdf5_writer import FORMAT
 from pipeline.recipe import Mean, Seed
 
@@ -100,7 +100,7 @@ def _open(folder: Path, split: str) -> HDF5Dataset:
     try:
         # read as a stream, without HDF5's lock: the file was renamed into place whole, and somebody
         # may hold it open, in this process too
-        with refusal_to_read(path), path.open("rb") as stream, h5py.File(stream, "r") as file:
+        with explain_read_refusal(path), path.open("rb") as stream, h5py.File(stream, "r") as file:
             return _read_checked(path, file, split)
     except (
         OSError, AttributeError, KeyError, TypeError, ValueError, OverflowError, RuntimeError,

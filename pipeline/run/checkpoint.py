@@ -16,7 +16,7 @@ import h5py
 import msgspec
 
 from pipeline.errors import UserError
-from pipeline.io.files import atomic_write, refusal_to_read
+from pipeline.io.files import atomic_write, explain_read_refusal
 from pipeline.run.state import RunState
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def read_state(path: Path) -> RunState:
     """
     if not path.is_file():
         raise UserError(f"{path} does not exist; name a checkpoint that model_train.py wrote")
-    with _explained(path), ZipFile(path) as archive:
+    with _explain_damage(path), ZipFile(path) as archive:
         _check_members(archive)
         record = dict(json.loads(archive.read(METADATA))).get(KEY)
     if not isinstance(record, dict):
@@ -73,7 +73,7 @@ def read_state_to_resume(path: Path) -> RunState:
         UserError: It is not, as in an exported model; or as ``read_state``.
     """
     state = read_state(path)
-    with _explained(path):
+    with _explain_damage(path):
         if not _optimizer_shapes(path):
             raise UserError(
                 f"{path} is a model to predict with, without its optimizer's state; training "
@@ -88,7 +88,7 @@ def copy_checkpoint(path: Path, target: Path, state: RunState) -> None:
     Raises:
         UserError: The checkpoint is damaged, or the file cannot be written.
     """
-    with _explained(path):
+    with _explain_damage(path):
         members = _read_members(path)
     with atomic_write(target) as unfinished:
         _write_with_state(members, unfinished, state)
@@ -102,7 +102,7 @@ def load_model(path: Path) -> "keras.Model":
     """
     import keras
 
-    with _explained(path):
+    with _explain_damage(path):
         _read_members(path)  # checks names, sizes and CRCs before Keras opens it
         return keras.saving.load_model(path, compile=False)
 
@@ -115,7 +115,7 @@ def restore(model: "keras.Model", path: Path) -> None:
     """
     from pipeline.nn.ema import swap_ema
 
-    with _explained(path):
+    with _explain_damage(path):
         stored = _optimizer_shapes(path)
         needed = sorted(tuple(variable.shape) for variable in model.optimizer.variables)
         if stored != needed:
@@ -211,10 +211,10 @@ def _write_with_state(members: dict[str, bytes], path: Path, state: RunState | N
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def _explain_damage(path: Path) -> Iterator[None]:
     """Turn what zipfile, JSON, HDF5 or Keras raise on a damaged or foreign file to a UserError."""
     try:
-        with refusal_to_read(path):
+        with explain_read_refusal(path):
             yield
     except (UserError, MemoryError):
         raise

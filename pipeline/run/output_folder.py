@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.dataset.tiny_imagenet import default_hdf5_folder, find_data_set
 from pipeline.errors import UserError
-from pipeline.io.files import atomic_write, reported_as_user_errors
+from pipeline.io.files import atomic_write, explain_write_errors
 from pipeline.plain_file import read_file
 from pipeline.printing import say
 from pipeline.run.checkpoint import copy_checkpoint, read_state
@@ -155,7 +155,7 @@ def begin_branch(start: Path, state: RunState, folder: Path) -> tuple[RunState, 
     for path, other in others.items():
         if other.epoch >= state.epoch or not state.continues(other):
             aside.append(_free_name(path))
-            with reported_as_user_errors(path):
+            with explain_write_errors(path):
                 path.rename(aside[-1])
     return state, begun, aside
 
@@ -174,6 +174,6 @@ def _states(folder: Path) -> dict[Path, RunState]:
 def _free_name(path: Path) -> Path:
     """Return a name for ``path`` in ``superseded/`` beside it, which is made as needed."""
     folder = path.parent / SUPERSEDED
-    with reported_as_user_errors(folder):
+    with explain_write_errors(folder):
         folder.mkdir(exist_ok=True)
     return unused_path(folder / path.name)
