@@ -127,10 +127,10 @@ class _Builder:
         inputs = keras.Input(x.shape[1:], dtype=x.dtype, name="inputs")
         kernel, stride = STEMS[self.network.stem]
         first, reduce, second = STEM_FILTERS
-        y = self.conv(inputs, first, kernel, "conv_1", stride)
+        y = self.conv_block(inputs, first, kernel, "conv_1", stride)
         y = self.max_pool(y, 2, "pool_1")
-        y = self.conv(y, reduce, 1, "conv_2_reduce")
-        y = self.conv(y, second, 3, "conv_2")
+        y = self.conv_block(y, reduce, 1, "conv_2_reduce")
+        y = self.conv_block(y, second, 3, "conv_2")
         return keras.Model(inputs, y, name="stem")(x)
 
     def inception(
@@ -138,13 +138,13 @@ class _Builder:
     ) -> keras.KerasTensor:
         """Figure 2b of the paper."""
         inputs = keras.Input(x.shape[1:], dtype=x.dtype, name="inputs")
-        by_1x1 = self.conv(inputs, filters.conv_1x1, 1, "conv_1x1")
-        by_3x3 = self.conv(inputs, filters.reduce_3x3, 1, "reduce_3x3")
-        by_3x3 = self.conv(by_3x3, filters.conv_3x3, 3, "conv_3x3")
-        by_5x5 = self.conv(inputs, filters.reduce_5x5, 1, "reduce_5x5")
-        by_5x5 = self.conv(by_5x5, filters.conv_5x5, 5, "conv_5x5")
+        by_1x1 = self.conv_block(inputs, filters.conv_1x1, 1, "conv_1x1")
+        by_3x3 = self.conv_block(inputs, filters.reduce_3x3, 1, "reduce_3x3")
+        by_3x3 = self.conv_block(by_3x3, filters.conv_3x3, 3, "conv_3x3")
+        by_5x5 = self.conv_block(inputs, filters.reduce_5x5, 1, "reduce_5x5")
+        by_5x5 = self.conv_block(by_5x5, filters.conv_5x5, 5, "conv_5x5")
         pooled = self.max_pool(inputs, 1, "pool")
-        pooled = self.conv(pooled, filters.pool_projection, 1, "pool_projection")
+        pooled = self.conv_block(pooled, filters.pool_projection, 1, "pool_projection")
         y = layers.Concatenate(dtype=self.dtype, name="concatenate")(
             [by_1x1, by_3x3, by_5x5, pooled]
         )
@@ -161,14 +161,16 @@ class _Builder:
         squeezed = max(NARROWEST, channels // self.network.squeeze_excite)
         weights = layers.GlobalAveragePooling2D(keepdims=True, dtype=self.dtype, name="squeeze")(x)
         for number, filters, activation in ((1, squeezed, "relu"), (2, channels, "sigmoid")):
-            weights = self.conv2d(filters, 1, f"excite_{number}", activation=activation)(weights)
+            weights = self.conv_layer(filters, 1, f"excite_{number}", activation=activation)(
+                weights
+            )
         return layers.Multiply(dtype=self.dtype, name="weighted")([x, weights])
 
-    def conv(
+    def conv_block(
         self, x: keras.KerasTensor, filters: int, kernel: int, name: str, stride: int = 1
     ) -> keras.KerasTensor:
         """Convolution, batch norm and ReLU."""
-        x = self.conv2d(
+        x = self.conv_layer(
             max(NARROWEST, round(filters * self.network.width)),
             kernel,
             name,
@@ -183,7 +185,7 @@ class _Builder:
         relu = layers.ReLU(dtype=self.dtype, name=f"{name}_relu")
         return norm(relu(x)) if self.network.relu_before_norm else relu(norm(x))
 
-    def conv2d(self, filters: int, kernel: int, name: str, **settings: Any) -> layers.Conv2D:
+    def conv_layer(self, filters: int, kernel: int, name: str, **settings: Any) -> layers.Conv2D:
         return layers.Conv2D(
             filters,
             kernel,
