@@ -13,7 +13,7 @@ from config import setup_config as config
 from pipeline.backend import import_keras
 from pipeline.command_line import new_parser, number, run_script
 from pipeline.printing import say
-from pipeline.recipe import HIGHEST_RATE, LARGEST_SEED, LOWEST_RATE, MOST, choose_recipe
+from pipeline.recipe import HIGHEST_RATE, LARGEST_COUNT, LARGEST_SEED, LOWEST_RATE, choose_recipe
 
 if TYPE_CHECKING:
     import keras
@@ -33,7 +33,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
 
     add = parser.add_argument
-    count = number(int, 1, MOST)
+    count = number(int, 1, LARGEST_COUNT)
     add("-o", "--output", type=Path, metavar="DIR", required=True, help="where to write")
     add("-m", "--model", type=Path, metavar="FILE",
         help="a checkpoint to resume from, or a folder, whose latest is taken; its run's settings "
@@ -59,7 +59,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "KERAS_BACKEND=jax; one command, but for --process-id; under Slurm's srun none is needed",
     )
     many.add_argument("--processes", type=count, metavar="N", help="how many there are")
-    many.add_argument("--process-id", type=number(int, 0, MOST), metavar="K",
+    many.add_argument("--process-id", type=number(int, 0, LARGEST_COUNT), metavar="K",
                       help="which one this is, from 0; 0 evaluates and writes")  # fmt: skip
     many.add_argument("--coordinator", metavar="HOST:PORT",
                       help="where process 0 runs, and a port that is free there")  # fmt: skip

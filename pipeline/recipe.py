@@ -17,9 +17,9 @@ from pipeline.errors import UserError
 
 AUTO = "auto"
 DTYPE = "network.dtype"
-MOST = 1_000_000
-"""Of epochs, images a batch and whatever else is counted from 1."""
-Count = Annotated[int, Meta(ge=1, le=MOST)]
+LARGEST_COUNT = 1_000_000
+"""Of epochs, images a batch, processes, and whatever else is counted."""
+Count = Annotated[int, Meta(ge=1, le=LARGEST_COUNT)]
 Fraction = Annotated[float, Meta(ge=0, lt=1)]
 SMALLEST_IMAGE, LARGEST_IMAGE = 32, 1024
 """Pixels a side; smaller ones were not tried."""
