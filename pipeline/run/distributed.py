@@ -46,7 +46,7 @@ class ProcessGroup:
     """The processes of a run."""
 
     processes: int = 1
-    number: int = 0
+    process_id: int = 0
     """Of this process; 0 is the primary."""
     coordinator: tuple[str, int] | None = None
     """Host and port of the primary; None for one process."""
@@ -54,7 +54,7 @@ class ProcessGroup:
     @property
     def is_primary(self) -> bool:
         """Whether this process evaluates and writes."""
-        return self.number == 0
+        return self.process_id == 0
 
     @contextmanager
     def together(self, settings: str) -> Iterator[None]:
@@ -74,7 +74,7 @@ class ProcessGroup:
                 "TensorFlow trains here in one process alone; "
                 "pip install jax and set KERAS_BACKEND=jax for several"
             )
-        with meeting(self.coordinator, self.number, self.processes, settings):
+        with meeting(self.coordinator, self.process_id, self.processes, settings):
             self._initialize_jax()
             try:
                 yield
@@ -100,7 +100,7 @@ class ProcessGroup:
             jax.distributed.initialize(
                 f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
                 self.processes,
-                self.number,
+                self.process_id,
                 heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
                 initialization_timeout=INITIALIZATION_SECONDS,
             )
@@ -113,7 +113,7 @@ class ProcessGroup:
 
 def find_process_group(
     processes: int | None,
-    number: int | None,
+    process_id: int | None,
     coordinator: str | None,
     environment: Mapping[str, str],
 ) -> ProcessGroup:
@@ -122,15 +122,15 @@ def find_process_group(
     Raises:
         UserError: Values are missing, or contradict each other.
     """
-    missing = [value is None for value in (processes, number, coordinator)]
+    missing = [value is None for value in (processes, process_id, coordinator)]
     if all(missing):
         in_slurm = environment.get(SLURM_TASKS, "1") != "1"
         return _slurm_group(environment) if in_slurm else ProcessGroup()
     if any(missing):
         raise UserError("--processes, --process-id and --coordinator go together; give all three")
-    if number >= processes:
+    if process_id >= processes:
         raise UserError(f"--process-id counts from 0, so of {processes} it is below {processes}")
-    return ProcessGroup(processes, number, _host_and_port(coordinator))
+    return ProcessGroup(processes, process_id, _host_and_port(coordinator))
 
 
 def _host_and_port(coordinator: str) -> tuple[str, int]:
@@ -150,17 +150,17 @@ def _host_and_port(coordinator: str) -> tuple[str, int]:
 def _slurm_group(environment: Mapping[str, str]) -> ProcessGroup:
     """Return the group that ``srun`` started; its task 0 runs on the step's first node."""
     try:
-        processes, number, job, _ = (int(environment[name]) for name in SLURM_NUMBERS)
+        processes, process_id, job, _ = (int(environment[name]) for name in SLURM_NUMBERS)
         first = re.match(r"([^,\[]+)(?:\[(\d+))?", environment[SLURM_NODES])
         host = first[1] + (first[2] or "")
     except (KeyError, ValueError, TypeError):
-        number = processes = 0
-    if not 0 <= number < processes:
+        process_id = processes = 0
+    if not 0 <= process_id < processes:
         raise UserError(
             f"Slurm's variables do not name this process's place in its step; start with srun, "
             f"which sets {', '.join(SLURM_NUMBERS)} and {SLURM_NODES}, or unset {SLURM_TASKS}"
         )
-    return ProcessGroup(processes, number, (host, SLURM_PORTS[job % len(SLURM_PORTS)]))
+    return ProcessGroup(processes, process_id, (host, SLURM_PORTS[job % len(SLURM_PORTS)]))
 
 
 class DataParallelism:
@@ -188,7 +188,7 @@ class DataParallelism:
         self.on_cpu = all(device.startswith("cpu") for device in self.devices)
         self.is_distributed = on_jax and len(self.devices) > 1
         # JAX would compile once more for a smaller last batch, so that is padded to a whole one.
-        self.shard = Shard(group.number, group.processes, batch_size) if on_jax else None
+        self.shard = Shard(group.process_id, group.processes, batch_size) if on_jax else None
         """Of each batch, for this process to make; None on TensorFlow, which makes it whole."""
         self.replica: keras.Model | None = None
         """A compiled model of the same make on one device, to evaluate and save by."""

@@ -34,12 +34,14 @@ LOST = (
 
 
 @contextmanager
-def meeting(address: tuple[str, int], number: int, processes: int, settings: str) -> Iterator[None]:
+def meeting(
+    address: tuple[str, int], process_id: int, processes: int, settings: str
+) -> Iterator[None]:
     """Wait until all processes have met; within the context, end when another one ends.
 
     Args:
         address: Host and port of the primary.
-        number: Of this process; 0 is the primary.
+        process_id: Of this process; 0 is the primary.
         processes: How many there are.
         settings: Must be equal in all.
 
@@ -48,9 +50,9 @@ def meeting(address: tuple[str, int], number: int, processes: int, settings: str
     """
     deadline = time.monotonic() + PATIENCE_S
     digest = hashlib.sha256(f"{processes} {settings}".encode()).hexdigest()
-    greeting = f"{number} {digest}\n".encode()
+    greeting = f"{process_id} {digest}\n".encode()
     try:
-        if number:
+        if process_id:
             others = [_join(address, greeting, deadline)]
         else:
             others = _gather(address, greeting, processes, deadline)
@@ -60,7 +62,7 @@ def meeting(address: tuple[str, int], number: int, processes: int, settings: str
             "its own --process-id, and the same --coordinator, which all can reach"
         ) from error
     ending = threading.Event()
-    told = (others, number == 0, ending, os.dup(2))
+    told = (others, process_id == 0, ending, os.dup(2))
     threading.Thread(target=_watch, args=told, daemon=True).start()
     farewell = b""
     try:
@@ -83,7 +85,9 @@ def _gather(
         UserError: It cannot listen at ``address``, or settings differ.
         TimeoutError: One did not come.
     """
-    met: dict[int, tuple[socket.socket, bytes]] = {}  # by number: connection, digest of settings
+    met: dict[
+        int, tuple[socket.socket, bytes]
+    ] = {}  # by process id: connection, digest of settings
     with _listen(address[1]) as listener, _connect(address, deadline) as own:
         own.sendall(greeting)  # shows that the address leads here
         say(f"waiting for {processes - 1} more to come to port {address[1]}")
@@ -92,14 +96,14 @@ def _gather(
             connection, _ = listener.accept()
             connection.settimeout(GREETING_S)
             with suppress(OSError, ValueError):  # whatever else knocks at this port
-                number, digest = connection.makefile("rb").readline(100).split()
-                if int(number) in range(processes):
-                    met[int(number)] = connection, digest  # replaces one that was started again
-            for number, (other, _) in list(met.items()):
+                process_id, digest = connection.makefile("rb").readline(100).split()
+                if int(process_id) in range(processes):
+                    met[int(process_id)] = connection, digest  # replaces one that was started again
+            for process_id, (other, _) in list(met.items()):
                 if wait([other], 0):  # none has more to say: it has ended meanwhile
-                    del met[number]
+                    del met[process_id]
     same = len({digest for _, digest in met.values()}) == 1
-    others = [met[number][0] for number in range(1, processes)]
+    others = [met[process_id][0] for process_id in range(1, processes)]
     for other in others:
         with suppress(OSError):
             other.sendall(GO if same else DIFFER)
