@@ -161,9 +161,8 @@ class _Builder:
         squeezed = max(NARROWEST, channels // self.network.squeeze_excite)
         weights = layers.GlobalAveragePooling2D(keepdims=True, dtype=self.dtype, name="squeeze")(x)
         for number, filters, activation in ((1, squeezed, "relu"), (2, channels, "sigmoid")):
-            weights = self.conv_layer(filters, 1, f"excite_{number}", activation=activation)(
-                weights
-            )
+            excite = self.conv_layer(filters, 1, f"excite_{number}", activation=activation)
+            weights = excite(weights)
         return layers.Multiply(dtype=self.dtype, name="weighted")([x, weights])
 
     def conv_block(

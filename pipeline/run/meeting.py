@@ -85,9 +85,7 @@ def _gather(
         UserError: It cannot listen at ``address``, or settings differ.
         TimeoutError: One did not come.
     """
-    met: dict[
-        int, tuple[socket.socket, bytes]
-    ] = {}  # by process id: connection, digest of settings
+    met: dict[int, tuple[socket.socket, bytes]] = {}  # connection, digest of the settings
     with _listen(address[1]) as listener, _connect(address, deadline) as own:
         own.sendall(greeting)  # shows that the address leads here
         say(f"waiting for {processes - 1} more to come to port {address[1]}")
