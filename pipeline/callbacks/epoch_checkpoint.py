@@ -16,17 +16,17 @@ class EpochCheckpoint(keras.callbacks.Callback):
     Args:
         folder: Where to, made as needed.
         keep: Leave only this many newest checkpoints, and the best by val accuracy; None: all.
-        history: Has the state to resume from, which each checkpoint then stores; None: store the
-            model and its optimizer alone.
+        run: Has the state to resume from, which each checkpoint then stores; None: store the model
+            and its optimizer alone.
     """
 
     def __init__(
-        self, folder: Path, keep: int | None = None, history: RunHistory | None = None
+        self, folder: Path, keep: int | None = None, run: RunHistory | None = None
     ) -> None:
         super().__init__()
         self._folder = Path(folder)
         self._keep = keep
-        self._history = history
+        self._run = run
         self._ranks: dict[int, tuple[float, float]] = {}
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
@@ -36,7 +36,7 @@ class EpochCheckpoint(keras.callbacks.Callback):
             UserError: It cannot be written; the earlier checkpoints stay.
         """
         logs = logs or {}
-        state = self._history.state if self._history else None
+        state = self._run.state if self._run else None
         path = self._folder / checkpoint_name(epoch + 1, logs.get("val_loss"))
         save_checkpoint(self.model, path, state)
         self._ranks[epoch + 1] = epoch_rank(logs.get("val_accuracy"), logs.get("val_loss"))

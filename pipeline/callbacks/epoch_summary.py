@@ -23,18 +23,18 @@ class EpochSummary(keras.callbacks.Callback):
     """
 
     def __init__(
-        self, history: RunHistory, speed: ProgressBar, advise: Callable[[RunState], str]
+        self, run: RunHistory, bar: ProgressBar, advise: Callable[[RunState], str]
     ) -> None:
         super().__init__()
-        self._history = history
-        self._speed = speed
+        self._run = run
+        self._bar = bar
         self._advise = advise
         self._titles = TITLES
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Print."""
-        state = self._history.state
-        left = duration(self._speed.time_left(state.epoch))
+        state = self._run.state
+        left = duration(self._bar.time_left(state.epoch))
         say(
             *self._titles,
             f"{state.epoch:>3}/{state.epochs:<3}"

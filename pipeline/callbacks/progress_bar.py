@@ -57,7 +57,7 @@ class ProgressBar(keras.callbacks.Callback):
             f"epoch {self._epoch}/{self._state.epochs}", self._steps, self._pace
         )
         self._bar.start()
-        self._begun = self._warm = time.perf_counter()
+        self._epoch_start = self._warm_up_end = time.perf_counter()
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
         """Move the bar; after the first steps of a session, print the estimate.
@@ -68,7 +68,7 @@ class ProgressBar(keras.callbacks.Callback):
         check_losses(self._epoch, self._running.get("loss", 0))
         self._compiled |= batch > 0
         if batch <= WARM_UP_STEPS:
-            self._warm = time.perf_counter()
+            self._warm_up_end = time.perf_counter()
         else:
             self._measure(batch)
             self._show_pace(batch)
@@ -83,7 +83,7 @@ class ProgressBar(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Stop the clock and remove the bar."""
-        self.epoch_seconds = time.perf_counter() - self._begun
+        self.epoch_seconds = time.perf_counter() - self._epoch_start
         self._measure(self._steps)
         self.close()
 
@@ -114,9 +114,9 @@ class ProgressBar(keras.callbacks.Callback):
 
     def _measure(self, done: int) -> None:
         """Time the steps after the warm-up, or all if there are no others."""
-        timed, since = done - WARM_UP_STEPS, self._warm
+        timed, since = done - WARM_UP_STEPS, self._warm_up_end
         if timed <= 0:
-            timed, since = done, self._begun
+            timed, since = done, self._epoch_start
         per_step = (time.perf_counter() - since) / timed
         self.images_per_second = self._images / (per_step * self._steps)
 

@@ -20,14 +20,14 @@ class RunLog(keras.callbacks.Callback):
     """Appends one JSON object a line to ``folder/run.jsonl``.
 
     A line that a killed run left unfinished is dropped. ``batches``, which ``fit`` trains on,
-    measure the time waited for them, and ``speed`` the images a second.
+    measure the time waited for them, and ``bar`` the images a second.
     """
 
-    def __init__(self, folder: Path, batches: HDF5Generator, speed: ProgressBar) -> None:
+    def __init__(self, folder: Path, batches: HDF5Generator, bar: ProgressBar) -> None:
         super().__init__()
         self._path = folder / LOG
         self._batches = batches
-        self._speed = speed
+        self._bar = bar
         if self._path.exists():
             with explain_write_errors(self._path):
                 lines = read_file(self._path)
@@ -58,7 +58,7 @@ class RunLog(keras.callbacks.Callback):
         self.write(
             "epoch",
             epoch=epoch + 1,
-            images_per_second=round(self._speed.images_per_second, 1),
-            waiting=round(self._batches.seconds_waited / self._speed.epoch_seconds, 5),
-            seconds_left=round(self._speed.time_left(epoch + 1), 1),
+            images_per_second=round(self._bar.images_per_second, 1),
+            waiting=round(self._batches.seconds_waited / self._bar.epoch_seconds, 5),
+            seconds_left=round(self._bar.time_left(epoch + 1), 1),
         )
