@@ -150,9 +150,9 @@ def train(
         if group.is_primary:
             state = replace(state, backend=backend)
             if checkpoint:
-                state, begun, aside = begin_branch(checkpoint, state, args.output)
+                state, own, aside = begin_branch(checkpoint, state, args.output)
                 kept = [f"kept an earlier checkpoint as {path}" for path in aside]
-                say(*kept, f"resuming after epoch {state.epoch} from {begun}")
+                say(*kept, f"resuming after epoch {state.epoch} from {own}")
             callbacks += reporting_callbacks(args, state, parallel, batches, val_set, opened)
         with parallel.scope():
             fit_phases(model, batches, state, callbacks)

@@ -130,8 +130,10 @@ def latest_state(folder: Path) -> RunState | None:
     return read_state(latest_checkpoint(folder)) if list_checkpoints(folder) else None
 
 
-def begin_branch(start: Path, state: RunState, folder: Path) -> tuple[RunState, Path, list[Path]]:
-    """Record in ``folder`` that its run resumes from ``start`` with ``state``'s settings.
+def begin_branch(
+    checkpoint: Path, state: RunState, folder: Path
+) -> tuple[RunState, Path, list[Path]]:
+    """Record in ``folder`` that its run resumes from ``checkpoint`` with ``state``'s settings.
 
     Killed before its next epoch ends, the run still resumes so by ``folder`` alone. Later epochs,
     and the checkpoint of this one unless only the epoch to end at changes, are kept in
@@ -140,24 +142,25 @@ def begin_branch(start: Path, state: RunState, folder: Path) -> tuple[RunState, 
     Raises:
         UserError: A file cannot be read or written.
     """
-    begun = folder / checkpoint_name(state.epoch, state.history["val_loss"][-1])
+    own = folder / checkpoint_name(state.epoch, state.history["val_loss"][-1])
     states = _states(folder)
-    others = {path: other for path, other in states.items() if path != begun}
-    if any((o.branch, o.epoch) >= (state.branch, state.epoch) for o in others.values()):
+    others = {path: other for path, other in states.items() if path != own}
+    newest = max(((other.branch, other.epoch) for other in others.values()), default=(-1, 0))
+    if newest >= (state.branch, state.epoch):  # it would pass for the latest
         state = replace(state, branch=1 + max(other.branch for other in states.values()))
     aside = []
-    if states.get(begun) != state:
-        if begun.exists() and replace(states[begun], epochs=state.epochs) != state:
-            aside.append(_free_name(begun))
+    if states.get(own) != state:
+        if own.exists() and replace(states[own], epochs=state.epochs) != state:
+            aside.append(_free_name(own))
             with atomic_write(aside[-1]) as unfinished:
-                shutil.copyfile(begun, unfinished)
-        copy_checkpoint(start, begun, state)
+                shutil.copyfile(own, unfinished)
+        copy_checkpoint(checkpoint, own, state)
     for path, other in others.items():
         if other.epoch >= state.epoch or not state.continues(other):
             aside.append(_free_name(path))
             with explain_write_errors(path):
                 path.rename(aside[-1])
-    return state, begun, aside
+    return state, own, aside
 
 
 def _states(folder: Path) -> dict[Path, RunState]:
