@@ -12,7 +12,6 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -87,21 +86,20 @@ def read_labelled_images(source: ImageSource, *, draw_val: bool = False) -> Labe
     root = _find_root(folders, source.names)
     by_folder = _class_folders(folders, root)
     annotated = _read_annotations(source, root)
-    by_line = {name: annotated.get(_stem(name), "") for name in by_folder["val"]}
+    by_annotation = {name: annotated.get(_stem(name), "") for name in by_folder["val"]}
     label_sources = {
         "train": {FOLDER: by_folder["train"]},
-        "val": {FOLDER: by_folder["val"], ANNOTATIONS: by_line},
+        "val": {FOLDER: by_folder["val"], ANNOTATIONS: by_annotation},
     }
     found = {split: _label(sources) for split, sources in label_sources.items()}
-    chosen = [line for (line,) in _read_table(source, f"{root}wnids.txt", 0)]
-    ids = sorted(set(chosen or found["train"].values()))
+    listed = [line for (line,) in _read_table(source, f"{root}wnids.txt", 0)]
+    ids = sorted(set(listed or found["train"].values()))
     labels = {class_id: label for label, class_id in enumerate(ids)}
     is_tiny_imagenet = all(map(WORDNET_ID.fullmatch, ids))
-    found["test"] = (
-        {} if is_tiny_imagenet else dict(filter(itemgetter(1), by_folder["test"].items()))
-    )
+    own_test = {name: class_id for name, class_id in by_folder["test"].items() if class_id}
+    found["test"] = {} if is_tiny_imagenet else own_test
     label_sources["test"] = {FOLDER: found["test"]}
-    _check_classes(labels, found, bool(chosen))
+    _check_classes(labels, found, bool(listed))
     taken = (stem for stem, class_id in annotated.items() if class_id in labels)
     _check_annotations(taken, found["val"], by_folder["test"])
     train, val, test = (
@@ -196,7 +194,7 @@ def _label(sources: LabelSources) -> ClassIds:
     return class_ids
 
 
-def _check_classes(ids: Collection[str], found: Mapping[str, ClassIds], chosen: bool) -> None:
+def _check_classes(ids: Collection[str], found: Mapping[str, ClassIds], listed: bool) -> None:
     if len(ids) == 1:
         raise UserError(
             f"train/ holds one class alone, {next(iter(ids))}; there must be several, in a folder "
@@ -204,7 +202,7 @@ def _check_classes(ids: Collection[str], found: Mapping[str, ClassIds], chosen: 
         )
     for class_id in ids:
         if not class_id.isprintable():
-            what = "write one id a line in wnids.txt" if chosen else "rename its folder"
+            what = "write one id a line in wnids.txt" if listed else "rename its folder"
             raise UserError(f"{class_id!r} cannot be the name of a class; {what}")
     if empty := sorted(set(ids) - set(found["train"].values())):
         raise UserError(
@@ -212,7 +210,7 @@ def _check_classes(ids: Collection[str], found: Mapping[str, ClassIds], chosen: 
             f"{empty[0]}; remove them from wnids.txt, or fetch the data set again"
         )
     for name, class_id in (*found["val"].items(), *found["test"].items()):
-        if class_id not in ids and not chosen:
+        if class_id not in ids and not listed:
             raise UserError(
                 f"{name} is of class {class_id}, of which train/ has no image; add some, or name "
                 "the classes to take in wnids.txt, one a line"
@@ -234,7 +232,7 @@ def _check_annotations(stems: Iterable[str], val: Iterable[str], test: Iterable[
 def _notes(
     label_sources: Mapping[str, LabelSources],
     found: Mapping[str, ClassIds],
-    chosen: Collection[str],
+    ids: Collection[str],
     test: ClassIds,
 ) -> Iterator[str]:
     read = [
@@ -247,14 +245,14 @@ def _notes(
     for split, class_ids in found.items():
         if copies := len(label_sources[split][FOLDER]) - len(class_ids):
             yield f"{copies:,} images of {split}/ are also in its class folders, and are taken once"
-        if others := [class_id for class_id in class_ids.values() if class_id not in chosen]:
+        if others := [class_id for class_id in class_ids.values() if class_id not in ids]:
             count = len(set(others))
             yield f"left out {len(others):,} {split} images of {count:,} classes not in wnids.txt"
     if not found["test"] and (labelled := sum(map(bool, test.values()))):
         yield f"left out {labelled:,} images in class folders of test/: test is drawn from train/"
     if not found["val"]:
         yield "no val/: it is drawn from train/"
-    elif missing := sorted(set(chosen) - set(found["val"].values())):
+    elif missing := sorted(set(ids) - set(found["val"].values())):
         yield f"val/ has no image of {len(missing)} of the classes, such as {missing[0]}"
 
 
