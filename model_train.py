@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -172,8 +173,7 @@ def reporting_callbacks(
     from pipeline.io.hdf5_generator import HDF5Generator
     from pipeline.run.messages import ResumeHints
 
-    history = callbacks.RunHistory(state, len(batches))
-    if state.epoch:
+    if state.epoch:  # an earlier one than the last, perhaps: the curves end there
         write_run_curves(args.output, state, len(batches))
     hint = ""
     if parallel.on_cpu and state.recipe_name not in config.CPU_RECIPES:
@@ -181,24 +181,25 @@ def reporting_callbacks(
     bar = opened.enter_context(callbacks.ProgressBar(state, len(batches.dataset), hint))
     log = callbacks.RunLog(args.output, batches, bar)
     log.write_start(state, parallel.devices)
-    val = opened.enter_context(HDF5Generator(val_set, state.batch_size))
-    after_epoch = [
-        callbacks.Validation(val, state.recipe.size_to_evaluate),
-        history,
-        callbacks.EpochCheckpoint(args.output, args.keep, history),
-        callbacks.TrainingMonitor(args.output, history),
-    ]
-    if state.recipe.network.precise_norm:
+    run = callbacks.RunHistory(state, len(batches))
+    after_epoch: list[keras.callbacks.Callback] = []
+    if state.recipe.network.precise_norm:  # what it measures, validation uses
         clean = HDF5Generator(batches.dataset, state.batch_size, seed=state.seed, shuffle=True)
         opened.enter_context(clean)
-        after_epoch.insert(0, callbacks.PreciseBatchNorm(clean, state.recipe.size_to_evaluate))
+        after_epoch.append(callbacks.PreciseBatchNorm(clean, state.recipe.size_to_evaluate))
+    val = opened.enter_context(HDF5Generator(val_set, state.batch_size))
+    after_epoch += [
+        callbacks.Validation(val, state.recipe.size_to_evaluate),
+        run,
+        callbacks.EpochCheckpoint(args.output, args.keep, run),
+        callbacks.TrainingMonitor(args.output, run),
+    ]
     if args.tensorboard:
         after_epoch.append(opened.enter_context(callbacks.TensorBoardCurves(args.output, state)))
     hints = ResumeHints(args)
-    summary = callbacks.EpochSummary(
-        history, bar, lambda state: hints.on_rate(state, config.PATIENCE)
-    )
-    return [bar, callbacks.EvaluationModel([*after_epoch, log, summary], parallel)]
+    advise = partial(hints.on_rate, patience=config.PATIENCE)
+    after_epoch += [log, callbacks.EpochSummary(run, bar, advise)]
+    return [bar, callbacks.EvaluationModel(after_epoch, parallel)]
 
 
 if __name__ == "__main__":
