@@ -2,6 +2,7 @@
 """Train GoogLeNet, with a checkpoint and new curves after each epoch; resume with -m and -e."""
 
 import argparse
+import math
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
@@ -71,7 +72,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Train as the command line says."""
+    """Train as the command line says; of several processes, the primary alone writes."""
     args = parse_arguments(argv)
     # Imported where they are used, so that --help and wrong use are answered at once.
     from pipeline.io.files import folder_lock
@@ -80,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from pipeline.run.checkpoint import read_state_to_resume
     from pipeline.run.distributed import find_process_group
     from pipeline.run.messages import ResumeHints, results
-    from pipeline.run.output_folder import find_hdf5, latest_state
+    from pipeline.run.output_folder import find_hdf5
 
     name = args.recipe or config.DEFAULT_RECIPE
     recipe = None if args.model else choose_recipe(config.RECIPES, name)
@@ -100,17 +101,25 @@ def main(argv: Sequence[str] | None = None) -> None:
                 name, recipe, config.SEED if args.seed is None else args.seed, train_set, val_set,
                 batch_size=args.batch_size, learning_rate=args.learning_rate, epochs=args.epochs,
             )  # fmt: skip
-        if group.is_primary and state.epoch >= state.epochs and latest_state(args.output) == state:
-            import_keras()  # a kill may have come between the last checkpoint and the curves
-            from pipeline.callbacks.training_monitor import write_run_curves
-
-            write_run_curves(args.output, state, -(-len(train_set) // state.batch_size))
+        if group.is_primary and state.epoch >= state.epochs:
+            restore_curves(args.output, state, len(train_set))
         start.check_trainable(state, len(train_set))
-        hints = ResumeHints(args)
-        with hints.on_signal() if group.is_primary else nullcontext(), group.together(repr(state)):
+        on_signal = ResumeHints(args).on_signal() if group.is_primary else nullcontext()
+        with on_signal, group.connected(repr(state)):
             train(args, group, state, checkpoint, train_set, val_set)
         if group.is_primary:
             say(*results(args.output, args.tensorboard))
+
+
+def restore_curves(folder: Path, state: "RunState", images: int) -> None:
+    """Write a finished run's curves: a kill may have come between its last checkpoint and them."""
+    from pipeline.run.output_folder import latest_state
+
+    if latest_state(folder) == state:
+        import_keras()
+        from pipeline.callbacks.training_monitor import write_run_curves
+
+        write_run_curves(folder, state, math.ceil(images / state.batch_size))
 
 
 def train(

@@ -57,7 +57,7 @@ class ProcessGroup:
         return self.process_id == 0
 
     @contextmanager
-    def together(self, settings: str) -> Iterator[None]:
+    def connected(self, settings: str) -> Iterator[None]:
         """Wait for all processes, and end with the first that fails; before Keras is imported.
 
         Args:
