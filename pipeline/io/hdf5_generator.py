@@ -4,7 +4,7 @@ Nothing is carried from one batch to the next, so a resumed run sees the batches
 stopped. While the network works on a batch, each of several threads prepares one of the next.
 """
 
-import importlib
+import math
 import os
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -104,7 +104,7 @@ class HDF5Generator(keras.utils.PyDataset):
         return self._epoch.order
 
     def __len__(self) -> int:
-        return -(-len(self.dataset) // self.batch_size)
+        return math.ceil(len(self.dataset) / self.batch_size)
 
     def __getitem__(self, step: int) -> Batch:
         """Return batch ``step``, from 0, of the epoch."""
@@ -142,35 +142,38 @@ class HDF5Generator(keras.utils.PyDataset):
         """
         if keras.backend.backend() != "tensorflow":
             return self
-        tensorflow = importlib.import_module("tensorflow")
+        import tensorflow as tf
+
         pixels = (None, self._epoch.image_size, self._epoch.image_size, 3)
-        batches = tensorflow.data.Dataset.from_generator(
+        batches = tf.data.Dataset.from_generator(
             lambda: (self[step] for step in range(len(self))),
             output_signature=(
-                tensorflow.TensorSpec(pixels, "uint8"),
-                tensorflow.TensorSpec((None, len(self.dataset.classes)), "float32"),
+                tf.TensorSpec(pixels, "uint8"),
+                tf.TensorSpec((None, len(self.dataset.classes)), "float32"),
             ),
         )
-        options = tensorflow.data.Options()
+        options = tf.data.Options()
         options.autotune.enabled = False
-        counted = tensorflow.data.experimental.assert_cardinality(len(self))
+        counted = tf.data.experimental.assert_cardinality(len(self))
         return batches.apply(counted).prefetch(1).with_options(options)
 
     def _make_batch(self, epoch: _Epoch, step: int) -> Batch:
         rows = epoch.order[step * self.batch_size : (step + 1) * self.batch_size]
         count = len(rows)
         places = self._shard.places(count) if self._shard else np.arange(count)
-        rows = rows[places % count]
+        is_padding = places >= count
+        places = places % count  # padding repeats the batch's own images
+        rows = rows[places]
         images = self.dataset.images[rows]
         labels = np.zeros((len(rows), len(self.dataset.classes)), np.float32)
         labels[np.arange(len(rows)), self.dataset.labels[rows]] = 1
         rng = random_stream(self._seed, "augment", epoch.number, step)
-        draws = BatchDraws(rng, count, places % count)
+        draws = BatchDraws(rng, count, places)
         mirror = self._mirrored(epoch.number, rows, draws)
         images, labels = augment(images, labels, mirror, self._augmentation, draws)
         images = resize_images(images, epoch.image_size)
         if self._shard:
-            return images, labels, (places < count).astype(np.float32)
+            return images, labels, (~is_padding).astype(np.float32)
         return images, labels
 
     def _mirrored(self, epoch: int, rows: np.ndarray, draws: BatchDraws) -> np.ndarray:

@@ -1,5 +1,6 @@
 """How a batch is sharded among processes."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,13 +14,14 @@ class Shard:
     nothing in the loss, and a little in batch norm's statistics.
     """
 
-    number: int
+    index: int
     """Of the process, from 0."""
-    of: int
+    shards: int
+    """How many processes share a batch."""
     multiple: int
-    """What batches are padded to a multiple of."""
+    """Batches are padded to a multiple of this many images."""
 
     def places(self, count: int) -> np.ndarray:
-        """Return the places of a batch of ``count`` in the shard; some may lie beyond its end."""
-        size = -(-count // self.multiple) * self.multiple // self.of
-        return np.arange(self.number * size, (self.number + 1) * size)
+        """Return the shard's places, int64, in a batch of ``count``; from there on is padding."""
+        size = math.ceil(count / self.multiple) * self.multiple // self.shards
+        return np.arange(self.index * size, (self.index + 1) * size)
