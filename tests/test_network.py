@@ -176,24 +176,12 @@ def test_fused_batch_norm_evaluates_by_keras_own_arithmetic() -> None:
     assert np.array_equal(keras.ops.convert_to_numpy(model(pixels, training=False)), before)
 
 
-@pytest.mark.parametrize(
-    ("shape", "settings"),
-    [
-        ((4, 4, 3), {"trainable": False}),
-        ((4, 4, 3), {"scale": False}),
-        ((4, 4, 3), {"center": False}),
-        ((4, 4, 3), {"axis": 1}),
-        ((5,), {}),
-    ],
-)
-def test_what_has_no_fused_form_keeps_keras_own(
-    shape: tuple[int, ...], settings: dict[str, object]
-) -> None:
-    inputs = np.random.default_rng(0).normal(3, 2, (8, *shape)).astype(np.float32)
+def test_frozen_batch_norm_keeps_keras_own_arithmetic() -> None:
+    inputs = np.random.default_rng(0).normal(3, 2, (8, 4, 4, 3)).astype(np.float32)
     results = []
     for fused in (False, True):
-        norm = keras.layers.BatchNormalization(**settings)
-        model = keras.Sequential([keras.Input(shape), norm])
+        norm = keras.layers.BatchNormalization(trainable=False)
+        model = keras.Sequential([keras.Input((4, 4, 3)), norm])
         if fused:
             fuse_batch_norms(model)
         outputs = model(inputs, training=True)

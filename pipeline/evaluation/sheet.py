@@ -1,5 +1,6 @@
 """A contact sheet of photographs with the five most probable classes of each."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def write_sheet(path: Path, photographs: Sequence[Photograph]) -> None:
         UserError: The file cannot be written.
     """
     shown = photographs[:MOST]
-    rows, columns = -(-len(shown) // COLUMNS), min(COLUMNS, len(shown))
+    rows, columns = math.ceil(len(shown) / COLUMNS), min(COLUMNS, len(shown))
     title = "Images as the model saw them"
     if len(photographs) > MOST:
         title += f": the first {MOST} of {len(photographs)}"

@@ -4,7 +4,6 @@ Only the arithmetic of a model in memory is replaced, and agrees up to rounding:
 weights and saved models are Keras's own.
 """
 
-import importlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,15 +11,14 @@ import keras
 
 
 def fuse_batch_norms(model: keras.Model) -> None:
-    """Train the model's batch norms by the fused kernel; on other backends do nothing.
+    """Train GoogLeNet's batch norms by the fused kernel; on other backends do nothing.
 
-    Evaluation, frozen layers and layers that the kernel does not support keep Keras's arithmetic.
+    Evaluation and frozen layers keep Keras's arithmetic.
     """
     if keras.backend.backend() != "tensorflow":
         return
     for layer in batch_norms(model):
-        if _has_fused_form(layer):
-            layer.call = _fused_call(layer)
+        layer.call = _fused_call(layer)
 
 
 def batch_norms(model: keras.Model) -> Iterator[keras.layers.BatchNormalization]:
@@ -32,28 +30,18 @@ def batch_norms(model: keras.Model) -> Iterator[keras.layers.BatchNormalization]
             yield layer
 
 
-def _has_fused_form(layer: keras.layers.BatchNormalization) -> bool:
-    rank = layer.input_spec.ndim
-    return (
-        layer.compute_dtype in ("float32", "bfloat16")
-        and (rank, layer.axis) in ((4, 3), (4, -1))
-        and layer.scale
-        and layer.center
-        and not (layer.renorm or layer.synchronized)
-    )
-
-
 def _fused_call(layer: keras.layers.BatchNormalization) -> Callable[..., Any]:
-    tensorflow = importlib.import_module("tensorflow")
+    import tensorflow as tf
+
     elementary_call = layer.call
 
     def call(inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         if not (training and layer.trainable) or mask is not None:
             return elementary_call(inputs, training=training, mask=mask)
-        outputs, mean, sample_variance = tensorflow.compat.v1.nn.fused_batch_norm(
+        outputs, mean, sample_variance = tf.compat.v1.nn.fused_batch_norm(
             inputs, layer.gamma, layer.beta, epsilon=layer.epsilon, is_training=True
         )
-        count = tensorflow.cast(tensorflow.size(inputs) // inputs.shape[-1], mean.dtype)
+        count = tf.cast(tf.size(inputs) // inputs.shape[-1], mean.dtype)
         variance = sample_variance * ((count - 1) / count)
         for moving, batch in ((layer.moving_mean, mean), (layer.moving_variance, variance)):
             moving.assign(moving * layer.momentum + batch * (1 - layer.momentum))
