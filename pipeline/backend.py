@@ -4,7 +4,6 @@ Settings that a host holds for all users of a library would change numbers or fi
 a script drops them. It keeps those for devices, threads and the cache of compiled programs.
 """
 
-import importlib
 import logging
 import os
 import re
@@ -62,7 +61,8 @@ def import_keras() -> ModuleType:
         sys.meta_path.insert(0, _WithoutTensorFlow())
     try:
         with silence(1, 2):
-            keras = importlib.import_module("keras")
+            import keras
+
             _ = keras.ops.zeros(1)  # TensorFlow reports its devices when it is first used
     except ModuleNotFoundError as error:
         raise UserError(
@@ -110,9 +110,10 @@ def has_bfloat16() -> bool:
     """
     if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
         return False
-    devices = importlib.import_module("tensorflow").config
-    if gpus := devices.list_physical_devices("GPU"):
-        details = devices.experimental.get_device_details(gpus[0])
+    import tensorflow as tf
+
+    if gpus := tf.config.list_physical_devices("GPU"):
+        details = tf.config.experimental.get_device_details(gpus[0])
         return details.get("compute_capability", (0, 0)) >= BFLOAT16_CAPABILITY
     return not BFLOAT16_INSTRUCTIONS.isdisjoint(cpu_facts()[1])
 

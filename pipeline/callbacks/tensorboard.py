@@ -58,11 +58,12 @@ class TensorBoardCurves(keras.callbacks.Callback):
     @contextmanager
     def _reported(self) -> Iterator[None]:
         """Turn what TensorFlow raises where it cannot write into a UserError."""
-        failed = importlib.import_module("tensorflow").errors.OpError
+        import tensorflow as tf
+
         with explain_write_errors(self._folder):
             try:
                 yield
-            except failed as error:
+            except tf.errors.OpError as error:
                 raise OSError(error.message.partition("\n")[0].rpartition("; ")[2]) from error
 
 
