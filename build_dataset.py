@@ -119,13 +119,12 @@ def check_places(args: argparse.Namespace, data_set: Path, hdf5: Path) -> None:
     from pipeline.io.files import check_outputs
 
     root = os.path.realpath(data_set)  # Path.resolve refuses links to themselves
-    linked = [os.path.realpath(data_set / split) for split in SPLITS]
+    split_folders = [os.path.realpath(data_set / split) for split in SPLITS]  # may be links
     for path in filter(None, (args.output, args.preview)):
         place = Path(os.path.realpath(path))
-        below = place.relative_to(root).parts if place.is_relative_to(root) else ()
-        if any(part.casefold() in SPLITS for part in below) or any(
-            map(place.is_relative_to, linked)
-        ):
+        inner = place.relative_to(root).parts if place.is_relative_to(root) else ()
+        in_split = any(part.casefold() in SPLITS for part in inner)
+        if in_split or any(map(place.is_relative_to, split_folders)):
             raise UserError(f"{path} lies among the images of {data_set}; name another place")
     if args.preview:
         check_outputs([args.preview], [data_set, *(hdf5 / name for name in OUTPUTS)])

@@ -54,7 +54,7 @@ def mixup(
 
 def _neighbours(count: int) -> np.ndarray:
     """Return for each image the place of the one beside it; an odd last one takes the first."""
-    beside = np.arange(count) ^ 1
+    beside = np.arange(count) ^ 1  # 0 with 1, 2 with 3, …
     return np.where(beside < count, beside, 0)
 
 

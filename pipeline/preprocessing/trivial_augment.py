@@ -50,12 +50,15 @@ def move_matrices(kinds: np.ndarray, strengths: np.ndarray, side: int) -> np.nda
         strengths: (n,), -1 to 1.
         side: Pixels.
     """
-    angle = np.where(kinds == 0, np.deg2rad(STRONGEST_ROTATION * strengths), 0)
+
+    def strength_of(kind: int, strongest: float) -> np.ndarray:
+        return np.where(kinds == kind, strongest * strengths, 0)
+
+    angle = np.deg2rad(strength_of(0, STRONGEST_ROTATION))
+    shear_x, shear_y = strength_of(1, STRONGEST_SHEAR), strength_of(2, STRONGEST_SHEAR)
+    shift = STRONGEST_SHIFT * side
+    shift_x, shift_y = strength_of(3, shift), strength_of(4, shift)
     cos, sin = np.cos(angle), np.sin(angle)
-    shear_x, shear_y, shift_x, shift_y = (
-        np.where(kinds == kind, strongest * strengths, 0)
-        for kind, strongest in enumerate((STRONGEST_SHEAR,) * 2 + (STRONGEST_SHIFT * side,) * 2, 1)
-    )
     about_centre = (side - 1) / 2
     return np.stack(
         [
