@@ -46,7 +46,7 @@ class Network:
     l2: Fraction = 0.0
     """Penalty on the squared convolution and classifier weights, added to the loss."""
     stage_dropout: Fraction = 0.0
-    """Fraction dropped after each of the stages 3, 4 and 5."""
+    """Fraction dropped after each of the stages 3, 4 and 5, and the pooling that follows."""
     dropout: Fraction = 0.4
     """Fraction dropped before the classifier (the paper: 0.4)."""
     squeeze_excite: Annotated[int, Meta(ge=0, le=1024)] = 0

@@ -52,6 +52,20 @@ def test_stem_and_classifier_weights(network: keras.Model) -> None:
     assert kernels(network.get_layer("classifier")) == 1024 * 200
 
 
+def test_dropout_follows_a_stages_pooling() -> None:
+    """As in the published code; before the pooling, its maximum would miss the dropped values."""
+    model = googlenet(Network(width=0.07, stage_dropout=0.25, dropout=0.38), 4, means=MEANS)
+    names = [layer.name for layer in model.layers]
+    for before, dropout, after in (
+        ("pool_4", "dropout_3", "inception_4a"),
+        ("pool_5", "dropout_4", "inception_5a"),
+        ("inception_5b", "dropout_5", "average_pool"),
+        ("average_pool", "dropout", "classifier"),
+    ):
+        place = names.index(dropout)
+        assert names[place - 1 : place + 2] == [before, dropout, after]
+
+
 @pytest.mark.parametrize(
     ("stem", "grids", "millions"), [("paper", (8, 4, 2), 129), ("fine", (16, 8, 4), 498)]
 )

@@ -89,9 +89,11 @@ def googlenet(
     x = build.stem(x)
     for stage, modules in STAGES.items():
         x = build.max_pool(x, 2, f"pool_{stage}")
+        if stage - 1 in STAGES:  # behind the pooling: a maximum over dropped values is biased
+            x = build.dropout(x, network.stage_dropout, f"dropout_{stage - 1}")
         for name, filters in modules.items():
             x = build.inception(x, filters, f"inception_{name}")
-        x = build.dropout(x, network.stage_dropout, f"dropout_{stage}")
+    x = build.dropout(x, network.stage_dropout, f"dropout_{stage}")
     x = layers.GlobalAveragePooling2D(dtype=network.dtype, name="average_pool")(x)
     x = build.dropout(x, network.dropout, "dropout")
     outputs = layers.Dense(
