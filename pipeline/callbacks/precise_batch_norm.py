@@ -8,6 +8,7 @@ first epoch's val loss is 14.4 with running statistics, 1.4 with measured ones.
 from collections.abc import Callable
 
 import keras
+import numpy as np
 
 from pipeline.io.hdf5_generator import HDF5Generator
 from pipeline.nn.fused_norm import batch_norms
@@ -17,9 +18,10 @@ IMAGES = 5_120
 
 
 class PreciseBatchNorm(keras.callbacks.Callback):
-    """Replaces batch norm's running statistics after each epoch by means over some batches.
+    """Replaces batch norm's running statistics after each epoch by those of some train images.
 
-    Training normalises by each batch's own statistics, and is not changed.
+    The mean is the mean of the batches' means, the variance the mean of their second moments less
+    its square. Training normalises by each batch's own statistics, and is not changed.
 
     Args:
         batches: Of train images without augmentation, shuffled.
@@ -36,12 +38,22 @@ class PreciseBatchNorm(keras.callbacks.Callback):
         self._batches.begin_epoch(epoch + 1, self._image_size(epoch + 1))
         norms = list(batch_norms(self.model))
         momenta = [norm.momentum for norm in norms]
+        moments = [np.zeros((2, norm.moving_mean.shape[0])) for norm in norms]
+        for norm in norms:
+            norm.momentum = 0.0  # the running statistics are those of the last batch
         # whole batches alone: the statistics of a small last one mean little
         images = min(len(self._batches.dataset), IMAGES)
         steps = max(1, images // self._batches.batch_size)
         for step in range(steps):
-            for norm in norms:
-                norm.momentum = step / (step + 1)  # makes the moving average the mean
             self.model(self._batches[step][0], training=True)
-        for norm, momentum in zip(norms, momenta, strict=True):
+            for norm, total in zip(norms, moments, strict=True):
+                mean, variance = map(_as_float64, (norm.moving_mean, norm.moving_variance))
+                total += np.stack([mean, variance + mean**2]) / steps
+        for norm, momentum, (mean, square) in zip(norms, momenta, moments, strict=True):
             norm.momentum = momentum
+            norm.moving_mean.assign(mean)
+            norm.moving_variance.assign(square - mean**2)
+
+
+def _as_float64(variable: keras.Variable) -> np.ndarray:
+    return keras.ops.convert_to_numpy(variable).astype(np.float64)
