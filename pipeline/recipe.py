@@ -83,7 +83,8 @@ class Optimizer:
     times the value that other libraries add to the gradient."""
     label_smoothing: Fraction = 0.0
     ema_momentum: Fraction = 0.0
-    """Of the weights' exponential moving average, which is evaluated and saved; 0: none."""
+    """Of the weights' exponential moving average, which is evaluated and saved; 0: none. It begins
+    with the weights after the first step, so early epochs validate near them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,8 +121,7 @@ class Recipe:
     """(first epoch, pixels a side), in order; small images first cost less."""
     evaluation_size: ImageSide | None = None
     """Pixels a side that the last of these sizes is evaluated at, and photographs predicted;
-    None: the same. Augmented objects look larger than they are (Touvron et al. 2019,
-    arXiv:1906.06423), so another size can be better."""
+    None: the same. Choose it by val: another one can be better (docs/accuracy.md)."""
     network: Network = field(default_factory=Network)
     optimizer: Optimizer = field(default_factory=Optimizer)
     augmentation: Augmentation = field(default_factory=Augmentation)

@@ -2,8 +2,8 @@
 
 Adapted to small images in three ways. The global average pooling takes whatever grid is left, so
 the side of the images is free. Batch norm (Ioffe and Szegedy 2015, arXiv:1502.03167) stands in
-for local response normalisation and for the auxiliary classifiers, which only served to train a
-deep network without it. And a second stem keeps a finer grid. For 64x64 pixels:
+for local response normalisation; the auxiliary classifiers, for gradients and regularisation
+(section 5), are left out. And a second stem keeps a finer grid. For 64x64 pixels:
 
 ======== =============== =========== ============ ===============
 stem     first           stages 3-5  parameters   multiply-adds

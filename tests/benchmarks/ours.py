@@ -125,7 +125,7 @@ def training_without_fused_norm(hdf5: Path, size: int, batch: int, steps: int) -
 
 
 def training(hdf5: Path, size: int, batch: int, steps: int, *, fused: bool = True) -> Round:
-    """Train with recipe "quick" by ``fit`` over batches from the loader."""
+    """Train by SGD, else as recipe "quick", by ``fit`` over batches from the loader."""
     from pipeline.backend import import_keras
 
     import_keras()
