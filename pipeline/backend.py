@@ -118,6 +118,11 @@ def has_bfloat16() -> bool:
     return not BFLOAT16_INSTRUCTIONS.isdisjoint(cpu_facts()[1])
 
 
+def cores() -> int:
+    """Return how many CPU cores this process may use, by its affinity where the system has it."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def cpu_facts() -> tuple[str, set[str]]:
     """Return the CPU's name and the names of its instruction sets; empty where not Linux."""
     text = CPU_FACTS.read_text() if CPU_FACTS.is_file() else ""

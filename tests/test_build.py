@@ -172,7 +172,7 @@ def test_zip_gives_the_same_bytes_as_the_folder(
 def test_thread_count_changes_no_byte(
     threads: int, made_data: Path, made_hdf5: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: threads)
+    monkeypatch.setattr("pipeline.dataset.decoding.cores", lambda: threads)
     monkeypatch.setattr("pipeline.dataset.decoding.MOST_THREADS", threads)
     monkeypatch.setattr("pipeline.dataset.decoding.CHUNK", 5)  # so that each thread has work
     build_dataset.main(["-d", str(made_data), "-o", str(tmp_path)])

@@ -1,6 +1,5 @@
 """Decode many images on several cores, in order, in bounded memory."""
 
-import os
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +10,7 @@ from typing import TypeVar
 import cv2
 import numpy as np
 
+from pipeline.backend import cores
 from pipeline.dataset.image_source import ImageSource
 from pipeline.dataset.tiny_imagenet import LabelledImage
 from pipeline.errors import UserError
@@ -90,7 +90,7 @@ def _decode_chunk(source: ImageSource, chunk: Sequence[LabelledImage], size: int
 
 def _map_in_order(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
     """Map over threads as ``Executor.map`` does, but never run far ahead of the reader."""
-    workers = min(os.cpu_count() or 1, MOST_THREADS)
+    workers = min(cores(), MOST_THREADS)
     with ThreadPoolExecutor(workers) as pool:
         waiting: deque = deque()
         try:

@@ -5,7 +5,6 @@ stopped. While the network works on a batch, each of several threads prepares on
 """
 
 import math
-import os
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from pipeline.backend import cores
 from pipeline.errors import UserError
 from pipeline.io.hdf5_dataset import HDF5Dataset
 from pipeline.io.shard import Shard
@@ -24,7 +24,7 @@ from pipeline.recipe import Augmentation
 
 Batch = tuple[np.ndarray, ...]
 UNCHANGED = Augmentation()
-THREADS = min(os.cpu_count() or 1, 16)
+THREADS = min(cores(), 16)
 
 
 @dataclass

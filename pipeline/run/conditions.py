@@ -14,7 +14,7 @@ import cv2
 import keras
 import numpy as np
 
-from pipeline.backend import cpu_facts
+from pipeline.backend import cores, cpu_facts
 from pipeline.run.output_folder import logged_events
 from pipeline.run.state import RunState
 
@@ -27,11 +27,10 @@ INSTRUCTIONS = ("avx", "avx2", "fma", "avx512f", "avx512_bf16", "amx_bf16")
 
 def conditions(devices: list[str]) -> Mapping[str, object]:
     """Return the present conditions; ``devices`` are those that train."""
-    cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count())
     name, flags = cpu_facts()
     backend = keras.backend.backend()
     return {
-        "cores": len(cores),
+        "cores": cores(),
         "cpu": " ".join([name or platform.machine(), *(f for f in INSTRUCTIONS if f in flags)]),
         "devices": devices,
         backend: sys.modules[backend].__version__,

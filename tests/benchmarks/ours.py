@@ -69,7 +69,7 @@ def decoding_for_a_build(data_set: Path, threads: int) -> Round:
     from pipeline.dataset.image_source import open_source
     from pipeline.dataset.tiny_imagenet import read_labelled_images
 
-    os.cpu_count = lambda: threads
+    decoding.cores = lambda: threads
     decoding.MOST_THREADS = threads
     source = open_source(data_set)
     images = read_labelled_images(source).train
@@ -85,7 +85,6 @@ def batching(hdf5: Path, count: int, recipe: str, cores: int | None = None) -> R
     """Make ``count`` shuffled batches of 64, augmented as ``recipe`` says; "" leaves them."""
     if cores:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
-        os.cpu_count = lambda: cores
     from pipeline.backend import import_keras
 
     import_keras()
