@@ -4,15 +4,15 @@ Scikit-learn ships 1,797 handwritten digits of 8x8 pixels (UCI's optical recogni
 handwritten digits, test part). Here they become 64x64 JPEGs with class ids and words.
 """
 
+import os
 import shutil
-import tempfile
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from pipeline.errors import UserError
-from pipeline.io.files import explain_write_errors
+from pipeline.io.files import UNFINISHED, explain_write_errors
 from pipeline.preprocessing.images import encode_jpeg
 from pipeline.randomness import random_stream
 
@@ -43,10 +43,10 @@ def write_sample(root: Path, size: int, seed: int) -> None:
         raise UserError(f"{root} is there and is not a sample; name a new folder with -d")
     with explain_write_errors(root):
         root.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
+        temporary = root.with_name(f"{UNFINISHED}{os.getpid()}-{root.name}")
+        temporary.mkdir()
         try:
             _write_layout(temporary, size, seed)
-            temporary.chmod(0o755)
             temporary.rename(root)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
