@@ -358,6 +358,32 @@ def claims_a_billion_labels(file: h5py.File) -> None:
     file.create_dataset("Labels", (10**12,), "i8", chunks=(1000,))
 
 
+def test_drives_that_number_no_files(
+    made_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As some on Windows: all would pass for one file."""
+    names = FolderSource(made_data).names
+    stat = Path.stat
+
+    def without_numbers(path: Path, **settings: bool) -> os.stat_result:
+        values = list(stat(path, **settings))
+        values[1] = 0
+        return os.stat_result(values)
+
+    monkeypatch.setattr(Path, "stat", without_numbers)
+    assert FolderSource(made_data).names == names
+    (tmp_path / "old.json").touch()
+    check_outputs([tmp_path / "old.json"], [made_data / "wnids.txt"])
+    with pytest.raises(UserError, match="would replace"):
+        check_outputs([made_data / "wnids.txt"], [made_data / "wnids.txt"])
+
+
+def test_output_on_a_drive_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "exists", lambda path: False)
+    with pytest.raises(UserError, match="is no folder to write to"):
+        check_outputs([Path("/gone/x.json")], [])
+
+
 def group_for_labels(file: h5py.File) -> None:
     del file["Labels"]
     file.create_group("Labels")

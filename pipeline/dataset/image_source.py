@@ -93,7 +93,7 @@ def _visible_files(root: str) -> Iterator[str]:
         folder, holders = waiting.pop()
         status = Path(root, folder).stat()
         this = status.st_dev, status.st_ino
-        if this in holders:
+        if status.st_ino and this in holders:  # some drives on Windows number no files
             continue
         with os.scandir(f"{root}/{folder}") as entries:
             for entry in entries:

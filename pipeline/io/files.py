@@ -21,7 +21,7 @@ LONGEST_ENDING = 50
 """Characters of a file's name in that of its temporary one: a name has 255 bytes at most."""
 PRINTED = Path("/dev/stdout"), Path("/dev/stderr")
 """May be redirected to a file that somebody names as an output too."""
-WITHOUT_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP)
+WITHOUT_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)
 """What some network file systems answer."""
 
 
@@ -84,7 +84,7 @@ def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
     taken = {_identity(path): path for path in (*inputs, *PRINTED)}
     for path in outputs:
         end = _plain_file(path)
-        there = next(folder for folder in end.parents if folder.exists())
+        there = next((folder for folder in end.parents if folder.exists()), end.parent)
         if not (there.is_dir() and os.access(there, os.W_OK)):
             raise UserError(f"cannot write {path}: {there} is no folder to write to; name another")
         other = taken.setdefault(_identity(end), path)
@@ -93,7 +93,9 @@ def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
 
 
 def _identity(path: Path) -> object:
-    return (path.stat().st_dev, path.stat().st_ino) if path.exists() else os.path.realpath(path)
+    status = path.stat() if path.exists() else None
+    numbered = status and status.st_ino  # some drives on Windows number no files
+    return (status.st_dev, status.st_ino) if numbered else os.path.realpath(path)
 
 
 def write_json(path: Path, values: Any) -> None:
