@@ -1,5 +1,6 @@
 """A zip as a source of images: what is read of a sound one, and what is refused."""
 
+import re
 import resource
 import struct
 import zipfile
@@ -52,6 +53,18 @@ def test_name_of_an_old_archive(archive: Path) -> None:
     archive.write_bytes(archive.read_bytes().replace(b"plain.txt", b"pl\x84in.txt"))
     check_like_zipfile(archive)
     assert open_source(archive).read("folder/pläin.txt") == b"stored"
+
+
+def test_names_in_utf_8_without_the_flag(archive: Path) -> None:
+    """As macOS writes them."""
+    data = bytearray(archive.read_bytes())
+    for header, flags in ((zipfile.stringFileHeader, 6), (zipfile.stringCentralDir, 8)):
+        for match in re.finditer(re.escape(header), bytes(data)):
+            data[match.start() + flags + 1] &= ~0x08
+    archive.write_bytes(data)
+    with zipfile.ZipFile(archive) as file:
+        assert "Übung/猫.txt" not in file.namelist()
+    assert open_source(archive).read("Übung/猫.txt")
 
 
 def test_archive_behind_something_else(archive: Path) -> None:

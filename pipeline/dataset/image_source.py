@@ -5,6 +5,7 @@ import os
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
@@ -121,8 +122,7 @@ class ZipSource:
             raise UserError(
                 f"cannot read {path}: {error.strerror}; replace it by a readable file"
             ) from error
-        # PowerShell's archives have backslashes
-        self._members = {member.filename.replace("\\", "/"): member for member in members}
+        self._members = {_member_name(member): member for member in members}
         if len(self._members) < len(members):
             raise UserError(f"{path} holds two members of one name; fetch the archive again")
         self._check_safe()
@@ -167,6 +167,15 @@ def _refuse_other_archives(path: Path) -> None:
             raise UserError(
                 f"{path} is a {kind} archive, not a zip; unpack it, and name the folder with -d"
             )
+
+
+def _member_name(member: ZipInfo) -> str:
+    """Return a member's path; PowerShell writes backslashes, and macOS UTF-8 without saying so."""
+    name = member.filename
+    if not member.flag_bits & UTF_8_NAME:
+        with suppress(UnicodeError):
+            name = name.encode("cp437").decode()
+    return name.replace("\\", "/")
 
 
 def _unpack(archive: mmap.mmap, member: ZipInfo) -> bytes:
