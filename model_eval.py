@@ -71,28 +71,35 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Do as the command line says."""
     args = parse_arguments(argv)
     # Imported where they are used, so that --help and wrong use are answered at once.
-    from pipeline.dataset.builder import OUTPUTS
-    from pipeline.io.files import check_outputs
     from pipeline.preprocessing.photographs import find_photographs
     from pipeline.run.checkpoint import read_state
-    from pipeline.run.output_folder import LOG, checkpoint_to_evaluate, find_hdf5, list_checkpoints
+    from pipeline.run.output_folder import checkpoint_to_evaluate, find_hdf5
 
-    given, args.model = args.model, checkpoint_to_evaluate(args.model)
-    state = read_state(args.model)
+    args.checkpoint = checkpoint_to_evaluate(args.model)
+    state = read_state(args.checkpoint)
     if args.image_size:
         state = state.evaluated_at(args.image_size)
-    hdf5 = find_hdf5(args.hdf5, args.model, config.DATASET)
+    hdf5 = find_hdf5(args.hdf5, args.checkpoint, config.DATASET)
     photographs = find_photographs(args.images or ())
-    run = args.model.parent
-    inputs = [args.model, *list_checkpoints(run), run / LOG, *(hdf5 / name for name in OUTPUTS)]
-    report = args.report and args.report / REPORT_PAGE
-    outputs = filter(None, (args.json, args.export, args.csv, args.sheet, report))
-    check_outputs(outputs, [*inputs, *photographs])
+    check_places(args, hdf5, photographs)
     if args.images:
         classify(args, state, photographs)
     else:
         measure(args, state, hdf5)
-    print_next(args, given, hdf5)
+    print_next(args, hdf5)
+
+
+def check_places(args: argparse.Namespace, hdf5: Path, photographs: Sequence[Path]) -> None:
+    """Refuse to write over the run, the data or the photographs."""
+    from pipeline.dataset.builder import OUTPUTS
+    from pipeline.io.files import check_outputs
+    from pipeline.run.output_folder import LOG, list_checkpoints
+
+    run = args.checkpoint.parent
+    inputs = [args.checkpoint, *list_checkpoints(run), run / LOG, *(hdf5 / n for n in OUTPUTS)]
+    report = args.report and args.report / REPORT_PAGE
+    outputs = filter(None, (args.json, args.export, args.csv, args.sheet, report))
+    check_outputs(outputs, [*inputs, *photographs])
 
 
 def measure(args: argparse.Namespace, state: "RunState", hdf5: Path) -> None:
@@ -124,12 +131,12 @@ def measure(args: argparse.Namespace, state: "RunState", hdf5: Path) -> None:
     say(f"Rank-1: {scores.rank1:.2%}  Rank-5: {scores.rank5:.2%}  ({scores.images} images)")
     if args.json:
         settings = {"split": args.split, "data": str(dataset.path), "flip": args.flip,
-                    "model": str(args.model), "epoch": state.epoch,
+                    "model": str(args.checkpoint), "epoch": state.epoch,
                     "image_size": state.size_to_evaluate, "warning": warning}  # fmt: skip
         write_json(args.json, asdict(scores) | settings)
         say(f"wrote {args.json}")
     if args.export:
-        export(args.model, args.export, state)
+        export(args.checkpoint, args.export, state)
         say(f"wrote {args.export}")
     if args.report:
         from pipeline.evaluation.report import Report
@@ -143,7 +150,9 @@ def load_predictor(args: argparse.Namespace, state: "RunState") -> "Predictor":
     from pipeline.evaluation.metrics import Predictor
     from pipeline.run.checkpoint import load_model
 
-    return Predictor(load_model(args.model), args.batch_size, state.size_to_evaluate, args.flip)
+    return Predictor(
+        load_model(args.checkpoint), args.batch_size, state.size_to_evaluate, args.flip
+    )
 
 
 def write_report(
@@ -151,7 +160,7 @@ def write_report(
 ) -> None:
     """Write the report, headed by what was measured and how."""
     facts = {
-        "model": args.model.name,
+        "model": args.checkpoint.name,
         "trained": f"recipe {state.recipe_name}, {state.epoch} epochs, seed {state.seed}",
         "classes": f"{len(state.classes)}",
         "image size": f"{state.size_to_evaluate} pixels",
@@ -200,17 +209,17 @@ def classify(args: argparse.Namespace, state: "RunState", photographs: Sequence[
         say(f"wrote {args.sheet}")
 
 
-def print_next(args: argparse.Namespace, model: Path, hdf5: Path) -> None:
-    """Say what to do next with ``model``, as it was given."""
+def print_next(args: argparse.Namespace, hdf5: Path) -> None:
+    """Say what to do next."""
     if args.report:
         say(f"next: open {quote(args.report / REPORT_PAGE)} in a browser")
     elif args.images and (hdf5 / "test.hdf5").is_file():
         from pipeline.run.output_folder import unused_path
 
-        flags = {"-m": model, "--report": unused_path(config.REPORT), "--hdf5": args.hdf5}
+        flags = {"-m": args.model, "--report": unused_path(config.REPORT), "--hdf5": args.hdf5}
         say(f"next: {shell_command('model_eval.py', flags)}")
     else:
-        say(f"next: {shell_command('view_model.py', {'-m': model})}")
+        say(f"next: {shell_command('view_model.py', {'-m': args.model})}")
 
 
 if __name__ == "__main__":
