@@ -1,14 +1,17 @@
 """What the four scripts share: statuses, errors, help, checks of numbers, proposed commands."""
 
 import argparse
+import glob
 import math
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from pipeline import ON_WINDOWS
 from pipeline.backend import ignore_host_settings
 from pipeline.errors import UserError
 from pipeline.printing import lost_output, open_outputs, say
@@ -20,7 +23,14 @@ BAD_INPUT = 2
 
 def run_script(main: Callable[[Sequence[str] | None], None]) -> None:
     """Run ``main``, and end the process with the status of its outcome."""
+    if not all(hasattr(stream, "buffer") for stream in (sys.stdout, sys.stderr) if stream):
+        sys.stderr.write(
+            "error: this wants a process of its own; in a notebook run it by !python\n"
+        )
+        sys.exit(BAD_INPUT)
     open_outputs()
+    if ON_WINDOWS:
+        sys.argv[1:] = _expanded(sys.argv[1:])
     ignore_host_settings()
     try:
         with ended_by_signals():
@@ -40,6 +50,12 @@ def run_script(main: Callable[[Sequence[str] | None], None]) -> None:
         _end(BAD_INPUT, f"error: {what}; close other programs, or lift the limit (ulimit -v)")
     except Stopped as stop:
         _end(stop.status, f"stopped by {stop.name}", *getattr(stop, "__notes__", ()))
+
+
+def _expanded(words: Sequence[str]) -> list[str]:
+    """Replace each pattern by the files that it matches, if any, as shells do but on Windows."""
+    found = ((sorted(glob.glob(w)) if "*" in w else []) or [w] for w in words)  # noqa: PTH207
+    return [word for matches in found for word in matches]
 
 
 def _end(status: int, *lines: str) -> NoReturn:
@@ -104,6 +120,9 @@ def shell_command(script: str, flags: Mapping[str, object]) -> str:
 def quote(word: object) -> str:
     r"""Return ``word`` as a shell reads it, ``$'a\x0ab'`` where it holds what cannot be seen."""
     text = str(word)
+    if ON_WINDOWS:  # cmd knows no single quotes; Python takes "/" there too
+        text = text.replace("\\", "/")
+        return text if re.fullmatch(r"[\w./:=+-]+", text) else f'"{text}"'
     if text.isprintable():
         return shlex.quote(text)
     plain = set(range(32, 127)) - set(b"'\\")
@@ -112,6 +131,9 @@ def quote(word: object) -> str:
 
 
 def backend_setting() -> str:
-    """Return what before a command chooses this process's backend; "" for the default."""
+    """Return what before a command chooses this process's backend; "" for the default.
+
+    Windows' shells have no such form: there the variable is set for all that follows.
+    """
     backend = os.environ.get("KERAS_BACKEND", "tensorflow")
-    return "" if backend == "tensorflow" else f"KERAS_BACKEND={backend} "
+    return "" if backend == "tensorflow" or ON_WINDOWS else f"KERAS_BACKEND={backend} "

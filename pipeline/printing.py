@@ -8,6 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pipeline import ON_WINDOWS
+
+READER_ENDED = (errno.EPIPE, errno.EINVAL) if ON_WINDOWS else (errno.EPIPE,)
+
 
 def say(*lines: object, error: bool = False) -> None:
     """Print each of ``lines`` on a line of its own, on stderr for an ``error`` or a note."""
@@ -101,7 +105,7 @@ def without_library_messages() -> Iterator[None]:
     """Drop what libraries write past Python to stderr, as libpng does of odd colour profiles."""
     given = sys.stderr
     with silence(2) as (descriptor,):
-        own = io.BufferedWriter(io.FileIO(descriptor, "w", closefd=False))
+        own = os.fdopen(descriptor, "wb", closefd=False)
         sys.stderr = _text_output(own, given.encoding)
         try:
             yield
@@ -112,4 +116,4 @@ def without_library_messages() -> Iterator[None]:
 def lost_output() -> str:
     """Return why output to stdout is lost; "" where none is, or its reader ended."""
     lost = sys.stdout.buffer.lost
-    return "" if lost is None or lost.errno == errno.EPIPE else lost.strerror
+    return "" if lost is None or lost.errno in READER_ENDED else lost.strerror

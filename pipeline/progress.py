@@ -1,5 +1,6 @@
 """Progress bars on a terminal, and none in a log file."""
 
+import shutil
 import sys
 
 import progressbar
@@ -24,7 +25,8 @@ def remove_bar(bar: progressbar.ProgressBar) -> None:
 def clear_line() -> None:
     """Clear the terminal's line of a bar, to print text there."""
     if sys.stderr.isatty():
-        sys.stderr.write("\r\033[K")
+        blank = " " * (shutil.get_terminal_size().columns - 1)
+        sys.stderr.write(f"\r{blank}\r")  # not every console knows escape sequences
         sys.stderr.flush()
 
 

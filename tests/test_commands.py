@@ -1,6 +1,7 @@
 """The commands that the scripts propose run as they stand, from any folder."""
 
 import importlib
+import io
 import json
 import os
 import re
@@ -9,7 +10,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import pytest
 from attacks import KINDS
@@ -17,7 +18,7 @@ from conftest import ROOT, heed_hangups
 
 import model_train
 from config.setup_config import RECIPES, RELEASED_MODEL
-from pipeline.command_line import shell_command
+from pipeline.command_line import run_script, shell_command
 from pipeline.run.checkpoint import read_state
 
 COMMAND = re.compile(r"\bpython (build_dataset|model_train|model_eval|view_model)\.py([^`#\n|]*)")
@@ -86,13 +87,20 @@ def test_missing_requirements_are_named() -> None:
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
 
 
-def test_missing_system_library_is_named(tmp_path: Path) -> None:
-    lost = "libGL.so.1: cannot open shared object file: No such file or directory"
+@pytest.mark.parametrize(
+    ("lost", "advice"),
+    [
+        ("libGL.so.1: cannot open shared object file: No such file or directory", "the system's"),
+        ("DLL load failed while importing cv2: module not found", "Microsoft's Visual C++"),
+        ("dlopen(cv2.so, 0x0002): incompatible architecture", "Python for this Mac's"),
+    ],
+)
+def test_missing_system_library_is_named(lost: str, advice: str, tmp_path: Path) -> None:
     (tmp_path / "cv2.py").write_text(f"raise ImportError({lost!r})")
     command = [sys.executable, ROOT / "build_dataset.py", "-d", tmp_path]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.stderr.startswith(f"error: {lost}; install")
+    assert done.stderr.startswith(f"error: {lost}; install {advice}")
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
 
 
@@ -113,6 +121,34 @@ def test_commands_run_beside_the_scripts(folder: Path, tmp_path: Path) -> None:
     assert drawing.startswith("python view_model.py -m ")
     evaluation = follow(drawing, ROOT, "-o", str(tmp_path / "network.svg"))
     assert follow(evaluation, ROOT) == drawing
+
+
+def test_commands_for_windows_shells(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Read by cmd, PowerShell and Git Bash alike; cmd takes no single quotes."""
+    monkeypatch.setattr("pipeline.command_line.ON_WINDOWS", True)
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    monkeypatch.chdir(ROOT)
+    flags = {"-m": PureWindowsPath(r"outs\quick"), "-o": PureWindowsPath(r"C:\my runs\1")}
+    expected = 'python model_train.py -m outs/quick -o "C:/my runs/1"'
+    assert shell_command("model_train.py", flags) == expected
+    for name in ("epoch-004-b.keras", "epoch-004-a.keras"):
+        (tmp_path / name).touch()
+    pattern = f"{tmp_path}/epoch-004-*.keras"
+    monkeypatch.setattr("sys.argv", ["model_train.py", "-m", pattern, "no-*.jpg", "-e", "4"])
+    run_script(lambda argv: None)
+    found = [str(tmp_path / f"epoch-004-{letter}.keras") for letter in "ab"]
+    assert sys.argv == ["model_train.py", "-m", *found, "no-*.jpg", "-e", "4"]
+
+
+def test_script_within_a_notebook_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """By %run, whose stdout has no buffer."""
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    with pytest.raises(SystemExit) as end:
+        run_script(lambda argv: None)
+    assert end.value.code == 2
+    assert "in a notebook run it by !python" in capsys.readouterr().err
 
 
 def test_released_model_is_found_from_anywhere(folder: Path) -> None:

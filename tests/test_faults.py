@@ -11,6 +11,7 @@ import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -21,7 +22,7 @@ from kill_many import RECIPE, check_equal, train_with_kills
 from pipeline.dataset.builder import read_means
 from pipeline.dataset.image_source import FolderSource, ZipSource
 from pipeline.errors import UserError
-from pipeline.io.files import atomic_write, check_outputs, folder_lock
+from pipeline.io.files import atomic_write, check_outputs, folder_lock, write_json
 from pipeline.io.hdf5_dataset import open_split
 from pipeline.preprocessing.photographs import read_photograph
 from pipeline.run.checkpoint import read_state
@@ -382,6 +383,46 @@ def test_output_on_a_drive_that_is_not_there(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(Path, "exists", lambda path: False)
     with pytest.raises(UserError, match="is no folder to write to"):
         check_outputs([Path("/gone/x.json")], [])
+
+
+def refuse_to_replace(name: str, times: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Windows does while another program has the file open."""
+    replace, left = Path.replace, [times]
+
+    def refusing(path: Path, target: Path) -> Path:
+        if target.name == name and left[0]:
+            left[0] -= 1
+            raise PermissionError(errno.EACCES, "Access is denied")
+        return replace(path, target)
+
+    monkeypatch.setattr("pipeline.io.files.ON_WINDOWS", True)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    monkeypatch.setattr(Path, "replace", refusing)
+
+
+def test_file_that_a_scanner_has_open_for_a_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse_to_replace("scores.json", 3, monkeypatch)
+    write_json(tmp_path / "scores.json", [1])
+    assert json.loads((tmp_path / "scores.json").read_text()) == [1]
+
+
+def test_table_that_a_spreadsheet_has_open_ends_no_training(
+    own_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    from pipeline.callbacks.training_monitor import TrainingMonitor
+
+    run = SimpleNamespace(state=read_state(checkpoint(own_run, 3)), steps=3)
+    monitor = TrainingMonitor(own_run, run)
+    table = own_run / "metrics.csv"
+    table.unlink()
+    refuse_to_replace(table.name, 6, monkeypatch)
+    monitor.on_epoch_end(2)
+    assert "Access is denied; close the program that has it open" in capsys.readouterr().out
+    assert not table.exists()
+    monitor.on_epoch_end(2)
+    assert table.exists()
 
 
 def group_for_labels(file: h5py.File) -> None:

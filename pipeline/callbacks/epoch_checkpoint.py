@@ -1,5 +1,6 @@
 """Save a checkpoint after each epoch."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import keras
@@ -44,4 +45,5 @@ class EpochCheckpoint(keras.callbacks.Callback):
             best = state.best_epoch if state else max(self._ranks, key=self._ranks.get)
             for old in list_checkpoints(self._folder):
                 if epoch_of(old) <= epoch + 1 - self._keep and epoch_of(old) != best:
-                    old.unlink()
+                    with suppress(PermissionError):  # Windows: somebody reads it; the next time
+                        old.unlink()

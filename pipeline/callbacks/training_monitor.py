@@ -6,9 +6,11 @@ from pathlib import Path
 import keras
 
 from pipeline.callbacks.run_history import RunHistory
+from pipeline.errors import UserError
 from pipeline.io.files import atomic_write, write_csv, write_json
 from pipeline.plotting.curves import Changes, Metrics, changes, plot_history
 from pipeline.plotting.style import one_style, save_figure
+from pipeline.printing import say
 from pipeline.run.state import HISTORY_FILE, RunState
 
 PLOT = "training_plot.jpg"
@@ -32,7 +34,12 @@ class TrainingMonitor(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Append the epoch's metrics and write the files."""
         if self._run:
-            write_run_curves(self._folder, self._run.state, self._run.steps)
+            try:
+                write_run_curves(self._folder, self._run.state, self._run.steps)
+            except UserError as error:
+                if not isinstance(error.__cause__, PermissionError):
+                    raise
+                say(f"note: {error}; training goes on, and writes it after the next epoch")
             return
         logs = logs or {}
         before = max(map(len, self._metrics.values()), default=0)

@@ -4,6 +4,7 @@ import csv
 import errno
 import json
 import os
+import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from pipeline import ON_WINDOWS
 from pipeline.errors import UserError
 from pipeline.printing import say
 
@@ -59,10 +61,21 @@ def atomic_writes(paths: Iterable[Path]) -> Iterator[list[Path]]:
                 with temporary.open("rb+") as file:
                     os.fsync(file.fileno())
             for temporary, path in zip(unfinished, ends, strict=True):
-                temporary.replace(path)
+                _replace(temporary, path)
         finally:
             for temporary in unfinished:
                 temporary.unlink(missing_ok=True)
+
+
+def _replace(temporary: Path, path: Path) -> None:
+    """Rename; on Windows again for some seconds, for a scanner may have ``path`` open."""
+    for pause_s in (0.1, 0.2, 0.4, 0.8, 1.6) if ON_WINDOWS else ():
+        try:
+            temporary.replace(path)
+            return
+        except PermissionError:
+            time.sleep(pause_s)
+    temporary.replace(path)
 
 
 def _plain_file(path: Path) -> Path:
@@ -128,8 +141,13 @@ def explain_write_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error).splitlines()[0]
+        advice = (
+            "close the program that has it open"
+            if ON_WINDOWS and isinstance(error, PermissionError)
+            else "free some space"
+        )
         raise UserError(
-            f"cannot write {path}: {reason}; free some space, or name another place "
+            f"cannot write {path}: {reason}; {advice}, or name another place "
             "that you may write to, by -o or the flag for this output"
         ) from error
 
