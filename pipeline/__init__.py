@@ -9,7 +9,6 @@ from types import TracebackType
 os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"] = str(2**28)  # phones have up to 200 million
 os.environ["OPENCV_LOG_LEVEL"] = "OFF"
 
-ON_WINDOWS = os.name == "nt"
 MISSING_LIBRARY = {
     "shared object": "install the system's package of it, as libgl1 and libglib2.0-0 for OpenCV on "
     "Debian and Ubuntu",

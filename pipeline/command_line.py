@@ -11,10 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from pipeline import ON_WINDOWS
 from pipeline.backend import ignore_host_settings
 from pipeline.errors import UserError
-from pipeline.printing import lost_output, open_outputs, say
+from pipeline.printing import ON_WINDOWS, lost_output, open_outputs, say
 from pipeline.signals import Stopped, ended_by_signals
 
 SCRIPTS = Path(__file__).resolve().parent.parent

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline import ON_WINDOWS
-
+ON_WINDOWS = os.name == "nt"
 READER_ENDED = (errno.EPIPE, errno.EINVAL) if ON_WINDOWS else (errno.EPIPE,)
 
 

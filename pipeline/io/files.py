@@ -13,9 +13,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from pipeline import ON_WINDOWS
 from pipeline.errors import UserError
-from pipeline.printing import say
+from pipeline.printing import ON_WINDOWS, say
 
 UNFINISHED = ".unfinished-"
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\n")
