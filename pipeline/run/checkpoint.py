@@ -135,52 +135,6 @@ def _optimizer_shapes(path: Path) -> list[tuple[int, ...]]:
         return sorted(tuple(variable.shape) for variable in variables.values())
 
 
-def export(path: Path, target: Path, state: RunState) -> None:
-    """Write the model of a checkpoint alone, to predict with, and ``state`` as its record.
-
-    It computes in float32, as every machine can. Kernels are stored in float16 and read as float32;
-    all else keeps its precision, for batch norm's variances exceed float16's range.
-
-    Raises:
-        UserError: The checkpoint cannot be read, or ``target`` not written.
-    """
-    model = load_model(path)
-    with atomic_write(target) as unfinished:
-        model.save(unfinished)
-        members = _read_members(unfinished)
-        members[CONFIG] = json.dumps(_in_float32(json.loads(members[CONFIG]))).encode()
-        members[WEIGHTS] = _with_half_kernels(members[WEIGHTS])
-        _write_with_state(members, unfinished, state)
-
-
-def _in_float32(config: Any, is_dtype: bool = False) -> Any:
-    """Return a model's parsed config with float32 for every half-precision dtype and policy."""
-    if isinstance(config, dict):
-        return {k: _in_float32(value, is_dtype or k == "dtype") for k, value in config.items()}
-    if isinstance(config, list):
-        return [_in_float32(value, is_dtype) for value in config]
-    return "float32" if is_dtype and config in HALF_PRECISION else config
-
-
-def _with_half_kernels(weights: bytes) -> bytes:
-    """Return the HDF5 file with every array of more than one axis in float16."""
-    halved = io.BytesIO()
-    with h5py.File(io.BytesIO(weights), "r") as source, h5py.File(halved, "w") as target:
-
-        def copy(name: str, item: h5py.Group | h5py.Dataset) -> None:
-            if isinstance(item, h5py.Group):
-                copied = target.create_group(name)
-            else:
-                # NumPy converts: HDF5 itself halves what rounds up to a power of two
-                array = item[()].astype("float16" if item.ndim > 1 else item.dtype)
-                copied = target.create_dataset(name, data=array)
-            copied.attrs.update(item.attrs)
-
-        target.attrs.update(source.attrs)
-        source.visititems(copy)
-    return halved.getvalue()
-
-
 def _read_members(path: Path) -> dict[str, bytes]:
     """Return the contents of a Keras file's members, if it holds these and no others."""
     with ZipFile(path) as archive:
@@ -225,3 +179,49 @@ def _explain_damage(path: Path) -> Iterator[None]:
         raise UserError(
             f"{path} is not a whole Keras file of this project ({brief}); use another checkpoint"
         ) from error
+
+
+def export(path: Path, target: Path, state: RunState) -> None:
+    """Write the model of a checkpoint alone, to predict with, and ``state`` as its record.
+
+    It computes in float32, as every machine can. Kernels are stored in float16 and read as float32;
+    all else keeps its precision, for batch norm's variances exceed float16's range.
+
+    Raises:
+        UserError: The checkpoint cannot be read, or ``target`` not written.
+    """
+    model = load_model(path)
+    with atomic_write(target) as unfinished:
+        model.save(unfinished)
+        members = _read_members(unfinished)
+        members[CONFIG] = json.dumps(_in_float32(json.loads(members[CONFIG]))).encode()
+        members[WEIGHTS] = _with_half_kernels(members[WEIGHTS])
+        _write_with_state(members, unfinished, state)
+
+
+def _in_float32(config: Any, is_dtype: bool = False) -> Any:
+    """Return a model's parsed config with float32 for every half-precision dtype and policy."""
+    if isinstance(config, dict):
+        return {k: _in_float32(value, is_dtype or k == "dtype") for k, value in config.items()}
+    if isinstance(config, list):
+        return [_in_float32(value, is_dtype) for value in config]
+    return "float32" if is_dtype and config in HALF_PRECISION else config
+
+
+def _with_half_kernels(weights: bytes) -> bytes:
+    """Return the HDF5 file with every array of more than one axis in float16."""
+    halved = io.BytesIO()
+    with h5py.File(io.BytesIO(weights), "r") as source, h5py.File(halved, "w") as target:
+
+        def copy(name: str, item: h5py.Group | h5py.Dataset) -> None:
+            if isinstance(item, h5py.Group):
+                copied = target.create_group(name)
+            else:
+                # NumPy converts: HDF5 itself halves what rounds up to a power of two
+                array = item[()].astype("float16" if item.ndim > 1 else item.dtype)
+                copied = target.create_dataset(name, data=array)
+            copied.attrs.update(item.attrs)
+
+        target.attrs.update(source.attrs)
+        source.visititems(copy)
+    return halved.getvalue()
