@@ -179,14 +179,6 @@ def test_thread_count_changes_no_byte(
     assert contents(tmp_path) == contents(made_hdf5)
 
 
-def test_another_seed_draws_another_test_split(
-    made_data: Path, made_hdf5: Path, tmp_path: Path, run: Run
-) -> None:
-    run("build_dataset.py", "-d", made_data, "-o", tmp_path, "--seed", 7)
-    ours, theirs = contents(tmp_path), contents(made_hdf5)
-    assert ours["test.hdf5"] != theirs["test.hdf5"]
-
-
 def test_greyscale_and_other_sizes_are_brought_into_form(own_data: Path, run: Run) -> None:
     folder = own_data / "val" / "images"
     grey = np.random.default_rng(1).integers(256, size=(64, 64), dtype=np.uint8)

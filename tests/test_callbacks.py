@@ -206,6 +206,19 @@ def test_ours_without_validation(
     assert (tmp_path / "training_plot.jpg").is_file()
 
 
+def test_checkpoints_hold_measured_statistics(trained: Path, made_hdf5: Path) -> None:
+    """The script measures them after each epoch: measured again, they are the same."""
+    model = keras.saving.load_model(checkpoint(trained, 3), compile=False)
+    before = [np.array(variable) for variable in model.non_trainable_variables]
+    with HDF5Generator(open_split(made_hdf5, "train"), 16, seed=42, shuffle=True) as clean:
+        measure = PreciseBatchNorm(clean, lambda epoch: 32)
+        measure.set_model(model)
+        measure.on_epoch_end(2)
+    for old, new in zip(before, model.non_trainable_variables, strict=True):
+        if "moving" in new.name:
+            np.testing.assert_allclose(new, old, rtol=1e-3, atol=1e-4)
+
+
 def test_thinning_leaves_other_files_alone(
     model: keras.Model, batches: HDF5Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -115,12 +115,11 @@ def test_commands_run_elsewhere(folder: Path) -> None:
     assert follow(report, folder).startswith("open ")
 
 
-def test_commands_run_beside_the_scripts(folder: Path, tmp_path: Path) -> None:
-    model = shlex.quote(str(folder / "outs" / "demo"))
-    drawing = follow(f"python model_eval.py -m {model}", ROOT)
-    assert drawing.startswith("python view_model.py -m ")
-    evaluation = follow(drawing, ROOT, "-o", str(tmp_path / "network.svg"))
-    assert follow(evaluation, ROOT) == drawing
+def test_commands_are_short_beside_the_scripts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
+    for folder, script in ((ROOT, "view_model.py"), (Path("/"), f"{ROOT}/view_model.py")):
+        monkeypatch.chdir(folder)
+        assert shell_command("view_model.py", {"-m": "a b"}) == f"python {script} -m 'a b'"
 
 
 def test_commands_for_windows_shells(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Several devices and several processes train as one device does, and end together."""
 
+import io
 import json
 import os
 import signal
@@ -9,7 +10,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from zipfile import ZipFile
 
+import h5py
+import numpy as np
 import pytest
 from conftest import ROOT, Run, checkpoint, heed_hangups, train_command
 
@@ -59,6 +63,27 @@ def both(settings: dict[str, str], *arguments: object) -> list[subprocess.Popen]
     ]  # fmt: skip
 
 
+def check_alike(ours: Path, theirs: Path) -> None:
+    """Compare the weights and the optimizer's state in the first checkpoints of two runs."""
+    contents = []
+    for folder in (ours, theirs):
+        found: dict[str, np.ndarray] = {}
+
+        def keep(name: str, item: object, found: dict[str, np.ndarray] = found) -> None:
+            if isinstance(item, h5py.Dataset) and item.dtype.kind == "f":
+                found[name] = item[()]
+
+        with (
+            ZipFile(checkpoint(folder, 1)) as archive,
+            h5py.File(io.BytesIO(archive.read("model.weights.h5"))) as file,
+        ):
+            file.visititems(keep)
+        contents.append(found)
+    assert contents[0].keys() == contents[1].keys()
+    for name, value in contents[1].items():
+        np.testing.assert_allclose(contents[0][name], value, rtol=0.02, atol=0.002, err_msg=name)
+
+
 @pytest.fixture(scope="module")
 def on_one(made_hdf5: Path, run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("one-device")
@@ -71,6 +96,7 @@ def test_four_devices_train_as_one(on_one: Path, made_hdf5: Path, tmp_path: Path
                backend="jax", **FOUR_DEVICES)  # fmt: skip
     assert "jax on cpu:0, cpu:1, cpu:2, cpu:3" in done.stdout
     assert numbers(tmp_path)["loss"] == pytest.approx(numbers(on_one)["loss"], rel=1e-3)
+    check_alike(tmp_path, on_one)
 
 
 def test_two_processes_train_as_one_and_others_go_on(
@@ -84,6 +110,7 @@ def test_two_processes_train_as_one_and_others_go_on(
     assert outputs[1][0] == ""
     assert numbers(folder)["loss"] == pytest.approx(numbers(on_one)["loss"], rel=1e-3)
     assert len(list(folder.glob("*.keras"))) == 1
+    check_alike(folder, on_one)
     run("model_eval.py", "-m", checkpoint(folder, 1), "--hdf5", made_hdf5)
     run("model_train.py", "-m", folder, "-n", 2, "--hdf5", made_hdf5, "-o", folder, backend="jax")
     processes = start_two("-m", folder, "-n", 3, "--hdf5", made_hdf5, "-o", folder)
@@ -111,6 +138,7 @@ def test_a_process_that_dies_ends_the_run(
         assert other.returncode == 1
         assert errors.count("\n") == 1
         assert errors.startswith("error: training stopped, since another process of the run ended")
+        return
     last = max(tmp_path.glob("epoch-*.keras"))
     epoch = int(last.name[6:9])
     run("model_train.py", "-m", tmp_path, "-n", epoch + 1, "--hdf5", made_hdf5, "-o", tmp_path,

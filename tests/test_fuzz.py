@@ -166,16 +166,20 @@ def test_checkpoint_metadata(data: st.DataObject, value: object, trained: Path) 
         path = Path(folder) / "epoch-002.keras"
         shutil.copy(checkpoint(trained, 2), path)
         with ZipFile(path) as archive:
-            metadata = json.loads(archive.read("metadata.json"))
-        place = metadata
+            members = {name: archive.read(name) for name in archive.namelist()}
+        metadata = json.loads(members["metadata.json"])
+        state = metadata["googlenet_tiny_imagenet"]["state"]
+        place = state if data.draw(st.booleans()) else metadata
         while True:
             key = data.draw(st.sampled_from(sorted(place)))
             if not isinstance(place[key], dict) or not place[key] or data.draw(st.booleans()):
                 break
             place = place[key]
         place[key] = value
+        members["metadata.json"] = json.dumps(metadata).encode()
         with ZipFile(path, "w") as archive:
-            archive.writestr("metadata.json", json.dumps(metadata))
+            for name, contents in members.items():
+                archive.writestr(name, contents)
         state = works_or_explains(lambda: read_state(path))
         if state is not None:
             assert isinstance(state.size_to_evaluate, int)

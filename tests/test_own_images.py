@@ -20,6 +20,7 @@ from conftest import (
 )
 from test_build import absurdly_large_jpeg
 
+import model_eval
 from pipeline.backend import import_keras
 
 keras = import_keras()
@@ -162,14 +163,22 @@ def test_photographs_are_named(trained: Path, tmp_path: Path, run: Run) -> None:
         assert f"{found[0]['probability']:.1%}  {found[0]['class_id']}" in done.stdout
 
 
-def test_flags_that_do_not_go_together(trained: Path, tmp_path: Path, run: Run) -> None:
-    for flags in (
-        ("--images", "x.jpg", "--report", "r"),
-        ("--csv", "t.csv"),
-        ("--sheet", "s.png"),
-        ("--images", "x.jpg", "--export", "e.keras"),
-    ):
-        run("model_eval.py", "-m", checkpoint(trained, 3), *flags, status=2, cwd=tmp_path)
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--images x.jpg --report r", "not allowed with argument"),
+        ("--csv t.csv", "--csv and --sheet go with --images"),
+        ("--sheet s.png", "--csv and --sheet go with --images"),
+        ("--images x.jpg --export e.keras", "--export goes with a measurement"),
+    ],
+)
+def test_flags_that_do_not_go_together(
+    flags: str, message: str, capsys: pytest.CaptureFixture
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        model_eval.parse_arguments(flags.split())
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err
 
 
 def test_table_holds_every_image_that_can_be_read(

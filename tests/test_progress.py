@@ -22,7 +22,9 @@ from pipeline.backend import import_keras
 
 keras = import_keras()
 
+from pipeline.callbacks.epoch_summary import EpochSummary  # noqa: E402
 from pipeline.callbacks.progress_bar import ProgressBar  # noqa: E402
+from pipeline.callbacks.run_history import RunHistory  # noqa: E402
 from pipeline.callbacks.tensorboard import TensorBoardCurves, check_tensorboard  # noqa: E402
 from pipeline.errors import UserError  # noqa: E402
 from pipeline.plotting.curves import plot_history  # noqa: E402
@@ -35,6 +37,21 @@ from pipeline.run.state import RunState, best_epoch  # noqa: E402
 @pytest.fixture
 def state(trained: Path) -> RunState:
     return read_state(checkpoint(trained, 3))
+
+
+def test_loss_of_a_run_is_the_cross_entropy(state: RunState) -> None:
+    """Without what L2 and label smoothing add to what is minimised."""
+    logs = {name: values[-1] for name, values in state.history.items()}
+    run = RunHistory(state, steps=3)
+    run.on_epoch_end(3, {**logs, "loss": 9.0, "cross_entropy": 1.5})
+    assert run.state.history["loss"][-1] == 1.5
+
+
+def test_advice_stands_below_its_epoch(state: RunState, capsys: pytest.CaptureFixture) -> None:
+    run, bar = SimpleNamespace(state=state), SimpleNamespace(time_left=lambda epoch: 0.0)
+    logs = {name: values[-1] for name, values in state.history.items()}
+    EpochSummary(run, bar, lambda state: "lower the rate").on_epoch_end(2, logs)
+    assert capsys.readouterr().out.splitlines()[-1] == "lower the rate"
 
 
 @pytest.mark.parametrize(("epochs", "told"), [(10, "9% initial weights"), (20, "")])

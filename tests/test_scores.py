@@ -131,6 +131,23 @@ def small_model() -> keras.Model:
     )
 
 
+def test_images_of_no_weight_count_nothing() -> None:
+    """As those that pad a batch of several devices."""
+    recipe = Recipe(epochs=2, batch_size=4, optimizer=Optimizer(learning_rate=0.2))
+    stream = np.random.default_rng(0)
+    x, y = stream.normal(size=(6, 5)).astype("f"), np.eye(3, dtype="f")[[0, 1, 2, 0, 1, 2]]
+    found = []
+    for batch in ((x[:4], y[:4]), (x, y, np.float32([1, 1, 1, 1, 0, 0]))):
+        draw = keras.initializers.HeNormal(2)
+        layer = keras.layers.Dense(3, "softmax", kernel_initializer=draw)
+        model = keras.Sequential([keras.Input((5,)), layer])
+        compile_model(model, recipe, steps_per_epoch=3)
+        logs = model.train_on_batch(*batch, return_dict=True)
+        found.append((logs["cross_entropy"], logs["accuracy"], *map(np.array, model.weights)))
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+
+
 @pytest.mark.parametrize("ema_momentum", [0.0, 0.9])
 def test_sgd_follows_the_formula(ema_momentum: float) -> None:
     """Nesterov momentum as Sutskever et al. 2013 have it, decay of kernels alone, and averages."""

@@ -1,6 +1,7 @@
 """model_train.py as a user runs it: what it writes, how it resumes, and what it refuses."""
 
 import csv
+import io
 import json
 import re
 import shlex
@@ -21,15 +22,17 @@ from conftest import CLASS_IDS, ROOT, Run, checkpoint, train_command
 
 from pipeline.backend import import_keras
 from pipeline.errors import UserError
+from pipeline.io.hdf5_dataset import open_split
 from pipeline.preprocessing.images import resize_images
 from pipeline.recipe import Recipe, choose_recipe
-from pipeline.run.checkpoint import export, read_state, save_checkpoint
+from pipeline.run.checkpoint import WEIGHTS, export, read_state, save_checkpoint
 from pipeline.run.output_folder import (
     begin_branch,
     best_checkpoint,
     find_hdf5,
     latest_checkpoint,
 )
+from pipeline.run.state import best_epoch
 
 METRICS = {
     "loss", "accuracy", "top5_accuracy", "val_loss", "val_accuracy", "val_top5_accuracy",
@@ -65,12 +68,14 @@ def test_output_tells_what_runs_and_what_next(trained: Path) -> None:
                  "float32"):  # fmt: skip
         assert part in text
     titles, *rows = text.splitlines()[-7:-3]
-    assert titles.split() == ["epoch", "loss", "rank-1", "val", "loss", "rank-1", "rank-5", "left"]
+    assert titles.split() == ["epoch", "loss", "rank-1", "loss", "rank-1", "rank-5", "left"]
     names = ("loss", "accuracy", "val_loss", "val_accuracy", "val_top5_accuracy")
     for epoch, row in enumerate(rows):
         for name, shown in zip(names, row.split()[1:6], strict=True):
             value = numbers(trained)[name][epoch]
             assert shown in (f"{value:.3f}", f"{value:.2%}")
+        so_far = {name: values[: epoch + 1] for name, values in numbers(trained).items()}
+        assert row.endswith(" *") == (best_epoch(so_far) == epoch + 1)
     assert all(len(line) <= 60 for line in text.splitlines()[:-3])
     assert "next: python model_eval.py -m" in text
 
@@ -149,6 +154,15 @@ def test_eval_scores_every_image(trained: Path, made_hdf5: Path, tmp_path: Path,
     assert (val["epoch"], val["split"], val["flip"], test["flip"]) == (3, "val", False, True)
     assert val["rank1"] == numbers(trained)["val_accuracy"][-1]
     assert val["loss"] == pytest.approx(numbers(trained)["val_loss"][-1], rel=1e-5)
+    model = import_keras().saving.load_model(checkpoint(trained, 3), compile=False)
+    with h5py.File(made_hdf5 / "test.hdf5") as file:
+        images, labels = resize_images(file["Images"][:], 32), file["Labels"][:]
+    plain, mirrored = (
+        model.predict(seen, verbose=0)[np.arange(120), labels]
+        for seen in (images, images[:, :, ::-1])
+    )
+    assert test["loss"] == pytest.approx(-np.log((plain + mirrored) / 2).mean(), rel=1e-5)
+    assert test["loss"] != pytest.approx(-np.log(plain).mean(), rel=1e-5)
 
 
 def test_folder_stands_for_its_best_epoch(
@@ -203,6 +217,17 @@ def test_exported_model_is_small_and_predicts_the_same(
     original, small = checkpoint(trained, 3), tmp_path / "released" / "small.keras"
     run("model_eval.py", "-m", original, "--hdf5", made_hdf5, "--export", small)
     assert small.stat().st_size < original.stat().st_size
+    kinds = set()
+    with ZipFile(small) as archive, h5py.File(io.BytesIO(archive.read(WEIGHTS))) as file:
+        file.visititems(
+            lambda name, item: (
+                kinds.add((item.ndim > 1, str(item.dtype)))
+                if isinstance(item, h5py.Dataset)
+                else None
+            )
+        )
+    assert {dtype for is_kernel, dtype in kinds if is_kernel} == {"float16"}
+    assert "float16" not in {dtype for is_kernel, dtype in kinds if not is_kernel}
     keras = import_keras()
     with h5py.File(made_hdf5 / "test.hdf5") as file:
         images = file["Images"][:]
@@ -250,11 +275,14 @@ def test_export_leaves_names_as_they_are(trained: Path, tmp_path: Path) -> None:
 
 
 def test_branching_back_by_hand(own_run: Path, made_hdf5: Path, run: Run) -> None:
-    """The seed's own habit: back to an earlier epoch, with a lower rate set by hand."""
+    """As the published procedure: back to an earlier epoch, with a lower rate set by hand.
+
+    So low a rate scales the velocity down to nothing: the weights stay.
+    """
     before = {path.name: path.read_bytes() for path in own_run.glob("*.keras")}
     first = numbers(own_run)
     start = checkpoint(own_run, 1)
-    done = run("model_train.py", "-m", start, "-e", 1, "-l", "1e-4", "-n", 2, "-o", own_run,
+    done = run("model_train.py", "-m", start, "-e", 1, "-l", "1e-10", "-n", 2, "-o", own_run,
                "--hdf5", made_hdf5)  # fmt: skip
     assert "\n  2/2 " in done.stdout
     assert latest_checkpoint(own_run) == checkpoint(own_run, 2)
@@ -263,8 +291,12 @@ def test_branching_back_by_hand(own_run: Path, made_hdf5: Path, run: Run) -> Non
     curves = numbers(own_run)
     assert {len(values) for values in curves.values()} == {2}
     assert [values[0] for values in curves.values()] == [first[name][0] for name in curves]
-    assert curves["learning_rate"][1] == pytest.approx(1e-4)
+    assert curves["learning_rate"][1] == pytest.approx(1e-10, rel=1e-6, abs=0)
     assert curves["loss"][1] != first["loss"][1]
+    load = import_keras().saving.load_model
+    before, after = (load(checkpoint(own_run, epoch), compile=False) for epoch in (1, 2))
+    for old, new in zip(before.trainable_variables, after.trainable_variables, strict=True):
+        np.testing.assert_allclose(new, old, atol=1e-6)
 
     run("model_train.py", "-m", own_run, "-n", 3, "-o", own_run, "--hdf5", made_hdf5)
     first_rate, by_hand = curves["learning_rate"]
@@ -590,11 +622,27 @@ def test_eval_needs_a_model(made_hdf5: Path, tmp_path: Path, run: Run) -> None:
     assert "no.keras does not exist" in error
 
 
-def test_keep_thins_old_checkpoints(made_hdf5: Path, tmp_path: Path, run: Run) -> None:
-    run("model_train.py", "-r", "thin", "--keep", 1, "--hdf5", made_hdf5, "-o", tmp_path)
-    accuracies = numbers(tmp_path)["val_accuracy"]
-    best = accuracies.index(max(accuracies)) + 1
+def test_keep_thins_old_checkpoints_of_a_run_of_another_seed(
+    trained: Path, made_hdf5: Path, tmp_path: Path, run: Run
+) -> None:
+    run("model_train.py", "-r", "thin", "--keep", 1, "--seed", 7, "--hdf5", made_hdf5,
+        "-o", tmp_path)  # fmt: skip
+    assert read_state(checkpoint(tmp_path, 3)).seed == 7
+    assert numbers(tmp_path)["loss"][0] != numbers(trained)["loss"][0]
+    best = best_epoch(numbers(tmp_path))
     assert {int(p.name[6:9]) for p in tmp_path.glob("*.keras")} == {best, 3}
+
+
+def test_seed_decides_weights_and_batches(trained: Path, made_hdf5: Path) -> None:
+    import_keras()
+    from pipeline.run.training import build_model, training_batches
+
+    state, train = read_state(checkpoint(trained, 3)), open_split(made_hdf5, "train")
+    states = [state, replace(state, seed=7)]
+    first, other = (np.array(build_model(s, 3).trainable_variables[0]) for s in states)
+    assert not np.array_equal(first, other)
+    with training_batches(train, states[0]) as ours, training_batches(train, states[1]) as theirs:
+        assert not np.array_equal(ours[0][0], theirs[0][0])
 
 
 def test_kill_after_the_last_checkpoint_is_healed(own_run: Path, made_hdf5: Path, run: Run) -> None:

@@ -112,8 +112,15 @@ def test_every_kind_is_as_likely(monkeypatch: pytest.MonkeyPatch) -> None:
     assert np.abs(counts - 1000).max() < 150
 
 
-def test_equal_draws_give_equal_images() -> None:
-    images = photographs(1).repeat(300, axis=0)
-    changed = ours.trivial_augment(images.copy(), BatchDraws(np.random.default_rng(2), 300))
-    again = ours.trivial_augment(images.copy(), BatchDraws(np.random.default_rng(2), 300))
-    assert np.array_equal(changed, again)
+def test_strengths_reach_each_image_and_fill_their_range(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(set(ours.COLOURINGS)) == 8
+    coloured, moved = [], []
+    monkeypatch.setattr(ours, "COLOURINGS", (lambda image, s: coloured.append(s) or image,) * 8)
+    monkeypatch.setattr(ours, "move_matrices", lambda kinds, s, side: moved.extend(s) or kinds)
+    monkeypatch.setattr(ours, "move_pixels", lambda images, matrices: images)
+    draws = BatchDraws(np.random.default_rng(2), 14_000)
+    ours.trivial_augment(np.zeros((14_000, 1, 1, 3), np.uint8), draws)
+    for strengths in (coloured, moved):
+        assert -1 <= min(strengths) < -0.99
+        assert 0.99 < max(strengths) <= 1
+        assert abs(np.mean(strengths)) < 0.05
