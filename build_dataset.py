@@ -68,6 +68,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         from pipeline.plotting.style import check_figure_format
 
         check_figure_format(args.preview)
+    recipe = args.recipe or (SAMPLE_RECIPE if args.sample else config.FIRST_RECIPE)
+    choose_recipe(config.RECIPES, recipe)  # a slip in it is told before the build
     settings = BuildSettings(
         image_size=config.IMAGE_SIZE,
         test_images_per_class=config.TEST_IMAGES_PER_CLASS,
@@ -78,7 +80,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     data_set = prepare_data_set(args)
     output = args.output or default_hdf5_folder(data_set)
     check_places(args, data_set, output)
-    recipe = args.recipe or (SAMPLE_RECIPE if args.sample else config.FIRST_RECIPE)
     if is_built(output) and not args.overwrite:
         if not args.preview:
             check_built(open_source(data_set), output, settings)

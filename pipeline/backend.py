@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, first_line
 from pipeline.printing import silence
 
 CPU_FACTS = Path("/proc/cpuinfo")
@@ -72,9 +72,9 @@ def import_keras() -> ModuleType:
     except Exception as error:
         if not steering or isinstance(error, MemoryError) or "failed to map" in str(error):
             raise
-        brief = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(
-            f"{backend} does not start here ({brief}); correct or unset {', '.join(steering)}"
+            f"{backend} does not start here ({first_line(error)}); "
+            f"correct or unset {', '.join(steering)}"
         ) from error
     return keras
 

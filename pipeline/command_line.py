@@ -41,7 +41,7 @@ def run_script(main: Callable[[Sequence[str] | None], None]) -> None:
     except OSError as error:
         if error.filename is None:
             raise
-        _end(BAD_INPUT, f"error: cannot use {error.filename}: {error.strerror}")
+        _end(BAD_INPUT, f"error: cannot use {error.filename}: {error.strerror}; name another")
     except (MemoryError, ImportError) as error:
         if isinstance(error, ImportError) and "failed to map" not in str(error):
             raise

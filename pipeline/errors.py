@@ -1,4 +1,4 @@
-"""The one error that a person can act on."""
+"""The one error that a user can act on, and what others say in brief."""
 
 
 class UserError(Exception):
@@ -6,3 +6,8 @@ class UserError(Exception):
 
     The scripts print it as one line, without a traceback, and end with status 2.
     """
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or its type where it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

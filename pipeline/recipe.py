@@ -209,8 +209,10 @@ def check_settings(settings: Mapping[str, Any]) -> None:
             value = msgspec.convert(settings[name], kind)
         except msgspec.ValidationError as error:
             raise ValueError(f"{name} is {settings[name]!r}: {error}") from error
-        if name.endswith("_RECIPE") and value not in settings["RECIPES"]:
-            raise ValueError(f"{name} is {value!r}, and RECIPES has none of that name")
+        named = value if name.endswith("_RECIPES") else [value] if name.endswith("_RECIPE") else []
+        for recipe in named:
+            if recipe not in settings["RECIPES"]:
+                raise ValueError(f"{name} is {value!r}, and RECIPES has no {recipe!r}")
 
 
 def choose_recipe(recipes: Mapping[str, Recipe], name: str) -> Recipe:

@@ -185,6 +185,8 @@ def test_a_closed_terminal_ends_a_script_unless_nohup_keeps_it(
         ("SEED: Seed = 42", "SEED: Seed = -1", "SEED is -1"),
         ("CLASSES: Count = 200", "CLASSES: Count = 2e2", "CLASSES is 200.0"),
         ('("quick", "overnight", "demo")', '("quick")', "CPU_RECIPES is 'quick'"),
+        ('("quick", "overnight", "demo")', '("quik",)', "RECIPES has no 'quik'"),
+        ("    batch_size=384,", '    batch_size="384",', "Expected `int`, got `str`"),
         ('= Path("digits")', '= "digits"', "SAMPLE is 'digits'"),
         ('DEFAULT_RECIPE: str = "published"', 'DEFAULT_RECIPE: str = "x"', "DEFAULT_RECIPE is 'x'"),
         ("epochs=60", "epohcs=60", "unexpected keyword argument 'epohcs'"),
@@ -206,7 +208,7 @@ def test_slip_in_the_settings_is_one_line(
         [sys.executable, "build_dataset.py"], cwd=tmp_path, capture_output=True, text=True
     )
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
-    assert done.stderr.startswith("error: config/setup_config.py")
+    assert re.match("error: (recipe 'quick' in )?config/setup_config.py", done.stderr)
     assert said in done.stderr
 
 

@@ -22,7 +22,13 @@ from kill_many import RECIPE, check_equal, train_with_kills
 from pipeline.dataset.builder import read_means
 from pipeline.dataset.image_source import FolderSource, ZipSource
 from pipeline.errors import UserError
-from pipeline.io.files import atomic_write, check_outputs, folder_lock, write_json
+from pipeline.io.files import (
+    atomic_write,
+    check_outputs,
+    explain_write_errors,
+    folder_lock,
+    write_json,
+)
 from pipeline.io.hdf5_dataset import open_split
 from pipeline.preprocessing.photographs import read_photograph
 from pipeline.run.checkpoint import read_state
@@ -377,6 +383,22 @@ def test_drives_that_number_no_files(
     check_outputs([tmp_path / "old.json"], [made_data / "wnids.txt"])
     with pytest.raises(UserError, match="would replace"):
         check_outputs([made_data / "wnids.txt"], [made_data / "wnids.txt"])
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(errno.ENOSPC, "No space left"), "No space left; free some space, or name another"),
+        (OSError(errno.EROFS, "Read-only file system"), "Read-only file system; name another"),
+        (OSError(), "OSError; name another"),
+    ],
+)
+def test_advice_fits_why_a_file_cannot_be_written(error: OSError, message: str) -> None:
+    with (
+        pytest.raises(UserError, match=f"cannot write x.json: {message} place"),
+        explain_write_errors(Path("x.json")),
+    ):
+        raise error
 
 
 def test_output_on_a_drive_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:

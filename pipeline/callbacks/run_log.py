@@ -29,7 +29,7 @@ class RunLog(keras.callbacks.Callback):
         self._batches = batches
         self._bar = bar
         if self._path.exists():
-            with explain_write_errors(self._path):
+            with explain_write_errors(self._path):  # which comes next
                 lines = read_file(self._path)
             if not lines.endswith(b"\n"):
                 with atomic_write(self._path) as path:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from progressbar import ProgressBar
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, first_line
 from pipeline.io.files import explain_write_errors, file_lock
 from pipeline.progress import progress_bar
 
@@ -59,11 +59,10 @@ def _fetch(url: str, path: Path, size: int, md5: str) -> None:
             except (OSError, http.client.HTTPException, ValueError) as error:
                 refused = isinstance(error, urllib.error.HTTPError) and error.code < 500
                 if attempt == TRIES or refused or isinstance(error, ValueError):
-                    reason = str(error).partition("\n")[0]
                     raise UserError(
-                        f"cannot fetch {url}: {reason}; run the same command again to resume from "
-                        f"the {part.stat().st_size:,} bytes in {part}, or fetch the file in "
-                        "another way and name it with -d"
+                        f"cannot fetch {url}: {first_line(error)}; run the same command again to "
+                        f"resume from the {part.stat().st_size:,} bytes in {part}, or fetch the "
+                        "file in another way and name it with -d"
                     ) from error
                 time.sleep(PAUSE_S * attempt)
     if not _is_expected(part, size, md5):

@@ -144,9 +144,11 @@ class ZipSource:
     def _check_safe(self) -> None:
         for name, member in self._members.items():
             if name.startswith("/") or ".." in name.split("/"):
-                raise UserError(f"{self._path} is unsafe: {name!r} points outside it")
+                raise UserError(
+                    f"{self._path} is unsafe: {name!r} points outside it; fetch it again"
+                )
             if member.external_attr >> 28 == LINK:
-                raise UserError(f"{self._path} is unsafe: {name!r} is a link")
+                raise UserError(f"{self._path} is unsafe: {name!r} is a link; fetch it again")
             if member.flag_bits & ENCRYPTED or member.compress_type not in METHODS:
                 raise UserError(
                     f"{name} in {self._path} is encrypted or packed in an unusual way; "
@@ -156,7 +158,7 @@ class ZipSource:
         if sum(member.file_size for member in members) > LARGEST_ZIP_CONTENT:
             raise UserError(f"{self._path} unpacks to over 2 GiB; unpack it, and name the folder")
         if sum(member.compress_size for member in members) > len(self._bytes):
-            raise UserError(f"{self._path} is unsafe: members lie over one another")
+            raise UserError(f"{self._path} is unsafe: members lie over one another; fetch it again")
 
 
 def _refuse_other_archives(path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, first_line
 from pipeline.printing import ON_WINDOWS, say
 
 UNFINISHED = ".unfinished-"
@@ -22,6 +22,7 @@ LONGEST_ENDING = 50
 """Characters of a file's name in that of its temporary one: a name has 255 bytes at most."""
 PRINTED = Path("/dev/stdout"), Path("/dev/stderr")
 """May be redirected to a file that somebody names as an output too."""
+WITHOUT_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 WITHOUT_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)
 """What some network file systems answer."""
 
@@ -139,15 +140,12 @@ def explain_write_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = error.strerror or str(error).splitlines()[0]
-        advice = (
-            "close the program that has it open"
-            if ON_WINDOWS and isinstance(error, PermissionError)
-            else "free some space"
-        )
+        advice = "free some space, or " if error.errno in WITHOUT_SPACE else ""
+        if ON_WINDOWS and isinstance(error, PermissionError):
+            advice = "close the program that has it open, or "
         raise UserError(
-            f"cannot write {path}: {reason}; {advice}, or name another place "
-            "that you may write to, by -o or the flag for this output"
+            f"cannot write {path}: {error.strerror or first_line(error)}; {advice}name another "
+            "place that you may write to, by -o or the flag for this output"
         ) from error
 
 

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from pipeline.classes import Classes
-from pipeline.errors import UserError
+from pipeline.errors import UserError, first_line
 from pipeline.io.files import explain_read_refusal
 from pipeline.io.hdf5_writer import FORMAT
 from pipeline.recipe import Mean, Seed
@@ -105,8 +105,8 @@ def _open(folder: Path, split: str) -> HDF5Dataset:
     except (
         OSError, AttributeError, KeyError, TypeError, ValueError, OverflowError, RuntimeError,
     ) as error:  # fmt: skip
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise _unusable(path, f"not a readable HDF5 file of this project ({reason})") from error
+        reason = f"not a readable HDF5 file of this project ({first_line(error)})"
+        raise _unusable(path, reason) from error
 
 
 def _read_checked(path: Path, file: h5py.File, split: str) -> HDF5Dataset:

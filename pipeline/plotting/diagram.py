@@ -49,7 +49,10 @@ def place_layers(model: keras.Model, input_shape: tuple[int | None, ...]) -> lis
     """Return the layers of a functional model in order, with their shapes for ``input_shape``."""
     config = model.get_config()
     if "input_layers" not in config:
-        raise UserError(f"the model {model.name!r} is no graph of named layers and cannot be drawn")
+        raise UserError(
+            f"the model {model.name!r} is no graph of named layers and cannot be drawn; name a "
+            "checkpoint of model_train.py with -m"
+        )
     placed: dict[str, PlacedLayer] = {}
     for entry in config["layers"]:
         layer = model.get_layer(entry["name"])

@@ -15,7 +15,7 @@ from zipfile import ZipFile, ZipInfo
 import h5py
 import msgspec
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, first_line
 from pipeline.io.files import atomic_write, explain_read_refusal
 from pipeline.run.state import RunState
 
@@ -173,7 +173,7 @@ def _explain_damage(path: Path) -> Iterator[None]:
     except (UserError, MemoryError):
         raise
     except Exception as error:
-        brief = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        brief = first_line(error)
         if path.is_file() and h5py.is_hdf5(path):
             brief = "it is HDF5, as Keras 2 wrote models"
         raise UserError(

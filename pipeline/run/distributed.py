@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, first_line
 from pipeline.io.shard import Shard
 from pipeline.printing import silence
 from pipeline.run.meeting import meeting
@@ -107,7 +107,7 @@ class ProcessGroup:
         except (RuntimeError, ValueError) as error:
             raise UserError(
                 f"JAX did not bring the {self.processes} processes together "
-                f"({str(error).splitlines()[0]}); start all again, with another --coordinator"
+                f"({first_line(error)}); start all again, with another --coordinator"
             ) from error
 
 
@@ -129,7 +129,10 @@ def find_process_group(
     if any(missing):
         raise UserError("--processes, --process-id and --coordinator go together; give all three")
     if process_id >= processes:
-        raise UserError(f"--process-id counts from 0, so of {processes} it is below {processes}")
+        raise UserError(
+            f"--process-id counts from 0, so of {processes} it is below {processes}; "
+            "give each its own"
+        )
     return ProcessGroup(processes, process_id, _host_and_port(coordinator))
 
 
