@@ -196,10 +196,9 @@ def test_smaller_images_are_averages(made_hdf5: Path) -> None:
 
 @pytest.mark.parametrize("processes", [1, 2, 5])
 def test_shards_make_up_the_batch(processes: int, made_hdf5: Path) -> None:
-    """Also the last batch, of 8 images, padded where it cannot be divided."""
+    """Also the last batch, of 8 images, padded to a whole one."""
     train = open_split(made_hdf5, "train")
-    multiple = 2 * processes
-    shards = [Shard(number, processes, multiple) for number in range(processes)]
+    shards = [Shard(index, processes, batch_size=20) for index in range(processes)]
     with ExitStack() as stack:
 
         def made(shard: Shard | None) -> list[tuple[np.ndarray, ...]]:
@@ -210,9 +209,8 @@ def test_shards_make_up_the_batch(processes: int, made_hdf5: Path) -> None:
         for whole, *pieces in zip(made(None), *map(made, shards), strict=True):
             images, labels, weights = (np.concatenate(part) for part in zip(*pieces, strict=True))
             count = len(whole[0])
-            full = -(-count // multiple) * multiple
-            assert len(images) == len(labels) == len(weights) == full
+            assert len(images) == len(labels) == len(weights) == 20
             assert np.array_equal(images[:count], whole[0])
             assert np.allclose(labels[:count], whole[1])
-            assert (weights == (np.arange(full) < count)).all()
+            assert (weights == (np.arange(20) < count)).all()
             assert np.array_equal(images[count:], np.resize(whole[0], images.shape)[count:])

@@ -160,7 +160,7 @@ class HDF5Generator(keras.utils.PyDataset):
     def _make_batch(self, epoch: _Epoch, step: int) -> Batch:
         rows = epoch.order[step * self.batch_size : (step + 1) * self.batch_size]
         count = len(rows)
-        places = self._shard.places(count) if self._shard else np.arange(count)
+        places = self._shard.places() if self._shard else np.arange(count)
         is_padding = places >= count
         places = places % count  # padding repeats the batch's own images
         rows = rows[places]

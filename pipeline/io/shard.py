@@ -1,6 +1,5 @@
 """How a batch is sharded among processes."""
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,10 +17,10 @@ class Shard:
     """Of the process, from 0."""
     shards: int
     """How many processes share a batch."""
-    multiple: int
-    """Batches are padded to a multiple of this many images."""
+    batch_size: int
+    """Images in a whole batch; a smaller one is padded to it."""
 
-    def places(self, count: int) -> np.ndarray:
-        """Return the shard's places, int64, in a batch of ``count``; from there on is padding."""
-        size = math.ceil(count / self.multiple) * self.multiple // self.shards
+    def places(self) -> np.ndarray:
+        """Return the shard's places in a batch, int64."""
+        size = self.batch_size // self.shards
         return np.arange(self.index * size, (self.index + 1) * size)
