@@ -13,7 +13,7 @@ import keras
 def fuse_batch_norms(model: keras.Model) -> None:
     """Train GoogLeNet's batch norms by the fused kernel; on other backends do nothing.
 
-    Evaluation and frozen layers keep Keras's arithmetic.
+    Evaluation keeps Keras's arithmetic.
     """
     if keras.backend.backend() != "tensorflow":
         return
@@ -36,7 +36,7 @@ def _fused_call(layer: keras.layers.BatchNormalization) -> Callable[..., Any]:
     elementary_call = layer.call
 
     def call(inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-        if not (training and layer.trainable) or mask is not None:
+        if not training:
             return elementary_call(inputs, training=training, mask=mask)
         outputs, mean, sample_variance = tf.compat.v1.nn.fused_batch_norm(
             inputs, layer.gamma, layer.beta, epsilon=layer.epsilon, is_training=True
