@@ -18,6 +18,7 @@ SAMPLE: Path = Path("digits")
 OUTPUT: Path = Path("outs")
 RELEASED_MODEL: Path = Path(__file__).resolve().parent.parent / "outs/googlenet-tiny-imagenet.keras"
 DIAGRAM: Path = OUTPUT / "network.png"
+"""Not googlenet.png, which is README's picture."""
 REPORT: Path = OUTPUT / "report"
 
 # The official archive

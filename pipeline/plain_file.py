@@ -1,4 +1,4 @@
-"""Files to read: no pipe or device, which may never end, and none that is the system's."""
+"""Read regular files: no pipe or device, which may never end; and tell hidden ones."""
 
 import os
 import stat

@@ -1,4 +1,4 @@
-"""Everything that the scripts print: no text can forge a line, and no lost output ends the work."""
+"""Print for the scripts: text is escaped, and a broken pipe or a full disk ends no work."""
 
 import errno
 import io
@@ -13,7 +13,7 @@ READER_ENDED = (errno.EPIPE, errno.EINVAL) if ON_WINDOWS else (errno.EPIPE,)
 
 
 def say(*lines: object, error: bool = False) -> None:
-    """Print each of ``lines`` on a line of its own, on stderr for an ``error`` or a note."""
+    """Print each of ``lines`` on a line of its own, on stderr for an ``error``."""
     output = sys.stderr if error else sys.stdout
     for line in lines:
         print(printable(line), file=output, flush=True)
@@ -22,7 +22,7 @@ def say(*lines: object, error: bool = False) -> None:
 def printable(text: object) -> str:
     r"""Return ``text`` with what cannot be seen escaped, as ``\n``, ``\x1b`` or ``\u2028``.
 
-    A stranger's file or class names could otherwise move the cursor or forge a script's own lines.
+    Foreign file or class names could otherwise move the cursor or forge a script's own lines.
     """
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
 

@@ -46,7 +46,7 @@ class Network:
     l2: Fraction = 0.0
     """Penalty on the squared convolution and classifier weights, added to the loss."""
     stage_dropout: Fraction = 0.0
-    """Fraction dropped after each of the stages 3, 4 and 5, and the pooling that follows."""
+    """Fraction dropped after stages 3 and 4, behind the max pooling that follows, and after 5."""
     dropout: Fraction = 0.4
     """Fraction dropped before the classifier (the paper: 0.4)."""
     squeeze_excite: Annotated[int, Meta(ge=0, le=1024)] = 0

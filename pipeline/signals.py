@@ -1,4 +1,4 @@
-"""Signals that ask a script to end do end it, whatever a library makes of them.
+"""SIGINT, SIGTERM and SIGHUP end a script, also where a library swallows the exception.
 
 Python raises an exception wherever a signal finds it. That may be within a library which swallows
 it or turns it into an error of its own, so it is raised again every few seconds until the end.

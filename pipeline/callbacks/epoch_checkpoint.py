@@ -22,7 +22,7 @@ class EpochCheckpoint(keras.callbacks.Callback):
     """
 
     def __init__(
-        self, folder: Path, keep: int | None = None, run: RunHistory | None = None
+        self, folder: Path | str, keep: int | None = None, run: RunHistory | None = None
     ) -> None:
         super().__init__()
         self._folder = Path(folder)

@@ -1,7 +1,7 @@
 """Momentum correction (Goyal et al. 2017, arXiv:1706.02677, section 3) where the rate is lowered.
 
 Keras's SGD has the rate inside its velocity, v = m v - rate x gradient. After a drop the old, large
-velocity would go on for dozens of steps at the old rate.
+velocity would keep steps of the old size for dozens of steps.
 """
 
 import keras

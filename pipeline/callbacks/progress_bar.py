@@ -21,9 +21,9 @@ WIDE = 72
 class ProgressBar(keras.callbacks.Callback):
     """A bar for each epoch and, after the first steps, one line with an estimate for the run.
 
-    It counts a batch when ``fit`` asks for the next, and Keras hands it the running metrics in
-    another thread, so ``fit`` need not wait for the device. Use as a context manager, which removes
-    the bar after an interruption too.
+    It counts a batch when ``fit`` asks for the next. Keras reads the running metrics at each step,
+    in another thread, so that ``fit`` does not wait for the device; what that costs a GPU is not
+    measured. Use as a context manager, which removes the bar after an interruption too.
 
     Args:
         state: Before the first epoch; its recipe says what later epochs cost.

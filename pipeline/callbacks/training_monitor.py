@@ -39,7 +39,7 @@ class TrainingMonitor(keras.callbacks.Callback):
             except UserError as error:
                 if not isinstance(error.__cause__, PermissionError):
                     raise
-                say(f"note: {error}; training goes on, and writes it after the next epoch")
+                say(f"note: {error}; training continues, and writes it after the next epoch")
             return
         logs = logs or {}
         before = max(map(len, self._metrics.values()), default=0)

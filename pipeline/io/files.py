@@ -1,4 +1,4 @@
-"""Atomic writes, and locks: a crash, a full disk or a second process may come at any moment."""
+"""Atomic writes and file locks: a crash or a second process may come at any moment."""
 
 import csv
 import errno

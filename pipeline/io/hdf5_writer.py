@@ -116,7 +116,7 @@ class HDF5Writer:
 
 
 class _Disk(io.FileIO):
-    """A file that keeps its first write error for ``check``, and seems to go on.
+    """A file that keeps its first write error for ``check``, and reports success meanwhile.
 
     HDF5 cannot close a file that it cannot write, and would end in a segmentation fault.
     """

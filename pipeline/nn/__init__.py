@@ -1,3 +1,3 @@
-"""GoogLeNet and its optimizers: from a recipe to a compiled network.
+"""GoogLeNet, its optimizers with Muon, loss and metrics.
 
 May import dataset and what that may."""
