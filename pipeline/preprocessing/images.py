@@ -14,6 +14,7 @@ SUFFIXES = {
 rather than passed over."""
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 EXIF = b"Exif\0"
+JPEG_QUALITY = 90
 
 
 def decode_image(data: bytes, out: np.ndarray | None = None) -> np.ndarray:
@@ -86,9 +87,9 @@ def resize_images(images: np.ndarray, size: int) -> np.ndarray:
     return tall.reshape(count, size, size, 3)
 
 
-def encode_jpeg(image: np.ndarray, quality: int = 90) -> bytes:
+def encode_jpeg(image: np.ndarray) -> bytes:
     """Encode uint8 RGB (height, width, 3) as a JPEG."""
     _, data = cv2.imencode(
-        ".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality]
+        ".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
     )
     return data.tobytes()
