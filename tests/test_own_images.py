@@ -26,7 +26,7 @@ from pipeline.backend import import_keras
 keras = import_keras()
 
 from pipeline.errors import UserError  # noqa: E402
-from pipeline.preprocessing.images import central_square  # noqa: E402
+from pipeline.preprocessing.images import centre_crop  # noqa: E402
 from pipeline.preprocessing.photographs import find_photographs, read_photograph  # noqa: E402
 
 UPSIDE_DOWN = bytes.fromhex(
@@ -47,7 +47,7 @@ def save(path: Path, image: np.ndarray) -> Path:
 
 
 def test_the_middle_square_is_taken(scene: np.ndarray, tmp_path: Path) -> None:
-    assert central_square(scene).shape == (90, 90, 3)
+    assert centre_crop(scene).shape == (90, 90, 3)
     pixels = read_photograph(save(tmp_path / "scene.png", scene), 30)
     assert pixels.shape == (30, 30, 3)
     # 25 columns of red, 40 of green and 25 of blue become 30

@@ -29,7 +29,7 @@ def enhanced(kind: type) -> Theirs:
         (ours.change_sharpness, enhanced(ImageEnhance.Sharpness)),
         (ours.posterize, lambda image, s: ImageOps.posterize(image, 8 - round(abs(s) * 6))),
         (ours.solarize, lambda image, s: ImageOps.solarize(image, 256 * (1 - abs(s)))),
-        (ours.stretch, lambda image, s: ImageOps.autocontrast(image)),
+        (ours.auto_contrast, lambda image, s: ImageOps.autocontrast(image)),
     ],
 )
 @pytest.mark.parametrize("strength", STRENGTHS)
@@ -57,7 +57,7 @@ def test_equalized_values_follow_the_share_of_lower_ones() -> None:
 
 def test_a_flat_image_stays_as_it_is() -> None:
     flat = np.full((64, 64, 3), (10, 200, 0), np.uint8)
-    for change in (ours.stretch, ours.change_sharpness):
+    for change in (ours.auto_contrast, ours.change_sharpness):
         assert np.array_equal(change(flat, 0.7), flat)
 
 

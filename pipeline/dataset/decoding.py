@@ -14,7 +14,7 @@ from pipeline.backend import cores
 from pipeline.dataset.image_source import ImageSource
 from pipeline.dataset.tiny_imagenet import LabelledImage
 from pipeline.errors import UserError
-from pipeline.preprocessing.images import central_square, decode_image, resize_image
+from pipeline.preprocessing.images import centre_crop, decode_image, resize_image
 
 CHUNK = 256
 """Images a thread decodes, and a write takes, at once: 3 MB at 64x64."""
@@ -73,7 +73,7 @@ def _decode_chunk(source: ImageSource, chunk: Sequence[LabelledImage], size: int
     for image, out in zip(chunk, pixels, strict=True):
         data = source.read(image.name)
         try:
-            out[:] = resize_image(central_square(decode_image(data, out)), size)
+            out[:] = resize_image(centre_crop(decode_image(data, out)), size)
         except ValueError as error:
             raise UserError(
                 f"cannot decode {image.name}: {error}; replace it, or leave such images "

@@ -52,7 +52,7 @@ def decode_image(data: bytes, out: np.ndarray | None = None) -> np.ndarray:
     return image
 
 
-def central_square(image: np.ndarray) -> np.ndarray:
+def centre_crop(image: np.ndarray) -> np.ndarray:
     """Cut the longer side of (height, width, 3) to the length of the shorter, about its middle."""
     height, width = image.shape[:2]
     side = min(height, width)

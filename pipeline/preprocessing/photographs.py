@@ -7,7 +7,7 @@ import numpy as np
 
 from pipeline.errors import UserError
 from pipeline.plain_file import is_hidden, read_file
-from pipeline.preprocessing.images import SUFFIXES, central_square, decode_image, resize_image
+from pipeline.preprocessing.images import SUFFIXES, centre_crop, decode_image, resize_image
 
 
 def find_photographs(paths: Iterable[Path]) -> list[Path]:
@@ -55,4 +55,4 @@ def read_photograph(path: Path, size: int) -> np.ndarray:
         raise UserError(
             f"cannot read {path}: {why}; name another, or save it as an ordinary JPEG or PNG"
         ) from error
-    return resize_image(central_square(image), size)
+    return resize_image(centre_crop(image), size)

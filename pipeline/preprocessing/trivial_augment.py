@@ -102,7 +102,7 @@ def solarize(image: np.ndarray, strength: float) -> np.ndarray:
     return cv2.LUT(image, np.where(256 * (1 - abs(strength)) > VALUES, VALUES, 255 - VALUES))
 
 
-def stretch(image: np.ndarray, strength: float) -> np.ndarray:
+def auto_contrast(image: np.ndarray, strength: float) -> np.ndarray:
     """Stretch each channel to the whole range, whatever the strength."""
     return cv2.merge([_stretch_channel(channel) for channel in cv2.split(image)])
 
@@ -130,6 +130,6 @@ COLOURINGS: tuple[Colouring, ...] = (
     change_sharpness,
     posterize,
     solarize,
-    stretch,
+    auto_contrast,
     equalize,
 )
