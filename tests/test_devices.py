@@ -99,7 +99,7 @@ def test_four_devices_train_as_one(on_one: Path, made_hdf5: Path, tmp_path: Path
     check_alike(tmp_path, on_one)
 
 
-def test_two_processes_train_as_one_and_others_go_on(
+def test_two_processes_train_as_one_and_others_resume(
     on_one: Path, made_hdf5: Path, tmp_path: Path, run: Run, start_two: StartTwo
 ) -> None:
     """One process resumes after two, and two after one; another backend evaluates."""
@@ -170,7 +170,7 @@ SLURM = {
 }
 
 
-def test_team_comes_from_the_flags_or_from_slurm() -> None:
+def test_process_group_comes_from_the_flags_or_from_slurm() -> None:
     assert find_process_group(None, None, None, {}) == ProcessGroup()
     assert find_process_group(None, None, None, {"SLURM_STEP_NUM_TASKS": "1"}) == ProcessGroup()
     assert find_process_group(None, None, None, SLURM) == ProcessGroup(8, 3, ("node007", 61443))

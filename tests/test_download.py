@@ -126,7 +126,7 @@ def test_script_downloads_and_builds(
 
 
 @pytest.mark.parametrize("resets", [False, True])
-def test_broken_transfer_goes_on_where_it_broke(resets: bool, server: Server, target: Path) -> None:
+def test_broken_transfer_resumes_where_it_broke(resets: bool, server: Server, target: Path) -> None:
     server.resets = resets
     server.break_after = len(server.contents) // 3 + 1
     fetch(server, target)

@@ -85,7 +85,7 @@ def test_a_batch_is_at_most_the_split(made_hdf5: Path) -> None:
     assert shapes == [(20, 64, 64, 3)]
 
 
-def test_seed_lowers_its_rate_after_the_published_epochs() -> None:
+def test_published_lowers_its_rate_after_the_published_epochs() -> None:
     steps = 7
     by_epoch = np.reshape(rates(RECIPES["published"], steps, 60), (60, steps))
     expected = [1e-3] * 26 + [1e-4] * 14 + [1e-5] * 12 + [1e-6] * 8

@@ -366,7 +366,7 @@ def test_branch_from_a_renamed_file_keeps_to_its_own_line(own_run: Path) -> None
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_interrupted_run_prints_the_command_that_goes_on(
+def test_interrupted_run_prints_the_command_that_resumes(
     number: int, status: int, made_hdf5: Path, tmp_path: Path, run: Run
 ) -> None:
     output = tmp_path / "my run"

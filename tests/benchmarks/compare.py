@@ -23,7 +23,7 @@ sys.path[:0] = [str(ROOT), str(HERE)]
 
 import ours  # noqa: E402
 from contest import Contestant, contest, describe_machine, median_rate, ratio  # noqa: E402
-from peers import seed_way  # noqa: E402
+from peers import reference_way  # noqa: E402
 from subset import some_classes, train_images  # noqa: E402
 
 from config import setup_config as config  # noqa: E402
@@ -58,7 +58,9 @@ def compare_builds(inputs: Inputs) -> Rows:
         [
             Contestant("folder", "ours:building", (inputs.data_set, scratch / "folder")),
             Contestant("zip", "ours:building", (archive, scratch / "from-zip")),
-            Contestant("original", "peers.seed_way:building", (images, scratch / "o.hdf5", 200)),
+            Contestant(
+                "original", "peers.reference_way:building", (images, scratch / "o.hdf5", 200)
+            ),
             Contestant("decoding", "ours:decoding", (images,)),
         ],
         inputs.rounds,
@@ -116,7 +118,7 @@ def compare_batches(inputs: Inputs) -> Rows:
         Contestant("ours", "ours:batching", (inputs.hdf5, 2000, "published")),
         Contestant("one core", "ours:batching", (inputs.hdf5, 1000, "published", 1)),
         Contestant("best", "ours:batching", (inputs.hdf5, 1000, "best")),
-        Contestant("original", "peers.seed_way:batching", (original, 20, True)),
+        Contestant("original", "peers.reference_way:batching", (original, 20, True)),
         Contestant("tf.data", "peers.tf_data_way:loading", (inputs.images,)),
     ]
     if HAS_TORCH:
@@ -136,7 +138,7 @@ def compare_reading(inputs: Inputs) -> Rows:
     rates = contest(
         [
             Contestant("ours", "ours:batching", (inputs.hdf5, 4000, "")),
-            Contestant("original", "peers.seed_way:batching", (original, 60, False)),
+            Contestant("original", "peers.reference_way:batching", (original, 60, False)),
         ],
         inputs.rounds,
     )
@@ -210,7 +212,7 @@ def prepare(data_set: Path, scratch: Path, rounds: int) -> Inputs:
     some_classes(data_set, folder, CLASSES)
     ours.building(folder, hdf5)()
     images = train_images(folder)
-    seed_way.build(images, scratch / "original.hdf5", CLASSES)
+    reference_way.build(images, scratch / "original.hdf5", CLASSES)
     return Inputs(data_set, scratch, hdf5, images, rounds)
 
 
