@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Do as the command line says."""
     args = parse_arguments(argv)
     # Imported where they are used, so that --help and wrong use are answered at once.
-    from pipeline.preprocessing.photographs import find_photographs
+    from pipeline.io.photographs import find_photographs
     from pipeline.run.checkpoint import read_state
     from pipeline.run.output_folder import checkpoint_to_evaluate, find_hdf5
 

@@ -30,7 +30,7 @@ from pipeline.io.files import (
     write_json,
 )
 from pipeline.io.hdf5_dataset import open_split
-from pipeline.preprocessing.photographs import read_photograph
+from pipeline.io.photographs import read_photograph
 from pipeline.run.checkpoint import read_state
 from pipeline.run.output_folder import find_hdf5
 

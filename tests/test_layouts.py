@@ -401,7 +401,7 @@ def test_odd_colour_profiles_are_not_reported(own_images: Path, run: Run) -> Non
 
 def test_the_middle_of_an_oblong_image_is_taken(own_images: Path, tmp_path: Path) -> None:
     """As of a photograph that a model is shown."""
-    from pipeline.preprocessing.photographs import read_photograph
+    from pipeline.io.photographs import read_photograph
 
     build(own_images, tmp_path / "hdf5")
     with h5py.File(tmp_path / "hdf5" / "val.hdf5") as file:

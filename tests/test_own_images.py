@@ -26,8 +26,8 @@ from pipeline.backend import import_keras
 keras = import_keras()
 
 from pipeline.errors import UserError  # noqa: E402
+from pipeline.io.photographs import find_photographs, read_photograph  # noqa: E402
 from pipeline.preprocessing.images import centre_crop  # noqa: E402
-from pipeline.preprocessing.photographs import find_photographs, read_photograph  # noqa: E402
 
 UPSIDE_DOWN = bytes.fromhex(
     "ffe1002245786966000049492a00080000000100120103000100000003000000000000000000"

@@ -11,7 +11,7 @@ from pipeline.classes import Classes
 from pipeline.errors import UserError
 from pipeline.evaluation.metrics import Prediction, Predictor, best_predictions, prediction_table
 from pipeline.io.files import atomic_write, write_csv
-from pipeline.preprocessing.photographs import read_photograph
+from pipeline.io.photographs import read_photograph
 from pipeline.printing import say, without_library_messages
 
 

@@ -1,3 +1,3 @@
-"""Arrays in, arrays out: decode, resize and augment images, by NumPy and OpenCV.
+"""Arrays in, arrays out: decode, resize and augment images, by NumPy, OpenCV and simplejpeg.
 
 May import no other folder of this package."""
