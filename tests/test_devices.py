@@ -213,12 +213,12 @@ def test_slurm_variables_that_are_half_set_are_refused(changed: dict[str, str | 
 MEET = """
 import sys
 from pipeline import command_line
-from pipeline.run.meeting import meeting
+from pipeline.run.rendezvous import rendezvous
 
 def main(_):
     host, port, number, processes, settings = sys.argv[1:]
     print("ready", flush=True)
-    with meeting((host, int(port)), int(number), int(processes), settings):
+    with rendezvous((host, int(port)), int(number), int(processes), settings):
         print("met", flush=True)
         input()
 

@@ -23,7 +23,7 @@ import numpy as np
 from pipeline.errors import UserError, first_line
 from pipeline.io.shard import Shard
 from pipeline.printing import silence
-from pipeline.run.meeting import meeting
+from pipeline.run.rendezvous import rendezvous
 
 if TYPE_CHECKING:
     import keras
@@ -33,7 +33,7 @@ HEARTBEAT_SECONDS = 20
 INITIALIZATION_SECONDS = 60
 """For JAX to connect the processes that have met."""
 NOTICE_SECONDS = 3
-"""Another process's end may cause an error here before ``meeting`` notices that end."""
+"""Another process's end may cause an error here before ``rendezvous`` notices that end."""
 SLURM_TASKS, SLURM_NODES = "SLURM_STEP_NUM_TASKS", "SLURM_STEP_NODELIST"
 SLURM_NUMBERS = (SLURM_TASKS, "SLURM_PROCID", "SLURM_JOB_ID", "SLURM_LOCALID")
 """Set by ``srun`` for each process; JAX reads the last."""
@@ -74,7 +74,7 @@ class ProcessGroup:
                 "TensorFlow trains here in one process alone; "
                 "pip install jax and set KERAS_BACKEND=jax for several"
             )
-        with meeting(self.coordinator, self.process_id, self.processes, settings):
+        with rendezvous(self.coordinator, self.process_id, self.processes, settings):
             self._initialize_jax()
             try:
                 yield

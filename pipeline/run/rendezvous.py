@@ -18,10 +18,10 @@ from pipeline.errors import UserError
 from pipeline.printing import say
 from pipeline.progress import clear_line
 
-PATIENCE_S = 300
+TIMEOUT_S = 300
 """How long a process waits for the others."""
-GREETING_S = 5
-"""How long the primary waits for the greeting of one that has connected."""
+HANDSHAKE_S = 5
+"""How long the primary waits for the handshake of one that has connected."""
 GO, DIFFER, DONE = b"go", b"differ", b"done"
 DIFFERENT = (
     "the processes have not the same recipe, settings, number of processes and build of the data; "
@@ -34,7 +34,7 @@ LOST = (
 
 
 @contextmanager
-def meeting(
+def rendezvous(
     address: tuple[str, int], process_id: int, processes: int, settings: str
 ) -> Iterator[None]:
     """Wait until all processes have met; within the context, end when another one ends.
@@ -48,17 +48,17 @@ def meeting(
     Raises:
         UserError: They do not meet; says why.
     """
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + TIMEOUT_S
     digest = hashlib.sha256(f"{processes} {settings}".encode()).hexdigest()
-    greeting = f"{process_id} {digest}\n".encode()
+    handshake = f"{process_id} {digest}\n".encode()
     try:
         if process_id:
-            others = [_join(address, greeting, deadline)]
+            others = [_join(address, handshake, deadline)]
         else:
-            others = _gather(address, greeting, processes, deadline)
+            others = _gather(address, handshake, processes, deadline)
     except TimeoutError as error:
         raise UserError(
-            f"the {processes} processes did not come together in {PATIENCE_S} s; start each with "
+            f"the {processes} processes did not come together in {TIMEOUT_S} s; start each with "
             "its own --process-id, and the same --coordinator, which all can reach"
         ) from error
     ending = threading.Event()
@@ -77,7 +77,7 @@ def meeting(
 
 
 def _gather(
-    address: tuple[str, int], greeting: bytes, processes: int, deadline: float
+    address: tuple[str, int], handshake: bytes, processes: int, deadline: float
 ) -> list[socket.socket]:
     """Return the primary's connections to all others.
 
@@ -87,13 +87,13 @@ def _gather(
     """
     met: dict[int, tuple[socket.socket, bytes]] = {}  # connection, digest of the settings
     with _listen(address[1]) as listener, _connect(address, deadline) as own:
-        own.sendall(greeting)  # shows that the address leads here
+        own.sendall(handshake)  # shows that the address leads here
         say(f"waiting for {processes - 1} more to come to port {address[1]}")
         while len(met) < processes:
             listener.settimeout(max(deadline - time.monotonic(), 0.001))
             connection, _ = listener.accept()
-            connection.settimeout(GREETING_S)
-            with suppress(OSError, ValueError):  # whatever else knocks at this port
+            connection.settimeout(HANDSHAKE_S)
+            with suppress(OSError, ValueError):  # another program's connection
                 process_id, digest = connection.makefile("rb").readline(100).split()
                 if int(process_id) in range(processes):
                     met[int(process_id)] = connection, digest  # replaces one that was started again
@@ -110,7 +110,7 @@ def _gather(
     return others
 
 
-def _join(address: tuple[str, int], greeting: bytes, deadline: float) -> socket.socket:
+def _join(address: tuple[str, int], handshake: bytes, deadline: float) -> socket.socket:
     """Return another process's connection to the primary, once that has met all.
 
     Raises:
@@ -118,7 +118,7 @@ def _join(address: tuple[str, int], greeting: bytes, deadline: float) -> socket.
         TimeoutError: The primary did not answer.
     """
     primary = _connect(address, deadline)
-    primary.sendall(greeting)
+    primary.sendall(handshake)
     primary.settimeout(max(deadline - time.monotonic(), 0.001))
     try:
         word = primary.recv(len(DIFFER))
@@ -152,7 +152,7 @@ def _connect(address: tuple[str, int], deadline: float) -> socket.socket:
     """Return a connection to ``address``, once a process listens there."""
     while True:
         try:
-            connection = socket.create_connection(address, GREETING_S)
+            connection = socket.create_connection(address, HANDSHAKE_S)
         except (socket.gaierror, UnicodeError) as error:
             raise UserError(
                 f"no host of the name {address[0]} is known here; correct --coordinator"
