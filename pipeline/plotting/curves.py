@@ -70,7 +70,7 @@ def plot_history(history: Metrics, title: str, changes: Changes | None = None) -
                       label=f"best so far, {highest:.1%}")  # fmt: skip
     loss.set(title="Loss", ylabel="cross-entropy (nats)")
     _clip_outliers(loss, values)
-    accuracy.set(title="Accuracy", ylabel="images recognised", ylim=(0, 1))
+    accuracy.set(title="Accuracy", ylabel="accuracy", ylim=(0, 1))
     accuracy.yaxis.set_major_formatter(PercentFormatter(1))
     rate.set(title="Learning rate")
     if rate.lines:
