@@ -6,7 +6,7 @@ today, and understood years later. The values are in ``config/``.
 
 import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -109,6 +109,14 @@ class Augmentation:
     mixup: BetaParameter = 0.0
     """Alpha of mixup: another image is blended in, with lambda of the label. With both, each
     batch has one or the other, by chance."""
+    mixed_share: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    """Fraction of the batches that are mixed, by chance."""
+    mixed_from: Count = 1
+    """The first epoch with mixed batches: mixing helps once a network overfits."""
+
+    def in_epoch(self, epoch: int) -> "Augmentation":
+        """Return what is done in an epoch, from 1."""
+        return self if epoch >= self.mixed_from else replace(self, cutmix=0.0, mixup=0.0)
 
 
 @dataclass(frozen=True, kw_only=True)

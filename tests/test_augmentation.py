@@ -31,7 +31,9 @@ from pipeline.recipe import Augmentation  # noqa: E402
 PUBLISHED = Augmentation(rotation=30, shift=0.2, shear=0.2, zoom=0.2)
 EVERYTHING = {
     "shuffle": True,
-    "augmentation": replace(PUBLISHED, flip="random", trivial_augment=True, cutmix=1.0, mixup=0.2),
+    "augmentation": replace(
+        PUBLISHED, flip="random", trivial_augment=True, cutmix=1.0, mixup=0.2, mixed_share=0.8
+    ),
 }
 WIDE = Augmentation(rotation=90, shift=0.3, shear=40, zoom=0.5)
 
@@ -192,6 +194,18 @@ def test_smaller_images_are_averages(made_hdf5: Path) -> None:
     expected = val.images[:4].reshape(4, 32, 2, 32, 2, 3).mean(axis=(2, 4))
     assert images.shape == (4, 32, 32, 3)
     assert np.abs(images - expected).max() <= 0.5
+
+
+def test_a_share_of_the_batches_is_mixed_from_an_epoch_on(made_hdf5: Path) -> None:
+    augmentation = Augmentation(cutmix=1.0, mixed_share=0.3, mixed_from=3)
+    train = open_split(made_hdf5, "train")
+    with HDF5Generator(train, 4, seed=1, shuffle=True, augmentation=augmentation) as data:
+        mixed = []
+        for epoch in range(1, 33):
+            data.begin_epoch(epoch, 32)
+            mixed.append([len(np.unique(labels)) > 2 for _, labels in data])
+    assert not np.any(mixed[:2])
+    assert 0.2 < np.mean(mixed[2:]) < 0.36  # of 360; a few mix an image with one of its class
 
 
 @pytest.mark.parametrize("processes", [1, 2, 5])

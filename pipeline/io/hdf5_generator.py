@@ -170,7 +170,8 @@ class HDF5Generator(keras.utils.PyDataset):
         rng = random_stream(self._seed, "augment", epoch.number, step)
         draws = BatchDraws(rng, count, places)
         mirror = self._mirrored(epoch.number, rows, draws)
-        images, labels = augment(images, labels, mirror, self._augmentation, draws)
+        augmentation = self._augmentation.in_epoch(epoch.number)
+        images, labels = augment(images, labels, mirror, augmentation, draws)
         images = resize_images(images, epoch.image_size)
         if self._shard:
             return images, labels, (~is_padding).astype(np.float32)

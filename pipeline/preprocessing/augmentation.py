@@ -39,6 +39,9 @@ def augment(
         images = move_pixels(images, affine_matrices(parameters, side))
     if augmentation.trivial_augment:
         images = trivial_augment(images, draws)
+    mixes = augmentation.cutmix or augmentation.mixup
+    if mixes and augmentation.mixed_share < 1 and draws.rng.random() >= augmentation.mixed_share:
+        return images, labels
     if augmentation.cutmix and (not augmentation.mixup or draws.rng.random() < 0.5):
         return cutmix(images, labels, augmentation.cutmix, draws)
     if augmentation.mixup:
