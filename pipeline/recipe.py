@@ -6,7 +6,7 @@ today, and understood years later. The values are in ``config/``.
 
 import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -185,7 +185,7 @@ class Recipe:
             KeyError: There is no value of that name.
             ValueError: A value is of another type, or out of range.
         """
-        changed = msgspec.to_builtins(self)
+        changed = asdict(self)
         for name, value in values.items():
             part, _, key = name.rpartition(".")
             target = changed[part] if part else changed
@@ -242,7 +242,7 @@ def choose_recipe(recipes: Mapping[str, Recipe], name: str) -> Recipe:
 
 def _flat(recipe: Recipe) -> dict[str, Any]:
     """Return all values, each by its name, as ``network.dropout``."""
-    flat = msgspec.to_builtins(recipe)
+    flat = asdict(recipe)  # msgspec would leave out what an older record lacks
     for part in ("network", "optimizer", "augmentation"):
         flat |= {f"{part}.{name}": value for name, value in flat.pop(part).items()}
     return flat

@@ -10,8 +10,10 @@ import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path, PureWindowsPath
 
+import msgspec
 import pytest
 from attacks import KINDS
 from conftest import ROOT, heed_hangups
@@ -19,6 +21,7 @@ from conftest import ROOT, heed_hangups
 import model_train
 from config.setup_config import RECIPES, RELEASED_MODEL
 from pipeline.command_line import run_script, shell_command
+from pipeline.recipe import Recipe
 from pipeline.run.checkpoint import read_state
 
 COMMAND = re.compile(r"\bpython (build_dataset|model_train|model_eval|view_model)\.py([^`#\n|]*)")
@@ -78,6 +81,14 @@ def test_released_model_is_of_its_recipe() -> None:
     assert len(state.classes) == 200
     assert json.loads((ROOT / "outs" / "metric_values.json").read_text()) == state.history
     assert RELEASED_MODEL.stat().st_size < 16e6
+
+
+def test_recipe_of_an_older_record_has_the_values_that_came_later() -> None:
+    values = msgspec.to_builtins(RECIPES["quick"])
+    del values["augmentation"]["mixed_share"], values["evaluation_size"]
+    older = msgspec.convert(values, Recipe)
+    assert older.differences(RECIPES["quick"]) == []
+    assert older.replaced({"batch_size": 2}) == replace(RECIPES["quick"], batch_size=2)
 
 
 def test_missing_requirements_are_named() -> None:

@@ -1,5 +1,6 @@
 """The training curves for TensorBoard, written by Keras's own callback."""
 
+import errno
 import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -64,7 +65,9 @@ class TensorBoardCurves(keras.callbacks.Callback):
             try:
                 yield
             except tf.errors.OpError as error:
-                raise OSError(error.message.partition("\n")[0].rpartition("; ")[2]) from error
+                full = isinstance(error, tf.errors.ResourceExhaustedError)
+                reason = error.message.partition("\n")[0].rpartition("; ")[2]
+                raise OSError(errno.ENOSPC if full else errno.EIO, reason) from error
 
 
 def check_tensorboard(backend: str) -> None:
