@@ -4,7 +4,6 @@ Scikit-learn ships 1,797 handwritten digits of 8x8 pixels (UCI's optical recogni
 handwritten digits, test part). Here they become 64x64 JPEGs with class ids and words.
 """
 
-import os
 import shutil
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import cv2
 import numpy as np
 
 from pipeline.errors import UserError
-from pipeline.io.files import UNFINISHED, explain_write_errors
+from pipeline.io.files import explain_write_errors, move_into_place, temporary_path
 from pipeline.preprocessing.images import encode_jpeg
 from pipeline.randomness import random_stream
 
@@ -43,11 +42,11 @@ def write_sample(root: Path, size: int, seed: int) -> None:
         raise UserError(f"{root} is there and is not a sample; name a new folder with -d")
     with explain_write_errors(root):
         root.parent.mkdir(parents=True, exist_ok=True)
-        temporary = root.with_name(f"{UNFINISHED}{os.getpid()}-{root.name}")
+        temporary = temporary_path(root, root.name)
         temporary.mkdir()
         try:
             _write_layout(temporary, size, seed)
-            temporary.rename(root)
+            move_into_place(temporary, root)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 

@@ -49,10 +49,7 @@ def atomic_writes(paths: Iterable[Path]) -> Iterator[list[Path]]:
     paths = list(paths)
     with explain_write_errors(paths[0] if len(paths) == 1 else paths[0].parent):
         ends = [_plain_file(path) for path in paths]
-        unfinished = [
-            end.with_name(f"{UNFINISHED}{os.getpid()}-{path.name[-LONGEST_ENDING:]}")
-            for path, end in zip(paths, ends, strict=True)
-        ]
+        unfinished = [temporary_path(end, path.name) for path, end in zip(paths, ends, strict=True)]
         for path in ends:
             path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -61,13 +58,18 @@ def atomic_writes(paths: Iterable[Path]) -> Iterator[list[Path]]:
                 with temporary.open("rb+") as file:
                     os.fsync(file.fileno())
             for temporary, path in zip(unfinished, ends, strict=True):
-                _replace(temporary, path)
+                move_into_place(temporary, path)
         finally:
             for temporary in unfinished:
                 temporary.unlink(missing_ok=True)
 
 
-def _replace(temporary: Path, path: Path) -> None:
+def temporary_path(path: Path, name: str) -> Path:
+    """Return where to write what will be ``path``: beside it, named by the process and ``name``."""
+    return path.with_name(f"{UNFINISHED}{os.getpid()}-{name[-LONGEST_ENDING:]}")
+
+
+def move_into_place(temporary: Path, path: Path) -> None:
     """Rename; on Windows again for some seconds, for a scanner may have ``path`` open."""
     for pause_s in (0.1, 0.2, 0.4, 0.8, 1.6) if ON_WINDOWS else ():
         try:
