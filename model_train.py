@@ -40,13 +40,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("-m", "--model", type=Path, metavar="FILE",
         help="a checkpoint to resume from, or a folder, whose latest is taken; its run's settings "
         "take the place of the defaults below (default: a fresh run)")  # fmt: skip
-    add(
-        "-e",
-        "--epoch",
-        type=count,
-        metavar="N",
-        help="the epoch of -m, as a check (default: read from it)",
-    )
+    add("-e", "--epoch", type=count, metavar="N",
+        help="the epoch of -m, as a check (default: read from it)")  # fmt: skip
     add("-l", "--learning-rate", type=number(float, LOWEST_RATE, HIGHEST_RATE), metavar="X",
         help="a constant rate from here on (default: the recipe's schedule)")  # fmt: skip
     add("-n", "--epochs", type=count, metavar="N",
