@@ -19,20 +19,26 @@ import pytest
 from conftest import ROOT, Run, checkpoint, train_command, zip_folder
 from kill_many import RECIPE, check_equal, train_with_kills
 
-from pipeline.dataset.builder import read_means
-from pipeline.dataset.image_source import FolderSource, ZipSource
-from pipeline.errors import UserError
-from pipeline.io.files import (
+from pipeline.backend import import_keras
+
+import_keras()
+
+from pipeline.callbacks.run_log import RunLog  # noqa: E402
+from pipeline.callbacks.training_monitor import TrainingMonitor  # noqa: E402
+from pipeline.dataset.builder import read_means  # noqa: E402
+from pipeline.dataset.image_source import FolderSource, ZipSource  # noqa: E402
+from pipeline.errors import UserError  # noqa: E402
+from pipeline.io.files import (  # noqa: E402
     atomic_write,
     check_outputs,
     explain_write_errors,
     folder_lock,
     write_json,
 )
-from pipeline.io.hdf5_dataset import open_split
-from pipeline.io.photographs import read_photograph
-from pipeline.run.checkpoint import read_state
-from pipeline.run.output_folder import find_hdf5
+from pipeline.io.hdf5_dataset import open_split  # noqa: E402
+from pipeline.io.photographs import read_photograph  # noqa: E402
+from pipeline.run.checkpoint import read_state  # noqa: E402
+from pipeline.run.output_folder import find_hdf5  # noqa: E402
 
 
 def test_killed_run_ends_as_one_never_killed(made_hdf5: Path, tmp_path: Path, run: Run) -> None:
@@ -433,8 +439,6 @@ def test_file_that_a_scanner_has_open_for_a_moment(
 def test_table_that_a_spreadsheet_has_open_ends_no_training(
     own_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    from pipeline.callbacks.training_monitor import TrainingMonitor
-
     run = SimpleNamespace(state=read_state(checkpoint(own_run, 3)), steps=3)
     monitor = TrainingMonitor(own_run, run)
     table = own_run / "metrics.csv"
@@ -557,8 +561,6 @@ def test_what_cannot_be_read_to_an_end_is_refused(make: Callable, own_data: Path
 
 @pytest.mark.parametrize("make", [pipe, endless, huge])
 def test_log_that_is_no_plain_file(make: Callable, own_run: Path) -> None:
-    from pipeline.callbacks.run_log import RunLog
-
     log = own_run / "run.jsonl"
     log.unlink()
     make(log)
@@ -570,8 +572,6 @@ def test_log_that_is_no_plain_file(make: Callable, own_run: Path) -> None:
 def test_lines_of_the_log_that_cannot_be_read_spoil_no_other(
     own_run: Path, made_hdf5: Path
 ) -> None:
-    from pipeline.callbacks.run_log import RunLog
-
     log = own_run / "run.jsonl"
     lines = log.read_bytes() + b"\xff\xfe\n[]\n{}\n"
     log.write_bytes(lines + b'{"event": "ep')
