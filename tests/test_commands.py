@@ -10,6 +10,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path, PureWindowsPath
 
@@ -145,6 +146,10 @@ def test_commands_for_windows_shells(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         (tmp_path / name).touch()
     pattern = f"{tmp_path}/epoch-004-*.keras"
     monkeypatch.setattr("sys.argv", ["model_train.py", "-m", pattern, "no-*.jpg", "-e", "4"])
+    for name in ("stdout", "stderr"):  # put back afterwards, as what else a script changes for good
+        monkeypatch.setattr(sys, name, getattr(sys, name))
+    monkeypatch.setattr("pipeline.command_line.ignore_host_settings", lambda: None)
+    monkeypatch.setattr("pipeline.command_line.ended_by_signals", nullcontext)
     run_script(lambda argv: None)
     found = [str(tmp_path / f"epoch-004-{letter}.keras") for letter in "ab"]
     assert sys.argv == ["model_train.py", "-m", *found, "no-*.jpg", "-e", "4"]
