@@ -1,3 +1,7 @@
 """Arrays in, arrays out: decode, resize and augment images, by NumPy, OpenCV and simplejpeg.
 
 May import no other folder of this package."""
+
+import cv2
+
+cv2.setNumThreads(1)  # batches are made by threads of ours: OpenCV's would spin, and gain nothing
