@@ -24,7 +24,8 @@ from pipeline.recipe import Augmentation
 
 Batch = tuple[np.ndarray, ...]
 UNCHANGED = Augmentation()
-THREADS = min(cores(), 16)
+THREADS = min(cores(), 4)
+"""More wait for one another: much of a batch is made under Python's lock."""
 
 
 @dataclass
