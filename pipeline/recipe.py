@@ -106,17 +106,14 @@ class Augmentation:
     """One more change an image, of kind and strength drawn evenly (see trivial_augment.py)."""
     cutmix: BetaParameter = 0.0
     """Alpha of CutMix: a rectangle comes from another image, with lambda of the label."""
-    mixup: BetaParameter = 0.0
-    """Alpha of mixup: another image is blended in, with lambda of the label. With both, each
-    batch has one or the other, by chance."""
     mixed_share: Annotated[float, Meta(gt=0, le=1)] = 1.0
-    """Fraction of the batches that are mixed, by chance."""
+    """Fraction of the batches that CutMix changes, by chance."""
     mixed_from: Count = 1
-    """The first epoch with mixed batches: mixing helps once a network overfits."""
+    """CutMix's first epoch: it helps once a network overfits."""
 
     def in_epoch(self, epoch: int) -> "Augmentation":
         """Return what is done in an epoch, from 1."""
-        return self if epoch >= self.mixed_from else replace(self, cutmix=0.0, mixup=0.0)
+        return self if epoch >= self.mixed_from else replace(self, cutmix=0.0)
 
 
 @dataclass(frozen=True, kw_only=True)

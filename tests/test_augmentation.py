@@ -32,7 +32,7 @@ PUBLISHED = Augmentation(rotation=30, shift=0.2, shear=0.2, zoom=0.2)
 EVERYTHING = {
     "shuffle": True,
     "augmentation": replace(
-        PUBLISHED, flip="random", trivial_augment=True, cutmix=1.0, mixup=0.2, mixed_share=0.8
+        PUBLISHED, flip="random", trivial_augment=True, cutmix=1.0, mixed_share=0.8
     ),
 }
 WIDE = Augmentation(rotation=90, shift=0.3, shear=40, zoom=0.5)

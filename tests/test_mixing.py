@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pipeline.preprocessing.mixing import cutmix, mixup
+from pipeline.preprocessing.mixing import cutmix
 from pipeline.randomness import BatchDraws
 
 COUNT, SIDE = 200, 32
@@ -38,10 +38,3 @@ def test_cutmix_pastes_one_rectangle_from_where_it_was() -> None:
             rows, columns = np.flatnonzero(pasted.any(axis=1)), np.flatnonzero(pasted.any(axis=0))
             box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
             assert np.array_equal(image[box], other[box])
-
-
-def test_mixup_labels_are_the_shares_of_the_light() -> None:
-    mixed, labels = mixup(IMAGES.copy(), LABELS, 0.4, drawn(1, COUNT))
-    assert np.allclose(labels.sum(axis=1), 1, atol=1e-6)
-    assert np.abs(mixed[:, 0, 0, 0] - labels @ np.arange(COUNT)).max() <= 0.51
-    assert (mixed == mixed[:, :1, :1, :1]).all()

@@ -25,7 +25,7 @@ THIN = {"epochs": 3, "batch_size": 16, "network.width": 0.07, "network.stem": "p
 ONE_SIZE, TWO_SIZES = ({"image_sizes": sizes} for sizes in (((1, 32),), ((1, 32), (3, 48))))
 CHANGES = {
     "thin-published": ("published", ONE_SIZE, {"optimizer.rate_drops": ((2, 1e-4), (3, 1e-5))}),
-    "thin-best": ("best", TWO_SIZES, {"optimizer.ema_momentum": 0.9}),
+    "thin-best": ("best", TWO_SIZES, {"optimizer.ema_momentum": 0.9, "augmentation.mixed_from": 2}),
     "thin-quick": ("quick", TWO_SIZES, {"network.dtype": "mixed_bfloat16"}),
     "thin": (
         "quick",

@@ -7,7 +7,7 @@ it is sharded.
 import numpy as np
 
 from pipeline.preprocessing.affine import affine_matrices, draw_affine, move_pixels
-from pipeline.preprocessing.mixing import cutmix, mixup
+from pipeline.preprocessing.mixing import cutmix
 from pipeline.preprocessing.trivial_augment import trivial_augment
 from pipeline.randomness import BatchDraws
 from pipeline.recipe import Augmentation
@@ -39,11 +39,6 @@ def augment(
         images = move_pixels(images, affine_matrices(parameters, side))
     if augmentation.trivial_augment:
         images = trivial_augment(images, draws)
-    mixes = augmentation.cutmix or augmentation.mixup
-    if mixes and augmentation.mixed_share < 1 and draws.rng.random() >= augmentation.mixed_share:
+    if not augmentation.cutmix or draws.rng.random() >= augmentation.mixed_share:
         return images, labels
-    if augmentation.cutmix and (not augmentation.mixup or draws.rng.random() < 0.5):
-        return cutmix(images, labels, augmentation.cutmix, draws)
-    if augmentation.mixup:
-        return mixup(images, labels, augmentation.mixup, draws)
-    return images, labels
+    return cutmix(images, labels, augmentation.cutmix, draws)

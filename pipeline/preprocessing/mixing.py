@@ -1,10 +1,9 @@
-"""Mix two images and their labels: CutMix and mixup.
+"""Mix two images and their labels: CutMix.
 
 An image is mixed with its neighbour in the batch, a random one since the epoch is shuffled: the
 first with the second and the second with the first, and so on.
 """
 
-import cv2
 import numpy as np
 
 from pipeline.randomness import BatchDraws
@@ -35,20 +34,6 @@ def cutmix(
         box = np.s_[top[row] : bottom[row], left[row] : right[row]]
         images[row][box] = other[box]
     lam = 1 - (bottom - top) * (right - left) / side**2
-    return images, _mix_labels(labels, labels[partner], lam)
-
-
-def mixup(
-    images: np.ndarray, labels: np.ndarray, alpha: float, draws: BatchDraws
-) -> tuple[np.ndarray, np.ndarray]:
-    """Blend images with another one, in place, and labels alike; return both.
-
-    mixup: Zhang et al. 2017 (arXiv:1710.09412), equation 2, with a lambda for each image; arguments
-    as ``cutmix``.
-    """
-    partner, lam = _neighbours(len(images)), draws.beta(alpha)
-    for image, other, weight in zip(images, images[partner], lam.tolist(), strict=True):
-        cv2.addWeighted(image, weight, other, 1 - weight, 0, dst=image)
     return images, _mix_labels(labels, labels[partner], lam)
 
 
