@@ -49,9 +49,6 @@ class Network:
     """Fraction dropped after stages 3 and 4, behind the max pooling that follows, and after 5."""
     dropout: Fraction = 0.4
     """Fraction dropped before the classifier (the paper: 0.4)."""
-    squeeze_excite: Annotated[int, Meta(ge=0, le=1024)] = 0
-    """Reduction ratio of a squeeze-and-excitation block after each inception module
-    (Hu et al. 2018, arXiv:1709.01507: 16); 0: none."""
     norm_momentum: Fraction = 0.99
     """Of batch norm's running statistics."""
     precise_norm: bool = False

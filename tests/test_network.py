@@ -122,27 +122,6 @@ def test_order_of_norm_and_relu_is_a_choice() -> None:
         assert stem.get_layer("conv_1").use_bias == relu_first
 
 
-def test_squeeze_and_excitation_weights_channels_as_its_formula_says() -> None:
-    model = googlenet(Network(width=0.3, squeeze_excite=4), 3, means=MEANS)
-    block = model.get_layer("inception_3b")
-    inner = block.get_layer("concatenate").output
-    plain = keras.Model(block.input, inner)
-    first, second = (block.get_layer(f"excite_{number}") for number in (1, 2))
-    assert first.filters == inner.shape[-1] // 4
-    stream = np.random.default_rng(0)
-    for layer in (first, second):
-        layer.bias.assign(stream.normal(size=layer.bias.shape))
-    x = stream.normal(size=(2, 6, 6, block.input.shape[-1])).astype(np.float32)
-    features = np.asarray(plain(x))
-    (into, bias), (out_of, bias_2) = (
-        (np.asarray(layer.kernel)[0, 0], np.asarray(layer.bias)) for layer in (first, second)
-    )
-    hidden = np.maximum(features.mean(axis=(1, 2)) @ into + bias, 0)
-    weights = 1 / (1 + np.exp(-(hidden @ out_of + bias_2)))
-    assert np.allclose(np.asarray(block(x)), features * weights[:, None, None], atol=1e-5)
-    assert model.count_params() > googlenet(Network(width=0.3), 3, means=MEANS).count_params()
-
-
 def test_seed_fixes_the_initial_weights() -> None:
     def weights(seed: int) -> bytes:
         model = googlenet(Network(width=0.1), 3, means=MEANS, seed=seed)

@@ -96,7 +96,7 @@ def test_learning_rate_follows_the_recipe(trained: Path) -> None:
         ("optimizer", "rate_drops", "((3, 1e-4), (2, 1e-5))", "epochs of rate_drops must rise"),
         ("network", "stem", "'wide'", "network.stem"),
         ("network", "dtype", "'bfloat61'", "network.dtype"),
-        ("network", "squeeze_excite", "True", "network.squeeze_excite"),
+        ("augmentation", "mixed_from", "True", "augmentation.mixed_from"),
         ("augmentation", "flip", "'sometimes'", "augmentation.flip"),
         ("augmentation", "zoom", "None", "augmentation.zoom"),
     ],

@@ -150,22 +150,7 @@ class _Builder:
         y = layers.Concatenate(dtype=self.dtype, name="concatenate")(
             [by_1x1, by_3x3, by_5x5, pooled]
         )
-        if self.network.squeeze_excite:
-            y = self.squeeze_excite(y)
         return keras.Model(inputs, y, name=name)(x)
-
-    def squeeze_excite(self, x: keras.KerasTensor) -> keras.KerasTensor:
-        """Weight each channel by what the whole image shows: Hu et al. 2018, section 3.
-
-        The two dense layers are 1x1 convolutions, so that they count and draw as such.
-        """
-        channels = x.shape[-1]
-        squeezed = max(NARROWEST, channels // self.network.squeeze_excite)
-        weights = layers.GlobalAveragePooling2D(keepdims=True, dtype=self.dtype, name="squeeze")(x)
-        for number, filters, activation in ((1, squeezed, "relu"), (2, channels, "sigmoid")):
-            excite = self.conv_layer(filters, 1, f"excite_{number}", activation=activation)
-            weights = excite(weights)
-        return layers.Multiply(dtype=self.dtype, name="weighted")([x, weights])
 
     def conv_block(
         self, x: keras.KerasTensor, filters: int, kernel: int, name: str, stride: int = 1

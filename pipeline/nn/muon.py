@@ -3,8 +3,8 @@ for hidden layers in neural networks").
 
 The step of a kernel, as a matrix of (height x width x inputs, outputs), is replaced by the nearest
 orthogonal one. It has the same length in every direction, so that directions which few images need
-are learned as fast as those that all need. A kernel with more outputs than rows steps farther, by
-the root of their ratio; in GoogLeNet only squeeze-and-excitation has one.
+are learned as fast as those that all need. (Its authors step farther where a matrix has more
+columns than rows: GoogLeNet has none such.)
 
 Keras has a Muon of its own, which leaves convolutions to Adam; its Newton-Schulz iteration is used
 here. The optimizer stays Keras's SGD, with SGD's state, so that a checkpoint opens in plain Keras.
@@ -42,7 +42,6 @@ def orthogonalise_steps(optimizer: keras.optimizers.SGD, dtype: str) -> None:
         optimizer.assign(momentum, momentum * optimizer.momentum - gradient * rate)
         step = momentum * optimizer.momentum - gradient * rate
         matrix = ops.cast(ops.reshape(step, (-1, variable.shape[-1])), dtype)
-        rate *= max(1.0, matrix.shape[1] / matrix.shape[0]) ** 0.5
         step = ops.reshape(orthogonalise(matrix, NEWTON_SCHULZ_STEPS), variable.shape)
         optimizer.assign_add(variable, ops.cast(step, variable.dtype) * rate)
 

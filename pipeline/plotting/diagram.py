@@ -158,8 +158,6 @@ def _detail(layer: keras.Layer) -> str:
     if isinstance(layer, keras.layers.MaxPooling2D):
         height, width = layer.pool_size
         return f": max {height}x{width}, stride {layer.strides[0]}"
-    if isinstance(layer, keras.Model) and any(part.name == "squeeze" for part in layer.layers):
-        return ", squeeze-and-excitation"
     return f": {layer.rate:g}" if isinstance(layer, keras.layers.Dropout) else ""
 
 
