@@ -79,9 +79,6 @@ class Optimizer:
     """Fraction of ``learning_rate`` x weight taken off kernels at each step. With momentum 0.9, ten
     times the value that other libraries add to the gradient."""
     label_smoothing: Fraction = 0.0
-    ema_momentum: Fraction = 0.0
-    """Of the weights' exponential moving average, which is evaluated and saved; 0: none. It begins
-    with the weights after the first step, so early epochs validate near them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,8 +139,6 @@ class Recipe:
                 raise ValueError(f"the epochs of {name} must rise")
         if self.optimizer.name == "muon" and not self.optimizer.momentum:
             raise ValueError("muon needs a momentum above 0")
-        if self.optimizer.ema_momentum and not self.network.precise_norm:
-            raise ValueError("ema_momentum needs precise_norm: the EMA has no running statistics")
         if self.optimizer.warmup_epochs and (
             self.optimizer.rate_drops or self.optimizer.schedule != "cosine"
         ):

@@ -16,7 +16,7 @@ from pipeline.run.checkpoint import read_state
 def test_resumed_run_writes_the_same_checkpoints(
     recipe: str, backend: str, made_hdf5: Path, tmp_path: Path, run: Run
 ) -> None:
-    """Checkpoints hold weights, EMA, optimizer state and history, and no time or path."""
+    """Checkpoints hold weights, optimizer state and history, and no time or path."""
     straight, resumed = tmp_path / "straight", tmp_path / "resumed"
     hdf5 = ("--hdf5", made_hdf5)
     run("model_train.py", "-r", recipe, *hdf5, "-o", straight, backend=backend)

@@ -29,7 +29,7 @@ from pipeline.callbacks.tensorboard import TensorBoardCurves, check_tensorboard 
 from pipeline.errors import UserError  # noqa: E402
 from pipeline.plotting.curves import plot_history  # noqa: E402
 from pipeline.run.checkpoint import copy_checkpoint, read_state  # noqa: E402
-from pipeline.run.messages import ResumeHints, header, results  # noqa: E402
+from pipeline.run.messages import ResumeHints, results  # noqa: E402
 from pipeline.run.output_folder import best_checkpoint  # noqa: E402
 from pipeline.run.state import RunState, best_epoch  # noqa: E402
 
@@ -52,17 +52,6 @@ def test_advice_stands_below_its_epoch(state: RunState, capsys: pytest.CaptureFi
     logs = {name: values[-1] for name, values in state.history.items()}
     EpochSummary(run, bar, lambda state: "lower the rate").on_epoch_end(2, logs)
     assert capsys.readouterr().out.splitlines()[-1] == "lower the rate"
-
-
-@pytest.mark.parametrize(("epochs", "told"), [(10, "9% initial weights"), (20, "")])
-def test_ema_of_few_steps_is_told(epochs: int, told: str, state: RunState) -> None:
-    """0.98 to the power of 120 steps, and of 240."""
-    optimizer = replace(state.recipe.optimizer, ema_momentum=0.98)
-    run = replace(state, recipe=replace(state.recipe, optimizer=optimizer), epochs=epochs)
-    devices = SimpleNamespace(devices=["cpu:0"], on_cpu=True)
-    lines = header(run, run.backend, devices, (12 * run.batch_size - 5, 10))
-    assert [line for line in lines if "EMA" in line and told in line] == lines[3:]
-    assert bool(lines[3:]) == bool(told)
 
 
 @pytest.mark.parametrize("columns", [60, 80])

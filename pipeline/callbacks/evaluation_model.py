@@ -1,11 +1,10 @@
-"""Evaluate and save another model than the one that trains: on one device, of EMA weights."""
+"""Evaluate and save by a model on one device, where several train."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
 
 import keras
 
-from pipeline.nn.ema import ema_weights
 from pipeline.run.distributed import DataParallelism
 
 
@@ -13,8 +12,8 @@ class EvaluationModel(keras.callbacks.Callback):
     """Runs callbacks at an epoch's end on the model to evaluate and save.
 
     Where several devices train, that is a replica on one, so that its file is that of a run
-    on one device. It has the EMA of the weights, where there is one. All callbacks share one
-    ``logs``: what ``Validation`` adds, the later ones read, as do those after this one in ``fit``.
+    on one device. All callbacks share one ``logs``: what ``Validation`` adds, the later ones read,
+    as do those after this one in ``fit``.
 
     Args:
         callbacks: In order.
@@ -32,7 +31,7 @@ class EvaluationModel(keras.callbacks.Callback):
         """Run the callbacks."""
         parallel = self._parallel
         on_one_device = parallel.on_one_device(self.model) if parallel else nullcontext(self.model)
-        with on_one_device as model, ema_weights(model):
+        with on_one_device as model:
             for callback in self._callbacks:
                 callback.set_model(model)
                 callback.on_epoch_end(epoch, logs)

@@ -59,8 +59,6 @@ def _optimizer(
 ) -> keras.Optimizer:
     values = recipe.optimizer
     settings = {"learning_rate": rate, "weight_decay": values.weight_decay or None}
-    if values.ema_momentum:
-        settings |= {"use_ema": True, "ema_momentum": values.ema_momentum}
     if values.name == "adam":
         optimizer = keras.optimizers.Adam(**settings)
     else:
@@ -71,7 +69,4 @@ def _optimizer(
         optimizer.exclude_from_weight_decay(
             var_list=[v for v in model.trainable_variables if v.name != "kernel"]
         )
-    if values.ema_momentum:
-        # Keras would overwrite the weights with the EMA whenever `fit` ends; see ema.py.
-        optimizer.finalize_variable_values = lambda variables: None
     return optimizer

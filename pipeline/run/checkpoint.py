@@ -108,13 +108,11 @@ def load_model(path: Path) -> "keras.Model":
 
 
 def restore(model: "keras.Model", path: Path) -> None:
-    """Load the raw weights and the optimizer state into a compiled model of the same make.
+    """Load the weights and the optimizer's state into a compiled model of the same make.
 
     Raises:
         UserError: The state is incomplete or does not fit: a run cannot resume exactly from it.
     """
-    from pipeline.nn.ema import swap_ema
-
     with _explain_damage(path):
         stored = _optimizer_shapes(path)
         needed = sorted(tuple(variable.shape) for variable in model.optimizer.variables)
@@ -124,7 +122,6 @@ def restore(model: "keras.Model", path: Path) -> None:
                 f"{len(needed)} are needed); resume from another checkpoint"
             )
         model.load_weights(path)
-    swap_ema(model)  # the file has the EMA as weights, and the raw weights in its place
 
 
 def _optimizer_shapes(path: Path) -> list[tuple[int, ...]]:

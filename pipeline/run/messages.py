@@ -1,7 +1,6 @@
 """What ``model_train.py`` prints beside its epochs: what runs where, how to resume, the results."""
 
 import argparse
-import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,8 +15,6 @@ from pipeline.signals import Stopped
 
 IN_NO_CHECKPOINT = ("hdf5", "keep", "tensorboard", "processes", "process_id", "coordinator")
 """Flags to give again when a run resumes."""
-LARGEST_INITIAL_SHARE = 0.01
-"""Of the EMA in the end, which begins with the weights after the first step."""
 
 
 def header(
@@ -34,11 +31,6 @@ def header(
         lines.append("note: TensorFlow trains on the first of them; KERAS_BACKEND=jax on all")
     if state.epoch and state.backend != backend:
         lines.append(f"note: begun on {state.backend}; on {backend} the numbers will differ")
-    ema, steps = state.recipe.optimizer.ema_momentum, math.ceil(train / state.batch_size)
-    if ema and (share := ema ** (steps * state.epochs)) > LARGEST_INITIAL_SHARE:
-        lines.append(
-            f"note: the EMA of so few steps will be {share:.0%} initial weights; give a smaller -b"
-        )
     if state.recipe.network.dtype == "mixed_bfloat16" and parallel.on_cpu and not has_bfloat16():
         lines.append(f"note: bfloat16 may be slow on this CPU with {backend}")
     return lines
