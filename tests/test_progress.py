@@ -58,7 +58,10 @@ def test_advice_stands_below_its_epoch(state: RunState, capsys: pytest.CaptureFi
 def test_bar_tells_epoch_metrics_and_time_left(
     columns: int, state: RunState, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    """100 steps of 2 s for 6,400 images, and two later epochs: one of the same, one 4 x as slow."""
+    """100 steps of 2 s for 6,400 images, and two later epochs: one of the same, one 4 x as slow.
+
+    Validating and saving take 10 s an epoch, known after the first.
+    """
     now = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
@@ -88,6 +91,33 @@ def test_bar_tells_epoch_metrics_and_time_left(
     assert "18 min 20 s left" in shown
     assert max(map(len, lines)) <= columns
     assert "about 20 min 00 s for epochs 4 to 6, at 32 images/s" in capsys.readouterr().out
+    with bar:
+        bar.on_epoch_begin(3)
+        for step in range(100):
+            now[0] += 2
+            bar.on_train_batch_end(step, {})
+        bar.on_epoch_end(3)
+    now[0] += 10
+    assert bar.time_left(4) == pytest.approx(1000 + 2 * 10)
+
+
+def test_speed_is_that_of_the_device_however_far_ahead_fit_is(
+    state: RunState, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """On JAX the steps return at once, and their metrics come 2 s a step later."""
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    bar = ProgressBar(state, images=6400)
+    bar.set_params({"steps": 100})
+    bar.on_train_begin()
+    with bar:
+        bar.on_epoch_begin(0)
+        for step in range(100):
+            if step >= 30:
+                now[0] += 2
+                bar.on_train_batch_end(step - 30, {})
+            bar.on_train_batch_begin(step)
+    assert "at 32 images/s" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("epoch", "advice"), [(1, "start again"), (2, "earlier checkpoint")])

@@ -21,9 +21,9 @@ WIDE = 72
 class ProgressBar(keras.callbacks.Callback):
     """A bar for each epoch and, after the first steps, one line with an estimate for the run.
 
-    It counts a batch when ``fit`` asks for the next. Keras reads the running metrics at each step,
-    in another thread, so that ``fit`` does not wait for the device; what that costs a GPU is not
-    measured. Use as a context manager, which removes the bar after an interruption too.
+    On JAX ``fit`` is some steps ahead of its device. Keras reads the running metrics at each step
+    in another thread, which waits for them: what it has read, the device has done. Use as a context
+    manager, which removes the bar after an interruption too.
 
     Args:
         state: Before the first epoch; its recipe says what later epochs cost.
@@ -40,6 +40,7 @@ class ProgressBar(keras.callbacks.Callback):
         self._hint = hint
         self._estimated = self._compiled = False
         self._running: Mapping[str, float] = {}
+        self._done, self._steps_end, self._between_epochs = 0, 0.0, 0.0
         self._bar: progressbar.ProgressBar | None = None
         self._pace = progressbar.FormatCustomText("%(text)s", {"text": ""})
         self.epoch_seconds = self.images_per_second = 0.0
@@ -57,7 +58,10 @@ class ProgressBar(keras.callbacks.Callback):
             f"epoch {self._epoch}/{self._state.epochs}", self._steps, self._pace
         )
         self._bar.start()
-        self._epoch_start = self._warm_up_end = time.perf_counter()
+        self._done, self._epoch_start = 0, time.perf_counter()
+        self._warm_up_end = self._epoch_start
+        if self._steps_end:
+            self._between_epochs = self._epoch_start - self._steps_end
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
         """Move the bar; after the first steps of a session, print the estimate.
@@ -66,24 +70,25 @@ class ProgressBar(keras.callbacks.Callback):
             UserError: The loss is not a number any more.
         """
         check_losses(self._epoch, self._running.get("loss", 0))
-        self._compiled |= batch > 0
-        if batch <= WARM_UP_STEPS:
-            self._warm_up_end = time.perf_counter()
-        else:
-            self._measure(batch)
-            self._show_pace(batch)
-            enough = batch == min(WARM_UP_STEPS + MEASURED_STEPS, self._steps - 1)
+        done = self._done
+        if done > WARM_UP_STEPS:
+            self._measure(done)
+            self._show_pace(done)
+            enough = done >= min(WARM_UP_STEPS + MEASURED_STEPS, self._steps - 1)
             if enough and not self._estimated:
                 self._print_estimate()
-        self._bar.update(batch)
+        self._bar.update(done)
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        """Keep the means over the epoch's batches so far."""
-        self._running = logs or {}
+        """Count the batch, and keep the means over the epoch's batches so far."""
+        self._running, self._done, self._compiled = logs or {}, max(self._done, batch + 1), True
+        if batch < WARM_UP_STEPS:
+            self._warm_up_end = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Stop the clock and remove the bar."""
-        self.epoch_seconds = time.perf_counter() - self._epoch_start
+        self._steps_end = time.perf_counter()
+        self.epoch_seconds = self._steps_end - self._epoch_start
         self._measure(self._steps)
         self.close()
 
@@ -100,9 +105,9 @@ class ProgressBar(keras.callbacks.Callback):
         self.close()
 
     def time_left(self, epoch: int) -> float:
-        """Return the seconds that the steps after ``epoch`` will take at the present speed.
+        """Return the seconds that the epochs after ``epoch`` will take at the present speed.
 
-        An image costs as its number of pixels; validating and saving take a few percent more.
+        An image costs as its number of pixels; validating and saving, what they did last.
         """
         recipe = self._state.recipe
         pixels = sum(
@@ -110,7 +115,10 @@ class ProgressBar(keras.callbacks.Callback):
             for first, last in recipe.phases(epoch + 1, self._state.epochs)
         )
         epoch_seconds = self._images / self.images_per_second
-        return epoch_seconds * pixels / recipe.image_size(self._epoch) ** 2
+        steps_seconds = epoch_seconds * pixels / recipe.image_size(self._epoch) ** 2
+        in_an_epoch = self._bar is not None
+        between = self._between_epochs if in_an_epoch else time.perf_counter() - self._steps_end
+        return steps_seconds + between * (self._state.epochs - epoch)
 
     def _measure(self, done: int) -> None:
         """Time the steps after the warm-up, or all if there are no others."""
