@@ -143,22 +143,6 @@ def test_attributes_out_of_range_are_refused(
         open_split(tmp_path, "train")
 
 
-def test_build_from_before_build_ids(made_hdf5: Path, tmp_path: Path) -> None:
-    older = Path(shutil.copytree(made_hdf5, tmp_path / "hdf5"))
-    for split in ("train", "val", "test"):
-        with h5py.File(older / f"{split}.hdf5", "r+") as file:
-            del file.attrs["build_id"], file.attrs["means"], file["File_Names"]
-    means = json.loads((older / OUTPUTS[-1]).read_text())
-    del means["build_id"]
-    (older / OUTPUTS[-1]).write_text(json.dumps(means))
-    assert [dataset.build_id for dataset in open_training_splits(older)] == ["", ""]
-    assert open_split(older, "train").file_name(0) == ""
-    assert read_means(open_split(older, "train")) == tuple(means.values())
-    shutil.copy(made_hdf5 / "val.hdf5", older)
-    with pytest.raises(UserError, match="of another build"):
-        open_training_splits(older)
-
-
 def test_zip_gives_the_same_bytes_as_the_folder(
     made_data: Path, made_hdf5: Path, tmp_path: Path, run: Run
 ) -> None:

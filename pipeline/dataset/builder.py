@@ -39,7 +39,7 @@ class Means(msgspec.Struct):
     R: Mean
     G: Mean
     B: Mean
-    build_id: str = ""
+    build_id: str
 
 
 @dataclass(frozen=True)
@@ -288,7 +288,7 @@ def read_means(train: HDF5Dataset) -> tuple[float, float, float]:
             f"{path} is missing or damaged; build it again with build_dataset.py --overwrite"
         ) from error
     means = stored.R, stored.G, stored.B
-    if (stored.build_id, means) != (train.build_id, train.means or means):
+    if (stored.build_id, means) != (train.build_id, train.means):
         raise UserError(
             f"{path} is of another build than {train.path.name}; "
             "build it again with build_dataset.py --overwrite"

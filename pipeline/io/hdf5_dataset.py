@@ -18,9 +18,7 @@ from pipeline.io.files import explain_read_refusal
 from pipeline.io.hdf5_writer import FORMAT
 from pipeline.recipe import Mean, Seed
 
-CONTENTS = ("Images", "Labels", "Label_Names", "Class_Names")
-FILE_NAMES = "File_Names"
-"""Beside them; older builds have none."""
+CONTENTS = ("Images", "Labels", "Label_Names", "Class_Names", "File_Names")
 MOST_CLASSES = 100_000
 LONGEST_NAME = 2048
 """Bytes; file systems allow 255, which may be escaped."""
@@ -41,22 +39,21 @@ class HDF5Dataset:
     """What the test split was drawn with."""
     fingerprint: str
     """Tells whether two files were built of the same images."""
-    build_id: str = ""
-    """The same in all files of one build; "" in builds from before there was one."""
-    means: tuple[float, ...] | None = None
-    """Of the R, G and B of all images, 0 to 255; None in builds without a ``build_id``."""
+    build_id: str
+    """The same in all files of one build."""
+    means: tuple[float, float, float]
+    """Of the R, G and B of all images, 0 to 255."""
+    encoded_names: np.ndarray
+    """bytes (n,), the images' file names without folders, in UTF-8."""
     train_fingerprint: str | None = None
     """That of the train split beside it; None where there is none."""
-    encoded_names: np.ndarray | None = None
-    """bytes (n,), the images' file names without folders in UTF-8; None in older builds."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def file_name(self, index: int) -> str:
-        """Return the name of the file that an image was read from; "" in older builds."""
-        names = self.encoded_names
-        return "" if names is None else names[index].decode("utf-8", "backslashreplace")
+        """Return the name of the file that an image was read from."""
+        return self.encoded_names[index].decode("utf-8", "backslashreplace")
 
 
 def open_split(folder: Path, split: str) -> HDF5Dataset:
@@ -117,10 +114,9 @@ def _read_checked(path: Path, file: h5py.File, split: str) -> HDF5Dataset:
         raise _unusable(path, f"of format {attributes['format']}, and this version reads {FORMAT}")
     if attributes["split"] != split:
         raise _unusable(path, f"the {attributes['split']} split under another name")
-    needed = (*CONTENTS, FILE_NAMES) if FILE_NAMES in file else CONTENTS
-    if not all(isinstance(file.get(name, getlink=True), h5py.HardLink) for name in needed):
-        raise _unusable(path, f"without {', '.join(needed)} of its own")
-    images, labels, ids, names = (file[name] for name in CONTENTS)
+    if not all(isinstance(file.get(name, getlink=True), h5py.HardLink) for name in CONTENTS):
+        raise _unusable(path, f"without {', '.join(CONTENTS)} of its own")
+    images, labels, ids, names, file_names = (file[name] for name in CONTENTS)
     count, side = labels.size, images.shape[1] if images.ndim > 1 else 0
     if images.dtype != np.uint8 or images.shape != (count, side, side, 3) or 0 in images.shape:
         raise _unusable(path, f"of shape {images.shape}, not (images, pixels, pixels, 3) in uint8")
@@ -135,16 +131,10 @@ def _read_checked(path: Path, file: h5py.File, split: str) -> HDF5Dataset:
     labels = labels[:].astype(np.int64)
     if not 0 <= labels.min() <= labels.max() < len(classes):
         raise _unusable(path, "holding labels that are no index of its class ids")
-    file_names = file.get(FILE_NAMES)
-    if file_names is not None and not (
-        file_names.shape == (count,)
-        and file_names.dtype.kind == "S"
-        and file_names.dtype.itemsize <= LONGEST_NAME
-    ):
+    kind, longest = file_names.dtype.kind, file_names.dtype.itemsize
+    if file_names.shape != (count,) or kind != "S" or longest > LONGEST_NAME:
         raise _unusable(path, "without a file name for each image")
-    means = attributes.get("means")
-    if means is not None:
-        means = msgspec.convert([float(mean) for mean in means], tuple[Mean, Mean, Mean])
+    means = [float(mean) for mean in attributes["means"]]
     return HDF5Dataset(
         path=path,
         split=split,
@@ -153,9 +143,9 @@ def _read_checked(path: Path, file: h5py.File, split: str) -> HDF5Dataset:
         classes=classes,
         seed=msgspec.convert(int(attributes["seed"]), Seed),
         fingerprint=str(attributes["fingerprint"]),
-        build_id=str(attributes.get("build_id", "")),
-        means=means,
-        encoded_names=None if file_names is None else file_names[:],
+        build_id=str(attributes["build_id"]),
+        means=msgspec.convert(means, tuple[Mean, Mean, Mean]),
+        encoded_names=file_names[:],
     )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from pipeline.classes import Classes
 
-FORMAT = 1
+FORMAT = 2
 """Raised when a reader of older files could no longer read the new ones."""
 
 
