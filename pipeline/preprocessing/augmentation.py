@@ -7,7 +7,7 @@ it is sharded.
 import numpy as np
 
 from pipeline.preprocessing.affine import affine_matrices, draw_affine, move_pixels
-from pipeline.preprocessing.mixing import cutmix
+from pipeline.preprocessing.cutmix import cutmix
 from pipeline.preprocessing.trivial_augment import trivial_augment
 from pipeline.randomness import BatchDraws
 from pipeline.recipe import Augmentation

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pipeline.preprocessing.mixing import cutmix
+from pipeline.preprocessing.cutmix import cutmix
 from pipeline.randomness import BatchDraws
 
 COUNT, SIDE = 200, 32
