@@ -21,7 +21,7 @@ BFLOAT16_INSTRUCTIONS = {"avx512_bf16", "amx_bf16"}
 BFLOAT16_CAPABILITY = (8, 0)
 """Of an NVIDIA GPU, from Ampere on."""
 BACKENDS = ("tensorflow", "jax")
-STEERING = re.compile("JAX_|XLA_|CUDA_|TF_(?!CLI_|VAR_)")
+BACKEND_VARIABLES = re.compile("JAX_|XLA_|CUDA_|TF_(?!CLI_|VAR_)")
 """Begins a variable that can keep a backend from starting; TF_CLI_ and TF_VAR_ are Terraform's."""
 HOST_SETTINGS = re.compile(
     "KERAS_(?!BACKEND)|(TF_SET_)?ONEDNN_|DNNL_|TF_XLA_FLAGS"
@@ -54,7 +54,9 @@ def import_keras() -> ModuleType:
         raise UserError(f"KERAS_BACKEND is {backend!r}; set it to {' or '.join(BACKENDS)}")
     if backend == "jax" and os.environ.get("XLA_FLAGS"):
         _check_xla_flags()
-    steering = [f"{name}={value}" for name, value in os.environ.items() if STEERING.match(name)]
+    steering = [
+        f"{name}={value}" for name, value in os.environ.items() if BACKEND_VARIABLES.match(name)
+    ]
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     if backend != "tensorflow":

@@ -38,7 +38,7 @@ class Network:
     """What ``googlenet`` builds (see pipeline/nn/googlenet.py)."""
 
     stem: Literal["paper", "fine"] = "paper"
-    """``"paper"``: 7x7 stride 2; ``"fine"``: 5x5 stride 1, which keeps a grid twice as fine."""
+    """``"paper"``: 7x7 stride 2; ``"fine"``: 5x5 stride 1: feature maps twice as fine."""
     width: Annotated[float, Meta(gt=0, le=16)] = 1.0
     """Multiplies every filter count of Table 1."""
     relu_before_norm: bool = False
@@ -95,13 +95,13 @@ class Augmentation:
     """Each axis is scaled by 1 - zoom to 1 + zoom."""
     flip: Literal["none", "random", "alternating"] = "none"
     """``"random"``: mirror half the images, drawn anew each epoch; ``"alternating"``: mirror each
-    image in every other epoch, its first drawn by chance, so that two epochs show both sides."""
+    image in every other epoch, its first drawn at random, so that two epochs show both sides."""
     trivial_augment: bool = False
-    """One more change an image, of kind and strength drawn evenly (see trivial_augment.py)."""
+    """One more change an image, of kind and strength drawn uniformly (see trivial_augment.py)."""
     cutmix: BetaParameter = 0.0
     """Alpha of CutMix: a rectangle comes from another image, with lambda of the label."""
     mixed_share: Annotated[float, Meta(gt=0, le=1)] = 1.0
-    """Fraction of the batches that CutMix changes, by chance."""
+    """Fraction of the batches that CutMix changes, at random."""
     mixed_from: Count = 1
     """CutMix's first epoch: it helps once a network overfits."""
 

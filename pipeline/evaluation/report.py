@@ -1,7 +1,7 @@
 """The report of an evaluation: a page to look at, tables to compute with, and figures.
 
-It answers in turn: how good is the model, where was it sure and wrong, which classes does it
-confuse, is it as often right as it is sure. The page holds all its pictures, so it opens from the
+It answers in turn: how good is the model, where was it confident and wrong, which classes does it
+confuse, is it well calibrated. The page holds all its pictures, so it opens from the
 disk and can be passed on as one file.
 """
 
@@ -141,8 +141,8 @@ class Report:
         return self.names[others.argmax()] if others.any() else "", int(others.max())
 
     def confident_mistakes(self) -> np.ndarray:
-        """Return the mistaken images that the model was surest of, the surest first, int64."""
-        return self._surest(self.predicted != self.truth, MISTAKES)
+        """Return the most confident errors, the most confident first, int64."""
+        return self._most_confident(self.predicted != self.truth, MISTAKES)
 
     def confused_pairs(self) -> list[tuple[int, int]]:
         """Return the labels of the pairs of classes most often confused, the worst first."""
@@ -153,13 +153,13 @@ class Report:
     def examples(self, first: int, second: int) -> list[int]:
         """Return images of ``first`` predicted as ``second``, and then of the reverse."""
         rows = [
-            self._surest((self.truth == label) & (self.predicted == other), EXAMPLES)
+            self._most_confident((self.truth == label) & (self.predicted == other), EXAMPLES)
             for label, other in ((first, second), (second, first))
         ]
         return np.concatenate(rows).tolist()
 
-    def _surest(self, chosen: np.ndarray, count: int) -> np.ndarray:
-        """Return the ``count`` surest of the images that ``chosen``, bool (n,), marks, int64."""
+    def _most_confident(self, chosen: np.ndarray, count: int) -> np.ndarray:
+        """Return the ``count`` most confident of the images that ``chosen``, bool (n,), marks."""
         rows = np.flatnonzero(chosen)
         return rows[np.argsort(-self.confidence[rows], kind="stable")][:count]
 

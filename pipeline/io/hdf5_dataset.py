@@ -1,6 +1,6 @@
 """Open a split of a built data set: checked, and mapped into memory.
 
-The system keeps in memory what fits of the file, whatever its size; reading a row costs a copy.
+The page cache keeps what fits of the file, whatever its size; reading a row costs a copy.
 """
 
 from dataclasses import dataclass, replace

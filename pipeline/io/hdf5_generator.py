@@ -1,7 +1,7 @@
 """Feed the images of a split to Keras, batch by batch, each a function of (seed, epoch, step).
 
 Nothing is carried from one batch to the next, so a resumed run sees the batches of a run never
-stopped. While the network works on a batch, each of several threads prepares one of the next.
+stopped. Threads prefetch the next batches while the network works on one.
 """
 
 import math
@@ -25,7 +25,7 @@ from pipeline.recipe import Augmentation
 Batch = tuple[np.ndarray, ...]
 UNCHANGED = Augmentation()
 THREADS = min(cores(), 4)
-"""More wait for one another: much of a batch is made under Python's lock."""
+"""More contend for the GIL, under which much of a batch is made."""
 
 
 @dataclass

@@ -33,11 +33,11 @@ def batch_norms(model: keras.Model) -> Iterator[keras.layers.BatchNormalization]
 def _fused_call(layer: keras.layers.BatchNormalization) -> Callable[..., Any]:
     import tensorflow as tf
 
-    elementary_call = layer.call
+    keras_call = layer.call
 
     def call(inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         if not training:
-            return elementary_call(inputs, training=training, mask=mask)
+            return keras_call(inputs, training=training, mask=mask)
         outputs, mean, sample_variance = tf.compat.v1.nn.fused_batch_norm(
             inputs, layer.gamma, layer.beta, epsilon=layer.epsilon, is_training=True
         )

@@ -1,9 +1,9 @@
 """GoogLeNet: Szegedy et al. 2014, "Going Deeper with Convolutions" (arXiv:1409.4842), Table 1.
 
-Adapted to small images in three ways. The global average pooling takes whatever grid is left, so
+Adapted to small images in three ways. Global average pooling takes feature maps of any size, so
 the side of the images is free. Batch norm (Ioffe and Szegedy 2015, arXiv:1502.03167) stands in
 for local response normalisation; the auxiliary classifiers, for gradients and regularisation
-(section 5), are left out. And a second stem keeps a finer grid. For 64x64 pixels:
+(section 5), are left out. And a second stem keeps finer feature maps. For 64x64 pixels:
 
 ======== =============== =========== ============ ===============
 stem     first           stages 3-5  parameters   multiply-adds

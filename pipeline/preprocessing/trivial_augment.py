@@ -1,4 +1,4 @@
-"""TrivialAugment: one change an image, of a kind and a strength drawn evenly, and nothing to tune.
+"""TrivialAugment: one change per image, of kind and strength drawn uniformly; nothing to tune.
 
 Müller and Hutter 2021 (arXiv:2103.10158), with the wide ranges of its Table 1. What moves out of
 an image is filled with the nearest pixel, as everywhere here, and a shift goes up to half the side,

@@ -108,7 +108,7 @@ def load_model(path: Path) -> "keras.Model":
 
 
 def restore(model: "keras.Model", path: Path) -> None:
-    """Load the weights and the optimizer's state into a compiled model of the same make.
+    """Load the weights and the optimizer's state into a compiled model of the same architecture.
 
     Raises:
         UserError: The state is incomplete or does not fit: a run cannot resume exactly from it.

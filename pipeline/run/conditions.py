@@ -18,7 +18,7 @@ from pipeline.backend import cores, cpu_facts
 from pipeline.run.output_folder import logged_events
 from pipeline.run.state import RunState
 
-SPLITTING = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_ENABLE_ONEDNN_OPTS", "NPROC",
+NUMERICS_VARIABLES = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_ENABLE_ONEDNN_OPTS", "NPROC",
             "XLA_FLAGS")  # fmt: skip
 """Variables of the environment that change how sums are split."""
 INSTRUCTIONS = ("avx", "avx2", "fma", "avx512f", "avx512_bf16", "amx_bf16")
@@ -37,7 +37,7 @@ def conditions(devices: list[str]) -> Mapping[str, object]:
         "keras": keras.__version__,
         "numpy": np.__version__,
         "opencv": cv2.__version__,
-        **{name: os.environ[name] for name in SPLITTING if os.environ.get(name)},
+        **{name: os.environ[name] for name in NUMERICS_VARIABLES if os.environ.get(name)},
     }
 
 
@@ -53,7 +53,7 @@ def note_on_conditions(checkpoint: Path, state: RunState, devices: list[str]) ->
         return []
     changed = [
         f"{name} {trained.get(name)!r}, now {now.get(name)!r}"
-        for name in (*now, *(name for name in SPLITTING if name not in now))
+        for name in (*now, *(name for name in NUMERICS_VARIABLES if name not in now))
         if trained.get(name) != now.get(name)
     ]
     what = "trained so far under other conditions, so the last digits may differ"

@@ -194,7 +194,7 @@ class DataParallelism:
         self.shard = Shard(group.process_id, group.processes, batch_size) if on_jax else None
         """Of each batch, for this process to make; None on TensorFlow, which makes it whole."""
         self.replica: keras.Model | None = None
-        """A compiled model of the same make on one device, to evaluate and save by."""
+        """A compiled model of the same architecture on one device, to evaluate and save by."""
         self._distribution = None
         if self.is_distributed:
             # pairs of images are mixed, so no shard may be odd
