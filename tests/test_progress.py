@@ -58,10 +58,7 @@ def test_advice_stands_below_its_epoch(state: RunState, capsys: pytest.CaptureFi
 def test_bar_tells_epoch_metrics_and_time_left(
     columns: int, state: RunState, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    """100 steps of 2 s for 6,400 images, and two later epochs: one of the same, one 4 x as slow.
-
-    Validating and saving take 10 s an epoch, known after the first.
-    """
+    """100 steps of 2 s for 6,400 images, and two later epochs: one of the same, one 4 x as slow."""
     now = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
@@ -91,14 +88,29 @@ def test_bar_tells_epoch_metrics_and_time_left(
     assert "18 min 20 s left" in shown
     assert max(map(len, lines)) <= columns
     assert "about 20 min 00 s for epochs 4 to 6, at 32 images/s" in capsys.readouterr().out
+
+
+def test_time_left_counts_what_comes_between_epochs(
+    state: RunState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 100 s of steps an epoch; 90 s follow the first, which compile, and 10 s each later one."""
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    recipe = replace(state.recipe, image_sizes=((1, 32),))
+    bar = ProgressBar(replace(state, epochs=6, recipe=recipe), images=6400)
+    bar.set_params({"steps": 100})
+    left = []
     with bar:
-        bar.on_epoch_begin(3)
-        for step in range(100):
-            now[0] += 2
-            bar.on_train_batch_end(step, {})
-        bar.on_epoch_end(3)
-    now[0] += 10
-    assert bar.time_left(4) == pytest.approx(1000 + 2 * 10)
+        bar.on_train_begin()
+        for epoch in range(3):
+            bar.on_epoch_begin(epoch)
+            for step in range(100):
+                now[0] += 1
+                bar.on_train_batch_end(step, {})
+            bar.on_epoch_end(epoch)
+            now[0] += 10 if epoch else 90
+            left.append(bar.time_left(epoch + 1))
+    assert left == pytest.approx([500, 400, 330])
 
 
 def test_speed_is_that_of_the_device_however_far_ahead_fit_is(

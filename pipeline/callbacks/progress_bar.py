@@ -41,14 +41,15 @@ class ProgressBar(keras.callbacks.Callback):
         self._estimated = self._compiled = False
         self._running: Mapping[str, float] = {}
         self._done, self._steps_end, self._between_epochs = 0, 0.0, 0.0
+        self._fitted = 0
         self._bar: progressbar.ProgressBar | None = None
         self._pace = progressbar.FormatCustomText("%(text)s", {"text": ""})
         self.epoch_seconds = self.images_per_second = 0.0
         """Of the last epoch: its wall time, and its speed once it was compiled."""
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        """Expect the first step of a ``fit`` to compile."""
-        self._compiled = False
+        """Expect the first step of a ``fit`` to compile, and the first validation too."""
+        self._compiled, self._fitted = False, 0
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Show an empty bar."""
@@ -60,7 +61,7 @@ class ProgressBar(keras.callbacks.Callback):
         self._bar.start()
         self._done, self._epoch_start = 0, time.perf_counter()
         self._warm_up_end = self._epoch_start
-        if self._steps_end:
+        if self._fitted > 1:
             self._between_epochs = self._epoch_start - self._steps_end
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
@@ -89,6 +90,7 @@ class ProgressBar(keras.callbacks.Callback):
         """Stop the clock and remove the bar."""
         self._steps_end = time.perf_counter()
         self.epoch_seconds = self._steps_end - self._epoch_start
+        self._fitted += 1
         self._measure(self._steps)
         self.close()
 
@@ -116,9 +118,7 @@ class ProgressBar(keras.callbacks.Callback):
         )
         epoch_seconds = self._images / self.images_per_second
         steps_seconds = epoch_seconds * pixels / recipe.image_size(self._epoch) ** 2
-        in_an_epoch = self._bar is not None
-        between = self._between_epochs if in_an_epoch else time.perf_counter() - self._steps_end
-        return steps_seconds + between * (self._state.epochs - epoch)
+        return steps_seconds + self._between_epochs * (self._state.epochs - epoch)
 
     def _measure(self, done: int) -> None:
         """Time the steps after the warm-up, or all if there are no others."""
