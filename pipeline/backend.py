@@ -83,8 +83,11 @@ def import_keras() -> ModuleType:
 
 def _check_xla_flags() -> None:
     """Try the environment's XLA_FLAGS in another process: XLA aborts on a flag it does not know."""
-    start = "import keras; keras.ops.zeros(1)"
-    tried = subprocess.run([sys.executable, "-c", start], capture_output=True, text=True)
+    start = "import jax; jax.numpy.zeros(1)"
+    on_cpu = {**os.environ, "JAX_PLATFORMS": "cpu"}  # it would take most of a GPU's memory
+    tried = subprocess.run(
+        [sys.executable, "-c", start], capture_output=True, text=True, env=on_cpu
+    )
     if fatal := re.search(r"^F\d.*?\] (.*)", tried.stderr, re.MULTILINE):
         raise UserError(
             f"JAX does not take XLA_FLAGS={os.environ['XLA_FLAGS']} ({fatal[1]}); "
