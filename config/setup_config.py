@@ -112,7 +112,7 @@ RECIPES = {
         epochs=66,
         batch_size=500,
         image_sizes=((1, 64),),
-        network=replace(QUICK.network, dropout=0.2, dtype="mixed_bfloat16"),
+        network=replace(QUICK.network, dropout=0.2),
         optimizer=replace(QUICK.optimizer, weight_decay=0.03),
         augmentation=replace(QUICK.augmentation, cutmix=1.0, mixed_share=0.5, mixed_from=17),
     ),

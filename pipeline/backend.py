@@ -108,13 +108,17 @@ class _WithoutTensorFlow:
 
 
 def has_bfloat16() -> bool:
-    """Tell whether TensorFlow's device, its first GPU or else the CPU, has bfloat16 instructions.
+    """Tell whether the backend's device, its first GPU or else the CPU, has bfloat16 instructions.
 
-    A CPU's are read on Linux alone. On JAX the answer is no, so that the processes of a run agree
-    also on unlike machines.
+    A CPU's are read on Linux alone, and used by TensorFlow alone. On JAX the first device of all
+    processes answers, so that they agree.
     """
-    if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
-        return False
+    if os.environ.get("KERAS_BACKEND", "tensorflow") == "jax":
+        import jax
+
+        capability = getattr(jax.devices()[0], "compute_capability", "")  # as "9.0"; AMD: "gfx90a"
+        numbers = re.fullmatch(r"(\d+)\.(\d+)", str(capability))
+        return bool(numbers) and tuple(map(int, numbers.groups())) >= BFLOAT16_CAPABILITY
     import tensorflow as tf
 
     if gpus := tf.config.list_physical_devices("GPU"):

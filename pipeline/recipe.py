@@ -55,7 +55,7 @@ class Network:
     """PreciseBN: replace them after each epoch by statistics measured on train images."""
     dtype: Literal["float32", "mixed_bfloat16", "auto"] = "float32"
     """``"mixed_bfloat16"`` computes in bfloat16 and keeps the weights, the means, the classifier
-    and its softmax in float32; ``"auto"`` does so where TensorFlow's device computes in bfloat16:
+    and its softmax in float32; ``"auto"`` does so where the device computes in bfloat16:
     ``Recipe.for_this_machine`` decides."""
 
 
@@ -162,7 +162,7 @@ class Recipe:
             yield begin, following - 1
 
     def for_this_machine(self) -> "Recipe":
-        """Return the recipe with ``"auto"`` resolved for this machine; imports TensorFlow."""
+        """Return the recipe with ``"auto"`` resolved for this machine; imports the backend."""
         if self.network.dtype != AUTO:
             return self
         return self.replaced({DTYPE: "mixed_bfloat16" if has_bfloat16() else "float32"})
