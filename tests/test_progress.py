@@ -29,7 +29,7 @@ from pipeline.callbacks.tensorboard import TensorBoardCurves, check_tensorboard 
 from pipeline.errors import UserError  # noqa: E402
 from pipeline.plotting.curves import plot_history  # noqa: E402
 from pipeline.run.checkpoint import copy_checkpoint, read_state  # noqa: E402
-from pipeline.run.messages import ResumeHints, results  # noqa: E402
+from pipeline.run.messages import ResumeHints, header, results  # noqa: E402
 from pipeline.run.output_folder import best_checkpoint  # noqa: E402
 from pipeline.run.state import RunState, best_epoch  # noqa: E402
 
@@ -111,6 +111,18 @@ def test_time_left_counts_what_comes_between_epochs(
             now[0] += 10 if epoch else 90
             left.append(bar.time_left(epoch + 1))
     assert left == pytest.approx([500, 400, 330])
+
+
+@pytest.mark.parametrize("on_cpu", [True, False])
+def test_a_gpu_that_is_not_used_is_told(
+    on_cpu: bool, state: RunState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both backends go on in silence where they were installed for the CPU alone."""
+    devices = SimpleNamespace(devices=["a:0"], on_cpu=on_cpu)
+    monkeypatch.setattr("pipeline.run.messages.NVIDIA_DRIVER", tmp_path / "nvidiactl")
+    assert "GPU" not in " ".join(header(state, "jax", devices, (10, 10)))
+    (tmp_path / "nvidiactl").touch()
+    assert ("jax does not use" in " ".join(header(state, "jax", devices, (10, 10)))) == on_cpu
 
 
 def test_speed_is_that_of_the_device_however_far_ahead_fit_is(

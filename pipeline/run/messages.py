@@ -15,6 +15,8 @@ from pipeline.signals import Stopped
 
 IN_NO_CHECKPOINT = ("hdf5", "keep", "tensorboard", "processes", "process_id", "coordinator")
 """Flags to give again when a run resumes."""
+NVIDIA_DRIVER = Path("/dev/nvidiactl")
+"""There where the driver of a GPU is loaded."""
 
 
 def header(
@@ -31,6 +33,8 @@ def header(
         lines.append("note: TensorFlow trains on the first of them; KERAS_BACKEND=jax on all")
     if state.epoch and state.backend != backend:
         lines.append(f"note: begun on {state.backend}; on {backend} the numbers will differ")
+    if parallel.on_cpu and NVIDIA_DRIVER.exists():
+        lines.append(f"note: {backend} does not use this machine's NVIDIA GPU; README.md says how")
     if state.recipe.network.dtype == "mixed_bfloat16" and parallel.on_cpu and not has_bfloat16():
         lines.append(f"note: bfloat16 may be slow on this CPU with {backend}")
     return lines
