@@ -118,7 +118,7 @@ def restore(model: "keras.Model", path: Path) -> None:
         needed = sorted(tuple(variable.shape) for variable in model.optimizer.variables)
         if stored != needed:
             raise UserError(
-                f"{path} lacks some of the optimizer's state ({len(stored)} variables, and "
+                f"{path} does not hold this optimizer's state ({len(stored)} variables, and "
                 f"{len(needed)} are needed); resume from another checkpoint"
             )
         model.load_weights(path)
