@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -54,6 +55,21 @@ def test_tensorflows_gpu_decides_where_there_is_one(
     for facts in ("flags\t: amx_bf16\n", "flags\t: avx2\n"):
         monkeypatch.setattr(Path, "read_text", lambda path, facts=facts: facts)
         assert RECIPE.for_this_machine().network.dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("capability", "dtype"),
+    [("7.5", "float32"), ("9.0", "mixed_bfloat16"), ("gfx90a", "float32"), (None, "float32")],
+)
+def test_jaxs_first_device_decides(
+    capability: str | None, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the form that JAX's GPUs give it in; on no real GPU. An AMD GPU's is a name."""
+    jax = pytest.importorskip("jax")
+    given = {} if capability is None else {"compute_capability": capability}
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    monkeypatch.setattr(jax, "devices", lambda: [SimpleNamespace(**given)])
+    assert RECIPE.for_this_machine().network.dtype == dtype
 
 
 @pytest.mark.parametrize("begun_in", ["float32", "mixed_bfloat16"])
