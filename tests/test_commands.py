@@ -72,7 +72,7 @@ def test_scripts_take_the_commands_of_the_documents() -> None:
 
 def test_documents_count_the_attacks() -> None:
     count = sum(len(list(attacks())) for attacks in KINDS.values())
-    assert f"| {count} attacks by " in (ROOT / "README.md").read_text()
+    assert f"| {count} attacks by " in (ROOT / "docs/guarantees.md").read_text()
 
 
 def test_released_model_is_of_its_recipe() -> None:
