@@ -106,7 +106,7 @@ RECIPES = {
         optimizer=replace(QUICK.optimizer, weight_decay=0.03),
         augmentation=replace(QUICK.augmentation, cutmix=1.0, mixed_share=0.5, mixed_from=17),
     ),
-    # One GPU, in minutes: ``overnight`` for longer, at the full size throughout.
+    # One GPU, in minutes: ``overnight`` for longer, at the full size throughout, more dropout.
     "best": replace(
         QUICK,
         epochs=66,

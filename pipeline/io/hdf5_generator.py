@@ -131,7 +131,7 @@ class HDF5Generator(keras.utils.PyDataset):
     def seconds_waited(self) -> float:
         """How long this epoch's batches were waited for.
 
-        TensorFlow asks for a batch while it works on the one before: the network waits no longer.
+        A backend asks for a batch while it works on the one before: the network waits no longer.
         """
         return self._epoch.seconds_waited
 

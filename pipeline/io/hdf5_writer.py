@@ -16,7 +16,7 @@ import numpy as np
 from pipeline.classes import Classes
 
 FORMAT = 2
-"""Raised when a reader of older files could no longer read the new ones."""
+"""Raised when this code no longer reads older files, or older code the new ones."""
 
 
 class HDF5Writer:

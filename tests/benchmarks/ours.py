@@ -91,11 +91,12 @@ def batching(hdf5: Path, count: int, recipe: str, cores: int | None = None) -> R
     from pipeline.io.hdf5_dataset import open_split
     from pipeline.io.hdf5_generator import HDF5Generator
 
+    augmentation = config.RECIPES[recipe].augmentation if recipe else Augmentation()
     data = HDF5Generator(
         open_split(hdf5, "train"),
         64,
         shuffle=True,
-        augmentation=config.RECIPES[recipe].augmentation if recipe else Augmentation(),
+        augmentation=replace(augmentation, mixed_from=1),
     )
     steps = len(data) - 1
 
