@@ -71,6 +71,15 @@ QUICK = Recipe(
         trivial_augment=True,
     ),
 )
+# What two CPU cores can do in a night, about eight hours: ``quick`` for longer, up to the full
+# size, with more weight decay, and with CutMix once it begins to overfit. Not run whole.
+OVERNIGHT = replace(
+    QUICK,
+    epochs=47,
+    image_sizes=((1, 32), (17, 48), (35, 64)),
+    optimizer=replace(QUICK.optimizer, weight_decay=0.03),
+    augmentation=replace(QUICK.augmentation, cutmix=1.0, mixed_share=0.5, mixed_from=17),
+)
 RECIPES = {
     # The published procedure, whose author lowered the rate by hand after epochs 26, 40 and 52.
     "published": Recipe(
@@ -97,24 +106,14 @@ RECIPES = {
         ),
     ),
     "quick": QUICK,
-    # What two CPU cores can do in a night, about eight hours: ``quick`` for longer, up to the full
-    # size, with more weight decay, and with CutMix once it begins to overfit. Not run whole.
-    "overnight": replace(
-        QUICK,
-        epochs=47,
-        image_sizes=((1, 32), (17, 48), (35, 64)),
-        optimizer=replace(QUICK.optimizer, weight_decay=0.03),
-        augmentation=replace(QUICK.augmentation, cutmix=1.0, mixed_share=0.5, mixed_from=17),
-    ),
+    "overnight": OVERNIGHT,
     # One GPU, in minutes: ``overnight`` for longer, at the full size throughout, more dropout.
     "best": replace(
-        QUICK,
+        OVERNIGHT,
         epochs=66,
         batch_size=500,
         image_sizes=((1, 64),),
-        network=replace(QUICK.network, dropout=0.2),
-        optimizer=replace(QUICK.optimizer, weight_decay=0.03),
-        augmentation=replace(QUICK.augmentation, cutmix=1.0, mixed_share=0.5, mixed_from=17),
+        network=replace(OVERNIGHT.network, dropout=0.2),
     ),
     # Thin and small, for the digits sample and the tests.
     "demo": Recipe(
