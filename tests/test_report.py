@@ -45,7 +45,7 @@ def made_split() -> HDF5Dataset:
         fingerprint="",
         build_id="",
         means=(0.0, 0.0, 0.0),
-        encoded_names=np.array([f"{number}.png".encode() for number in range(IMAGES)]),
+        encoded_names=np.full(IMAGES, b""),
     )
 
 
@@ -275,7 +275,7 @@ def test_page_of_200_classes_is_short_and_its_table_keeps_its_head(
     Report(split, shares).write(tmp_path, {"model": "made"})
     browser.set_window_size(1300, 900)
     browser.get((tmp_path / "report.html").as_uri())
-    assert browser.execute_script("return document.documentElement.scrollHeight") < 8500
+    assert browser.execute_script("return document.documentElement.scrollHeight") < 8000
     head, box = browser.execute_script(
         "const box = document.querySelector('.box'); box.scrollTop = 2000;"
         "return [document.querySelector('th'), box].map(e => e.getBoundingClientRect().top)"
