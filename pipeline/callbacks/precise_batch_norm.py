@@ -38,7 +38,7 @@ class PreciseBatchNorm(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Measure."""
         self._batches.begin_epoch(epoch + 1, self._image_size(epoch + 1))
-        if self._forward is None:
+        if self._forward is None or self._forward.layers[-1].model is not self.model:
             pixels = self.model.inputs[0]
             self._forward = keras.Model(pixels, _InTrainingMode(self.model)(pixels))
         norms = list(batch_norms(self.model))
