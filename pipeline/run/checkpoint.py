@@ -6,7 +6,7 @@ A checkpoint opens with plain ``keras.saving.load_model``. What Keras does not k
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,16 +70,32 @@ def read_state_to_resume(path: Path) -> RunState:
     """Return the state of a run, as ``read_state``, if its optimizer's is there too.
 
     Raises:
-        UserError: It is not, as in an exported model; or as ``read_state``.
+        UserError: It is not, as in an exported model; its recipe has what this version lacks; or as
+            ``read_state``.
     """
     state = read_state(path)
     with _explain_damage(path):
+        stored = json.loads(_read_members(path)[METADATA])[KEY]["state"]["recipe"]
+        if unknown := _unknown_values(stored, msgspec.to_builtins(state.recipe)):
+            raise UserError(
+                f"{path} was trained with {', '.join(unknown)}, which this version of the project "
+                "no longer has; resume with the version that began the run"
+            )
         if not _optimizer_shapes(path):
             raise UserError(
                 f"{path} is a model to predict with, without its optimizer's state; training "
                 "resumes from the checkpoints of its run alone"
             )
     return state
+
+
+def _unknown_values(stored: Mapping[str, Any], known: Mapping[str, Any]) -> list[str]:
+    """Return the values of a stored recipe that would be dropped, but for those that say no."""
+    found = [f"{name} {value}" for name, value in stored.items() if name not in known and value]
+    for name, part in known.items():
+        if isinstance(part, dict):
+            found += _unknown_values(stored.get(name, {}), part)
+    return found
 
 
 def copy_checkpoint(path: Path, target: Path, state: RunState) -> None:
