@@ -6,7 +6,7 @@ import simplejpeg
 
 SUFFIXES = {
     ".apng", ".avif", ".bmp", ".dib", ".gif", ".hdr", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg",
-    ".pam", ".pbm", ".pfm", ".pgm", ".pic", ".png", ".pnm", ".ppm", ".ras", ".sr", ".tif", ".tiff",
+    ".pam", ".pbm", ".pgm", ".pic", ".png", ".pnm", ".ppm", ".ras", ".sr", ".tif", ".tiff",
     ".webp",
     ".arw", ".cr2", ".cr3", ".dng", ".heic", ".heif", ".jxl", ".nef",
 }  # fmt: skip
@@ -20,7 +20,7 @@ JPEG_QUALITY = 90
 def decode_image(data: bytes, out: np.ndarray | None = None) -> np.ndarray:
     """Decode a JPEG, or any format OpenCV reads, to uint8 RGB (height, width, 3).
 
-    Greyscale images get three equal channels.
+    Greyscale images get three equal channels, and transparent ones lie on white.
 
     Args:
         data: A file's contents.
@@ -42,7 +42,7 @@ def decode_image(data: bytes, out: np.ndarray | None = None) -> np.ndarray:
         except ValueError:
             pass  # too large or damaged: OpenCV has the last word
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+        image = _decode_by_opencv(data)
     except cv2.error as error:
         if "MAX_IMAGE_PIXELS" in error.err:
             raise ValueError("it is larger than any camera's images") from error
@@ -50,6 +50,22 @@ def decode_image(data: bytes, out: np.ndarray | None = None) -> np.ndarray:
     if image is None:
         raise ValueError("it is no image that OpenCV reads")
     return image
+
+
+def _decode_by_opencv(data: bytes) -> np.ndarray | None:
+    """Return the image, turned upright where it is opaque; None where it is none."""
+    encoded = np.frombuffer(data, np.uint8)
+    if not data.startswith(JPEG_START):
+        image = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
+        if image is not None and image.shape[2:] == (4,) and image.dtype in (np.uint8, np.uint16):
+            opaque = np.iinfo(image.dtype).max
+            alpha = image[..., 3:] / np.float32(opaque)
+            if alpha.min() < 1:
+                on_white = image[..., 2::-1] * alpha + opaque * (1 - alpha)
+                return np.uint8(np.rint(on_white * (255 / opaque)))
+    image = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+    # IMREAD_COLOR_RGB would swap the channels of AVIF with alpha, and of PAM
+    return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
 
 
 def centre_crop(image: np.ndarray) -> np.ndarray:
