@@ -191,17 +191,19 @@ def test_builds_what_the_official_layout_does(
 
 
 @pytest.mark.parametrize("state", ["val/ID/*", "three folders down", "clutter", "UTF-16"])
-@pytest.mark.parametrize("separator", ["/", "\\"])
+@pytest.mark.parametrize(("before", "separator"), [("", "/"), ("", "\\"), ("./", "/")])
 def test_zip_of_such_a_state(
-    state: str, separator: str, own_data: Path, made_hdf5: Path, tmp_path: Path
+    state: str, before: str, separator: str, own_data: Path, made_hdf5: Path, tmp_path: Path
 ) -> None:
-    """PowerShell's Compress-Archive once wrote backslashes."""
+    """PowerShell's Compress-Archive once wrote backslashes, and ``tar -a -cf data.zip .`` dots."""
     EQUAL[state](own_data)
     path = tmp_path / "data.zip"
     with zipfile.ZipFile(path, "w") as archive:
+        if before:
+            archive.writestr(before, b"")
         for file in own_data.rglob("*"):
             member = zipfile.ZipInfo("placeholder")
-            member.filename = str(file.relative_to(own_data)).replace("/", separator)
+            member.filename = before + str(file.relative_to(own_data)).replace("/", separator)
             if file.is_file():
                 archive.writestr(member, file.read_bytes())
     assert build(path, tmp_path / "hdf5") == contents(made_hdf5)

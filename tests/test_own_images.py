@@ -118,6 +118,10 @@ def test_what_cannot_be_read_is_named(scene: np.ndarray, tmp_path: Path) -> None
     cut.write_bytes(data[:-200])
     with pytest.raises(UserError, match=r"cut\.jpg: it is cut short"):
         read_photograph(cut, 30)
+    thumbnail = b"\xff\xe1" + (len(data) + 2).to_bytes(2, "big") + data
+    cut.write_bytes(data[:2] + thumbnail + data[2:-200])
+    with pytest.raises(UserError, match=r"cut\.jpg: it is cut short"):
+        read_photograph(cut, 30)
     cut.write_bytes(absurdly_large_jpeg(data))
     with pytest.raises(UserError, match=r"cut\.jpg: it is larger than any camera's"):
         read_photograph(cut, 30)

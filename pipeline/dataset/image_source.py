@@ -129,7 +129,7 @@ class ZipSource:
         self.names = sorted(
             name
             for name in self._members
-            if not name.endswith("/") and not any(map(is_hidden, name.split("/")))
+            if name and not name.endswith("/") and not any(map(is_hidden, name.split("/")))
         )
 
     def read(self, name: str) -> bytes:
@@ -172,12 +172,13 @@ def _refuse_other_archives(path: Path) -> None:
 
 
 def _member_name(member: ZipInfo) -> str:
-    """Return a member's path; PowerShell writes backslashes, and macOS UTF-8 without saying so."""
+    """Return a member's path; PowerShell writes backslashes, macOS UTF-8 without saying so, and tar
+    names what it packs of the folder "." by it."""
     name = member.filename
     if not member.flag_bits & UTF_8_NAME:
         with suppress(UnicodeError):
             name = name.encode("cp437").decode()
-    return name.replace("\\", "/")
+    return name.replace("\\", "/").removeprefix("./")
 
 
 def _unpack(archive: mmap.mmap, member: ZipInfo) -> bytes:

@@ -32,9 +32,10 @@ def decode_image(data: bytes, out: np.ndarray | None = None) -> np.ndarray:
     """
     if not data:
         raise ValueError("it is empty")
-    if data.startswith(JPEG_START) and not data.endswith(JPEG_END):
+    unended = data.startswith(JPEG_START) and not data.endswith(JPEG_END)
+    if unended:
         data = data[: data.rfind(JPEG_END) + len(JPEG_END)]  # cameras append films and notes
-        if not data.endswith(JPEG_END):
+        if not data:
             raise ValueError("it is cut short")  # OpenCV would fill the missing rows with grey
     if out is not None and data.startswith(JPEG_START) and EXIF not in data:
         try:
@@ -48,7 +49,8 @@ def decode_image(data: bytes, out: np.ndarray | None = None) -> np.ndarray:
             raise ValueError("it is larger than any camera's images") from error
         raise ValueError(f"OpenCV refuses it ({error.err})") from error
     if image is None:
-        raise ValueError("it is no image that OpenCV reads")
+        # what ends there was the thumbnail that a camera puts first
+        raise ValueError("it is cut short" if unended else "it is no image that OpenCV reads")
     return image
 
 
