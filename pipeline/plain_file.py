@@ -1,7 +1,8 @@
-"""Read regular files: no pipe or device, which may never end; and tell hidden ones."""
+"""Read regular files, no pipe or device, which may never end; and list those that are visible."""
 
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 READ_ONLY = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
@@ -13,6 +14,25 @@ LARGEST_FILE = 2**28
 def is_hidden(name: str) -> bool:
     """Tell whether a file or folder is the system's; macOS writes ``._photo.jpg``."""
     return name.startswith(".") or name == "__MACOSX"
+
+
+def visible_files(root: str) -> Iterator[str]:
+    """Yield the path of each file below ``root``; links are followed, but not round in a circle."""
+    waiting = [("", frozenset())]  # folders, with those that hold them
+    while waiting:
+        folder, holders = waiting.pop()
+        status = Path(root, folder).stat()
+        this = status.st_dev, status.st_ino
+        if status.st_ino and this in holders:  # some drives on Windows number no files
+            continue
+        with os.scandir(f"{root}/{folder}") as entries:
+            for entry in entries:
+                if is_hidden(entry.name):
+                    continue
+                if entry.is_dir():
+                    waiting.append((f"{folder}{entry.name}/", holders | {this}))
+                else:
+                    yield folder + entry.name
 
 
 def read_file(path: str | Path) -> bytes:

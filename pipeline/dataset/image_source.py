@@ -1,17 +1,16 @@
 """A folder or a zip archive of files, read by name; the zip is never unpacked to disk."""
 
 import mmap
-import os
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 from pipeline.errors import UserError
-from pipeline.plain_file import is_hidden, read_file
+from pipeline.plain_file import is_hidden, read_file, visible_files
 
 LARGEST_ZIP_CONTENT = 2 * 2**30
 """Bytes that a zip may unpack to: the official one holds 0.25 GB."""
@@ -70,7 +69,7 @@ class FolderSource:
     def __init__(self, root: Path) -> None:
         self._root = root
         try:
-            self.names = sorted(_visible_files(str(root)))
+            self.names = sorted(visible_files(str(root)))
         except OSError as error:
             raise UserError(
                 f"cannot read {error.filename}: {error.strerror}; make it readable, or remove it"
@@ -85,25 +84,6 @@ class FolderSource:
             raise UserError(
                 f"cannot read {path}: {error.strerror}; replace it by a readable file"
             ) from error
-
-
-def _visible_files(root: str) -> Iterator[str]:
-    """Yield the path of each file below ``root``; links are followed, but not round in a circle."""
-    waiting = [("", frozenset())]  # folders, with those that hold them
-    while waiting:
-        folder, holders = waiting.pop()
-        status = Path(root, folder).stat()
-        this = status.st_dev, status.st_ino
-        if status.st_ino and this in holders:  # some drives on Windows number no files
-            continue
-        with os.scandir(f"{root}/{folder}") as entries:
-            for entry in entries:
-                if is_hidden(entry.name):
-                    continue
-                if entry.is_dir():
-                    waiting.append((f"{folder}{entry.name}/", holders | {this}))
-                else:
-                    yield folder + entry.name
 
 
 class ZipSource:
