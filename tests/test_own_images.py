@@ -144,6 +144,11 @@ def test_what_cannot_be_read_is_named(scene: np.ndarray, tmp_path: Path) -> None
     assert find_photographs([album]) == [album / "2019" / "b.png", album / "empty.JPEG"]
     twice = find_photographs([album / "empty.JPEG", album, album / "empty.JPEG"])
     assert twice == [album / "empty.JPEG", album / "2019" / "b.png"]
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "album").symlink_to(album)
+    (album / "back").symlink_to(tmp_path / "links")
+    found = find_photographs([tmp_path / "links"])
+    assert found == [tmp_path / "links/album/2019/b.png", tmp_path / "links/album/empty.JPEG"]
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="holds no image"):
         find_photographs([tmp_path / "empty"])

@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.errors import UserError
-from pipeline.plain_file import is_hidden, read_file
+from pipeline.plain_file import read_file, visible_files
 from pipeline.preprocessing.images import SUFFIXES, centre_crop, decode_image, resize_image
 
 
 def find_photographs(paths: Iterable[Path]) -> list[Path]:
     """Return the files named, and of each folder named the images in and below it, sorted.
 
-    Each path comes once.
+    Links to folders are followed. Each path comes once.
 
     Raises:
         UserError: One is not there, or a folder holds no image.
@@ -25,19 +25,14 @@ def find_photographs(paths: Iterable[Path]) -> list[Path]:
         if not path.exists():
             raise UserError(f"{path} does not exist; name image files, or folders of them")
         if path.is_dir():
-            images = [file for file in sorted(path.rglob("*")) if _is_visible_image(file, path)]
+            files = (path / name for name in visible_files(str(path)))
+            images = sorted(file for file in files if file.suffix.lower() in SUFFIXES)
             if not images:
                 raise UserError(f"{path} holds no image that OpenCV reads; name another folder")
             found += images
         else:
             found.append(path)
     return list(dict.fromkeys(found))
-
-
-def _is_visible_image(file: Path, folder: Path) -> bool:
-    """Tell whether a file below ``folder`` is an image by its name, and not the system's."""
-    hidden = any(map(is_hidden, file.relative_to(folder).parts))
-    return file.suffix.lower() in SUFFIXES and not hidden and file.is_file()
 
 
 def read_photograph(path: Path, size: int) -> np.ndarray:
