@@ -24,7 +24,16 @@ from pipeline.evaluation import REPORT_FILES
 from pipeline.evaluation.metrics import RANK, best_predictions, prediction_table, rank_of_truth
 from pipeline.io.files import atomic_writes, write_csv
 from pipeline.io.hdf5_dataset import HDF5Dataset
-from pipeline.plotting.style import BLUE, GREY, SHADES, add_grid, new_figure, one_style, save_figure
+from pipeline.plotting.style import (
+    BLUE,
+    GREY,
+    SHADES,
+    add_grid,
+    new_figure,
+    one_style,
+    save_figure,
+    shortened,
+)
 from pipeline.preprocessing.images import encode_jpeg
 
 TEMPLATE = "report.html.jinja"
@@ -34,6 +43,8 @@ BINS, FEWEST_IN_BIN = 15, 5
 """Of the calibration curve; a bin with fewer images than that is not drawn."""
 MOST_NUMBERED = 25
 """With more classes, the cells of the confusion matrix are too small for numbers."""
+LONGEST_LABEL, CHARACTER_WIDTH = 40, 0.6
+"""Characters of a class's name beside the confusion matrix; about how wide one is, in ems."""
 
 
 @dataclass(frozen=True)
@@ -197,15 +208,16 @@ class Report:
         order = self.related_order()
         counts = self.confusion[np.ix_(order, order)]
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        names = [shortened(self.names[label], LONGEST_LABEL) for label in order]
         cell = float(np.clip(6 / len(order), 0.105, 0.6))
-        side = cell * len(order) + 2.4
+        font = min(10.0, cell * 72 * 0.75)
+        labels = max(map(len, names)) * font * CHARACTER_WIDTH / 72
+        side = cell * len(order) + max(2.4, 1.3 + labels)
         figure = new_figure("Confusion matrix: true and predicted classes", side + 0.6, side)
         figure.set_layout_engine("compressed")  # the one for axes of a fixed aspect
         figure.suptitle(figure.get_suptitle(), x=0.01, ha="left")
         axes = figure.subplots()
         image = axes.imshow(shares, cmap=SHADES, norm=PowerNorm(0.5, 0, 1))
-        names = [self.names[label] for label in order]
-        font = min(10.0, cell * 72 * 0.75)
         axes.set_xticks(range(len(names)), names, rotation=90, fontsize=font)
         axes.set_yticks(range(len(names)), names, fontsize=font)
         axes.set(xlabel="predicted class", ylabel="true class")
@@ -215,7 +227,7 @@ class Report:
                 axes.text(column, row, counts[row, column], color=shade, ha="center", va="center",
                           fontsize=font * 0.85)  # fmt: skip
         bar = figure.colorbar(image, ax=axes, shrink=0.5, pad=0.01, aspect=30)
-        bar.set_label("proportion of the true class's images")
+        bar.set_label("proportion of the\ntrue class's images")
         return figure
 
     def _class_table(self) -> list[list[object]]:

@@ -9,11 +9,12 @@ from matplotlib.axes import Axes
 from pipeline.classes import short_name
 from pipeline.evaluation.photos import Photograph
 from pipeline.io.files import atomic_write
-from pipeline.plotting.style import BLUE, new_figure, one_style, save_figure
-from pipeline.printing import printable
+from pipeline.plotting.style import BLUE, new_figure, one_style, save_figure, shortened
 
 COLUMNS, MOST = 3, 60
 """Photographs in a row, and at most on the sheet."""
+LONGEST_NAME = 26
+"""Characters."""
 
 
 @one_style()
@@ -40,7 +41,7 @@ def write_sheet(path: Path, photographs: Sequence[Photograph]) -> None:
         row, column = divmod(number, columns)
         picture, bars = cells[row, 2 * column : 2 * column + 2]
         picture.imshow(photo.image)
-        picture.set_title(_short(photo.path.name), fontsize=7)
+        picture.set_title(shortened(photo.path.name, LONGEST_NAME), fontsize=7)
         _draw_bars(bars, photo)
     with atomic_write(path) as unfinished:
         save_figure(figure, unfinished)
@@ -52,10 +53,5 @@ def _draw_bars(axes: Axes, photo: Photograph) -> None:
     axes.barh(places, [p.probability for p in photo.predictions], color=BLUE, alpha=0.3)
     axes.set(xlim=(0, 1), ylim=(len(places) - 0.4, -0.6))
     for place, predicted in zip(places, photo.predictions, strict=True):
-        name = _short(short_name(predicted.class_id, predicted.words))
+        name = shortened(short_name(predicted.class_id, predicted.words), LONGEST_NAME)
         axes.text(0.01, place, f"{predicted.probability:.0%}  {name}", va="center", fontsize=8)
-
-
-def _short(text: str) -> str:
-    text = printable(text)
-    return text if len(text) <= 26 else f"{text[:25]}…"

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline.errors import UserError
+from pipeline.printing import printable
 
 BLUE, ORANGE, YELLOW, GREY = "#0072B2", "#D55E00", "#E69F00", "0.4"
 """From Okabe and Ito's palette, which the colour-blind can tell apart."""
@@ -36,6 +37,12 @@ def new_figure(title: str, width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     figure.suptitle(title)
     return figure
+
+
+def shortened(text: str, length: int) -> str:
+    """Return ``text``, printable, in at most ``length`` characters."""
+    text = printable(text)
+    return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
 def add_grid(axes: Axes) -> None:
