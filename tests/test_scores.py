@@ -204,6 +204,7 @@ def test_recipes_survive_json(name: str) -> None:
     ("name", "by_hand", "expected"),
     [
         ("published", {}, {27: "rate 0.0001", 41: "rate 1e-05", 53: "rate 1e-06"}),
+        ("published", dict.fromkeys(range(21, 61), 1e-4), {21: "rate 0.0001"}),
         ("cosine", {}, {4: "48 px"}),
         ("cosine", {4: 0.02, 5: 0.02, 6: 0.003}, {4: "48 px, rate 0.02", 6: "rate 0.003"}),
     ],

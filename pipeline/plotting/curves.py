@@ -47,7 +47,7 @@ def changes(state: RunState, steps: int) -> Changes:
     for epoch, rate in enumerate(state.history["learning_rate"], start=1):
         planned = float(by_recipe(epoch * steps - 1))
         by_hand = not math.isclose(rate, planned, rel_tol=1e-4)
-        if epoch in drops or (by_hand and rate != before):
+        if rate != before and (epoch in drops or by_hand):
             found[epoch] = ", ".join(filter(None, (found.get(epoch), f"rate {rate:.2g}")))
         before = rate
     return found
