@@ -158,7 +158,7 @@ def test_tensorflow_names_the_backend_for_several(
 def test_devices_that_do_not_divide_the_batch(made_hdf5: Path, tmp_path: Path, run: Run) -> None:
     error = run("model_train.py", "-r", "thin", "-b", 10, "--hdf5", made_hdf5, "-o", tmp_path,
                 backend="jax", status=2, **FOUR_DEVICES).stderr  # fmt: skip
-    assert "give -b a multiple of 4" in error
+    assert "with -b a multiple of 4, or use fewer devices" in error
 
 
 SLURM = {

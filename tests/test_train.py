@@ -539,7 +539,8 @@ def test_two_runs_do_not_mix(own_run: Path, made_hdf5: Path, tmp_path: Path, run
     settings = ("--hdf5", made_hdf5, "-o", own_run)
     assert "holds a run already" in run("model_train.py", *settings, status=2).stderr
     foreign = shutil.copy(checkpoint(own_run, 1), tmp_path)
-    assert "another run" in run("model_train.py", "-m", foreign, *settings, status=2).stderr
+    error = run("model_train.py", "-m", foreign, *settings, status=2).stderr
+    assert f"{foreign} is not in it; resume it by -m {own_run}" in error
 
 
 USAGE = {

@@ -202,7 +202,8 @@ class DataParallelism:
             if batch_size % multiple:
                 raise UserError(
                     f"{len(self.devices)} devices in {group.processes} processes cannot share "
-                    f"batches of {batch_size}; give -b a multiple of {multiple}"
+                    f"batches of {batch_size}; begin a fresh run with -b a multiple of {multiple}, "
+                    "or use fewer devices (CUDA_VISIBLE_DEVICES)"
                 )
             self._distribution = keras.distribution.DataParallel(
                 devices=self.devices, auto_shard_dataset=False

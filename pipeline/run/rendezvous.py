@@ -29,7 +29,7 @@ DIFFERENT = (
 )
 LOST = (
     "error: training stopped, since another process of the run ended; start all of them again, "
-    "with -m DIR to resume"
+    "with -m DIR if an epoch is finished"
 )
 
 

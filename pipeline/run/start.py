@@ -35,7 +35,10 @@ def find_checkpoint(model: Path | None, output: Path) -> Path | None:
     start = latest_checkpoint(model) if model.is_dir() else model
     folder = output.resolve()
     if holds_run and start.resolve().parent not in (folder, folder / SUPERSEDED):
-        raise UserError(f"{output} holds another run than {start}; name another folder")
+        raise UserError(
+            f"{output} holds a run already, and {start} is not in it; resume it by -m {output}, "
+            "or name another folder with -o"
+        )
     return start
 
 
