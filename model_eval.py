@@ -93,10 +93,10 @@ def check_places(args: argparse.Namespace, hdf5: Path, photographs: Sequence[Pat
     """Refuse to write over the run, the data or the photographs."""
     from pipeline.dataset.builder import OUTPUTS
     from pipeline.io.files import check_outputs
-    from pipeline.run.output_folder import LOG, list_checkpoints
+    from pipeline.run.output_folder import files_of_run
 
-    run = args.checkpoint.parent
-    inputs = [args.checkpoint, *list_checkpoints(run), run / LOG, *(hdf5 / n for n in OUTPUTS)]
+    run = files_of_run(args.checkpoint.parent)
+    inputs = [args.checkpoint, *run, *(hdf5 / name for name in OUTPUTS)]
     report = args.report and args.report / REPORT_PAGE
     outputs = filter(None, (args.json, args.export, args.csv, args.sheet, report))
     check_outputs(outputs, [*inputs, *photographs])

@@ -36,10 +36,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     picture_format(args.output)  # refuses another suffix before anything is built
     if args.model:
         from pipeline.io.files import check_outputs
-        from pipeline.run.output_folder import checkpoint_to_evaluate
+        from pipeline.run.output_folder import checkpoint_to_evaluate, files_of_run
 
         file = checkpoint_to_evaluate(args.model)
-        check_outputs([args.output], [file])
+        check_outputs([args.output], [file, *files_of_run(file.parent)])
     else:
         recipe = choose_recipe(config.RECIPES, args.recipe)
 

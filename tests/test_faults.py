@@ -246,12 +246,18 @@ def test_output_that_is_an_input(own_run: Path, made_hdf5: Path, run: Run) -> No
     link, hard, roundabout = own_run / "link.keras", own_run / "hard.keras", own_run / ".." / "run"
     link.symlink_to(file)
     hard.hardlink_to(file)
-    before = {path: path.read_bytes() for path in own_run.iterdir()}
+    before = {path: path.read_bytes() for path in own_run.iterdir() if path.is_file()}
     settings = ("model_eval.py", "-m", file, "--hdf5", made_hdf5)
-    others = [checkpoint(own_run, 3), made_hdf5 / "train.hdf5", own_run / "run.jsonl"]
+    (own_run / "superseded").mkdir()
+    superseded = shutil.copy(file, own_run / "superseded")
+    names = "run.jsonl", "metric_values.json", "metrics.csv", "training_plot.jpg"
+    others = [checkpoint(own_run, 3), superseded, made_hdf5 / "train.hdf5",
+              *(own_run / name for name in names)]  # fmt: skip
     for output in (link, hard, roundabout / file.name, os.path.relpath(file, ROOT), *others):
         assert "would replace" in run(*settings, "--json", output, status=2).stderr
     assert "would replace" in run(*settings, "--export", link, status=2).stderr
+    plot = own_run / "training_plot.jpg"
+    assert "would replace" in run("view_model.py", "-m", file, "-o", plot, status=2).stderr
     twice = ("--export", own_run / "own.keras", "--json", roundabout / "own.keras")
     assert "would replace" in run(*settings, *twice, status=2).stderr
     own = own_run / "own.json"
@@ -261,7 +267,7 @@ def test_output_that_is_an_input(own_run: Path, made_hdf5: Path, run: Run) -> No
     assert (done.returncode, b"would replace" in done.stderr) == (2, True)
     for flags in (("--json", file / "own.json"), ("--report", file)):
         assert "no folder to write to" in run(*settings, *flags, status=2).stderr
-    assert before.items() <= {path: path.read_bytes() for path in own_run.iterdir()}.items()
+    assert all(path.read_bytes() == contents for path, contents in before.items())
 
 
 def test_photograph_is_not_replaced(

@@ -11,10 +11,8 @@ from pipeline.io.files import atomic_write, write_csv, write_json
 from pipeline.plotting.curves import Changes, Metrics, changes, plot_history
 from pipeline.plotting.style import one_style, save_figure
 from pipeline.printing import say
+from pipeline.run.output_folder import PLOT, TABLE
 from pipeline.run.state import HISTORY_FILE, RunState
-
-PLOT = "training_plot.jpg"
-TABLE = "metrics.csv"
 
 
 class TrainingMonitor(keras.callbacks.Callback):

@@ -16,13 +16,15 @@ from pipeline.io.files import atomic_write, explain_write_errors
 from pipeline.plain_file import read_file
 from pipeline.printing import say
 from pipeline.run.checkpoint import copy_checkpoint, read_state
-from pipeline.run.state import RunState, epoch_rank
+from pipeline.run.state import HISTORY_FILE, RunState, epoch_rank
 
 NAME = re.compile(r"epoch-(\d{3,})(-val_loss-(\d+\.\d{3}|nan|inf))?\.keras")
 """Of a checkpoint (see ``checkpoint_name``); a copy under another name is left alone."""
 SUPERSEDED = "superseded"
 LOG = "run.jsonl"
 """A JSON object a line, for each start and each epoch: what differs between equal runs."""
+TABLE, PLOT = "metrics.csv", "training_plot.jpg"
+"""The curves, beside those in ``HISTORY_FILE``."""
 
 
 def checkpoint_name(epoch: int, val_loss: float | None) -> str:
@@ -34,6 +36,13 @@ def checkpoint_name(epoch: int, val_loss: float | None) -> str:
 def list_checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoints in ``folder``, in order of their names."""
     return sorted(path for path in folder.glob("epoch-*.keras") if NAME.fullmatch(path.name))
+
+
+def files_of_run(folder: Path) -> list[Path]:
+    """Return all that a run writes to ``folder``, which nothing else may replace."""
+    names = LOG, HISTORY_FILE, TABLE, PLOT
+    superseded = (folder / SUPERSEDED).glob("*.keras")
+    return [*list_checkpoints(folder), *superseded, *(folder / name for name in names)]
 
 
 def epoch_of(path: Path) -> int:
