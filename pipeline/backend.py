@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from pipeline.errors import UserError, first_line
+from pipeline.errors import UserError, first_line, is_out_of_memory
 from pipeline.printing import silence
 
 CPU_FACTS = Path("/proc/cpuinfo")
@@ -72,7 +72,7 @@ def import_keras() -> ModuleType:
             f"pip install keras {backend}, or choose the other backend"
         ) from error
     except Exception as error:
-        if not steering or isinstance(error, MemoryError) or "failed to map" in str(error):
+        if not steering or is_out_of_memory(error):
             raise
         raise UserError(
             f"{backend} does not start here ({first_line(error)}); "

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from pipeline.backend import ignore_host_settings
-from pipeline.errors import UserError
+from pipeline.errors import UserError, is_out_of_memory
 from pipeline.printing import ON_WINDOWS, lost_output, open_outputs, say
 from pipeline.signals import Stopped, ended_by_signals
 
@@ -42,11 +42,11 @@ def run_script(main: Callable[[Sequence[str] | None], None]) -> None:
         if error.filename is None:
             raise
         _end(BAD_INPUT, f"error: cannot use {error.filename}: {error.strerror}; name another")
-    except (MemoryError, ImportError) as error:
-        if isinstance(error, ImportError) and "failed to map" not in str(error):
+    except Exception as error:
+        if not is_out_of_memory(error):
             raise
-        what = "there is not enough memory"
-        _end(BAD_INPUT, f"error: {what}; close other programs, or lift the limit (ulimit -v)")
+        advice = "end what else uses it, lift the limit (ulimit -v) or, for batches, lower -b"
+        _end(BAD_INPUT, f"error: the memory of this machine or its device is full; {advice}")
     except Stopped as stop:
         _end(stop.status, f"stopped by {stop.name}", *getattr(stop, "__notes__", ()))
 

@@ -1,4 +1,9 @@
-"""The one error that a user can act on, and what others say in brief."""
+"""The one error that a user can act on, what others say in brief, and full memory."""
+
+import re
+
+OUT_OF_MEMORY = re.compile("RESOURCE_EXHAUSTED|ResourceExhausted|failed to map")
+"""In what JAX and TensorFlow raise for a device, and the linker for a library."""
 
 
 class UserError(Exception):
@@ -6,6 +11,11 @@ class UserError(Exception):
 
     The scripts print it as one line, without a traceback, and end with status 2.
     """
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether the memory of the machine or of a device was full."""
+    return isinstance(error, MemoryError) or bool(OUT_OF_MEMORY.search(repr(error)))
 
 
 def first_line(error: BaseException) -> str:

@@ -246,5 +246,5 @@ def test_too_little_memory_is_one_line(tmp_path: Path) -> None:
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (10**9, 10**9)),
     )
     assert done.returncode == 2, done.stderr
-    assert done.stderr.startswith("error: there is not enough memory; ")
+    assert done.stderr.startswith("error: the memory of this machine or its device is full; ")
     assert done.stderr.count("\n") == 1, done.stderr

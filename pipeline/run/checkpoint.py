@@ -15,7 +15,7 @@ from zipfile import ZipFile, ZipInfo
 import h5py
 import msgspec
 
-from pipeline.errors import UserError, first_line
+from pipeline.errors import UserError, first_line, is_out_of_memory
 from pipeline.io.files import atomic_write, explain_read_refusal
 from pipeline.run.state import RunState
 
@@ -183,9 +183,9 @@ def _explain_damage(path: Path) -> Iterator[None]:
     try:
         with explain_read_refusal(path):
             yield
-    except (UserError, MemoryError):
-        raise
     except Exception as error:
+        if isinstance(error, UserError) or is_out_of_memory(error):
+            raise
         brief = first_line(error)
         if path.is_file() and h5py.is_hdf5(path):
             brief = "it is HDF5, as Keras 2 wrote models"

@@ -5,13 +5,11 @@ of the state is the model's and its optimizer's, and a checkpoint holds both. So
 exactly after any epoch.
 """
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import keras
 
-from pipeline.errors import UserError
 from pipeline.io.hdf5_dataset import HDF5Dataset
 from pipeline.io.hdf5_generator import HDF5Generator
 from pipeline.io.shard import Shard
@@ -21,9 +19,6 @@ from pipeline.nn.optimizers import compile_model
 from pipeline.run.checkpoint import restore
 from pipeline.run.distributed import DataParallelism
 from pipeline.run.state import RunState
-
-OUT_OF_MEMORY = re.compile("RESOURCE_EXHAUSTED|ResourceExhausted")
-"""In what JAX and TensorFlow raise."""
 
 
 def build_model(state: RunState, steps: int) -> keras.Model:
@@ -83,7 +78,7 @@ def fit_phases(
     On TensorFlow the size cannot change within a ``fit``.
 
     Raises:
-        UserError: A batch could not be made, or the device's memory is full.
+        UserError: A batch could not be made.
     """
     for first, last in state.recipe.phases(state.epoch + 1, state.epochs):
         batches.begin_epoch(first, state.recipe.image_size(first))  # ``fit`` may look ahead
@@ -99,12 +94,6 @@ def fit_phases(
         except Exception as error:
             if batches.failure:
                 raise batches.failure from error
-            if OUT_OF_MEMORY.search(repr(error)):
-                raise UserError(
-                    f"{keras.backend.backend()} has no memory left for batches of "
-                    f"{state.batch_size}; end what else uses the device, or begin a fresh run "
-                    "with a smaller -b"
-                ) from error
             raise
         if model.stop_training:
             break
