@@ -16,7 +16,6 @@ import numpy as np
 from pipeline.backend import cores
 from pipeline.errors import UserError
 from pipeline.io.hdf5_dataset import HDF5Dataset
-from pipeline.io.shard import Shard
 from pipeline.preprocessing.augmentation import augment
 from pipeline.preprocessing.images import resize_images
 from pipeline.randomness import BatchDraws, random_stream
@@ -55,8 +54,10 @@ class HDF5Generator(keras.utils.PyDataset):
         seed: Decides the order and the augmentation.
         shuffle: Draw a new order each epoch.
         augmentation: The default is none.
-        shard: Make only this shard of each batch, and add the weight of each image, float32 (n,);
-            None makes whole batches.
+        shard: Make only the images in these places of each batch, and add the weight of each,
+            float32 (n,). Those of a smaller last batch are repeated to pad it, with weight 0: the
+            padding counts nothing in the loss, and a little in batch norm's statistics. None makes
+            whole batches, without weights.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class HDF5Generator(keras.utils.PyDataset):
         seed: int = 0,
         shuffle: bool = False,
         augmentation: Augmentation = UNCHANGED,
-        shard: Shard | None = None,
+        shard: range | None = None,
     ) -> None:
         super().__init__()
         self.dataset = dataset
@@ -161,7 +162,7 @@ class HDF5Generator(keras.utils.PyDataset):
     def _make_batch(self, epoch: _Epoch, step: int) -> Batch:
         rows = epoch.order[step * self.batch_size : (step + 1) * self.batch_size]
         count = len(rows)
-        places = self._shard.places() if self._shard else np.arange(count)
+        places = np.arange(count) if self._shard is None else np.array(self._shard)
         is_padding = places >= count
         places = places % count  # padding repeats the batch's own images
         rows = rows[places]
@@ -174,7 +175,7 @@ class HDF5Generator(keras.utils.PyDataset):
         augmentation = self._augmentation.in_epoch(epoch.number)
         images, labels = augment(images, labels, mirror, augmentation, draws)
         images = resize_images(images, epoch.image_size)
-        if self._shard:
+        if self._shard is not None:
             return images, labels, (~is_padding).astype(np.float32)
         return images, labels
 

@@ -21,7 +21,6 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from pipeline.errors import UserError, first_line
-from pipeline.io.shard import Shard
 from pipeline.printing import silence
 from pipeline.run.rendezvous import rendezvous
 
@@ -190,9 +189,11 @@ class DataParallelism:
         self.devices = keras.distribution.list_devices()
         self.on_cpu = all(device.startswith("cpu") for device in self.devices)
         self.is_distributed = on_jax and len(self.devices) > 1
+        size = batch_size // group.processes
+        first = group.process_id * size
         # JAX would compile once more for a smaller last batch, so that is padded to a whole one.
-        self.shard = Shard(group.process_id, group.processes, batch_size) if on_jax else None
-        """Of each batch, for this process to make; None on TensorFlow, which makes it whole."""
+        self.shard = range(first, first + size) if on_jax else None
+        """The places in each batch whose images this process makes; None on TensorFlow: all."""
         self.replica: keras.Model | None = None
         """A compiled model of the same architecture on one device, to evaluate and save by."""
         self._distribution = None

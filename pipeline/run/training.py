@@ -12,7 +12,6 @@ import keras
 
 from pipeline.io.hdf5_dataset import HDF5Dataset
 from pipeline.io.hdf5_generator import HDF5Generator
-from pipeline.io.shard import Shard
 from pipeline.nn.fused_norm import fuse_batch_norms
 from pipeline.nn.googlenet import googlenet
 from pipeline.nn.optimizers import compile_model
@@ -54,7 +53,7 @@ def build_distributed(
 
 
 def training_batches(
-    train: HDF5Dataset, state: RunState, shard: Shard | None = None
+    train: HDF5Dataset, state: RunState, shard: range | None = None
 ) -> HDF5Generator:
     """Return the shuffled and augmented batches that a run trains on, or a shard of each."""
     return HDF5Generator(
