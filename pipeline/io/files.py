@@ -5,7 +5,6 @@ import errno
 import json
 import os
 import time
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +22,7 @@ LONGEST_ENDING = 50
 PRINTED = Path("/dev/stdout"), Path("/dev/stderr")
 """May be redirected to a file that somebody names as an output too."""
 WITHOUT_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-WITHOUT_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)
+WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
 """What some network file systems answer."""
 
 
@@ -185,8 +184,8 @@ def file_lock(lock_file: Path) -> Iterator[None]:
     Raises:
         UserError: Another process holds it, or its file cannot be written.
     """
-    lock = FileLock(lock_file, timeout=0)
-    with explain_write_errors(lock_file), warnings.catch_warnings(record=True) as fallback:
+    lock = FileLock(lock_file, timeout=0, fallback_to_soft=False)
+    with explain_write_errors(lock_file):
         try:
             lock.acquire()
         except Timeout:
@@ -197,13 +196,8 @@ def file_lock(lock_file: Path) -> Iterator[None]:
         except OSError as error:
             if error.errno not in WITHOUT_LOCKS:
                 raise
-            fallback.append(error)
-    if fallback:
-        say(
-            f"note: {lock_file.parent} is on a file system without locks; let no other process "
-            "write there",
-            error=True,
-        )
+            place = f"{lock_file.parent} is on a file system without locks"
+            say(f"note: {place}; let no other process write there", error=True)
     try:
         yield
     finally:
