@@ -168,20 +168,14 @@ class Recipe:
         return self.replaced({DTYPE: "mixed_bfloat16" if has_bfloat16() else "float32"})
 
     def replaced(self, values: Mapping[str, Any]) -> "Recipe":
-        """Return the recipe with other ``values``, by names such as ``network.dropout``.
-
-        Raises:
-            KeyError: There is no value of that name.
-            ValueError: A value is of another type, or out of range.
-        """
-        changed = asdict(self)
+        """Return the recipe with other ``values``, by names such as ``network.dropout``."""
+        recipe = self
         for name, value in values.items():
             part, _, key = name.rpartition(".")
-            target = changed[part] if part else changed
-            if key not in target:
-                raise KeyError(name)
-            target[key] = value
-        return msgspec.convert(changed, Recipe)
+            if part:
+                key, value = part, replace(getattr(recipe, part), **{key: value})
+            recipe = replace(recipe, **{key: value})
+        return recipe
 
     def differences(self, other: "Recipe") -> list[str]:
         """Return the values that differ in ``other``, as ``part.field ours, now theirs``.

@@ -93,9 +93,9 @@ class RunState:
 
         ``evaluation_size`` is that of the last phase, so later ones are dropped.
         """
-        begun = [pair for pair in self.recipe.image_sizes if pair[0] <= max(self.epoch, 1)]
-        changed = {"image_sizes": begun, "evaluation_size": size}
-        return replace(self, recipe=self.recipe.replaced(changed))
+        sizes = self.recipe.image_sizes
+        begun = tuple((first, side) for first, side in sizes if first <= max(self.epoch, 1))
+        return replace(self, recipe=replace(self.recipe, image_sizes=begun, evaluation_size=size))
 
     @property
     def last_rate(self) -> float | None:
