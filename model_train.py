@@ -188,7 +188,8 @@ def reporting_callbacks(
     hint = ""
     if parallel.on_cpu and state.recipe_name not in config.CPU_RECIPES:
         hint = f"that is long: -r {config.FIRST_RECIPE} is the recipe made for two CPU cores"
-    bar = opened.enter_context(callbacks.ProgressBar(state, len(batches.dataset), hint))
+    bar = callbacks.ProgressBar(state, len(batches.dataset), hint)
+    opened.callback(bar.close)
     log = callbacks.RunLog(args.output, batches, bar)
     log.write_start(state, parallel.devices)
     run = callbacks.RunHistory(state, len(batches))

@@ -6,6 +6,7 @@ import re
 import shlex
 import sys
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -69,7 +70,7 @@ def test_bar_tells_epoch_metrics_and_time_left(
     bar = ProgressBar(replace(state, epochs=6, recipe=recipe), images=6400)
     bar.set_params({"steps": 100})
     bar.on_train_begin()
-    with bar:
+    with closing(bar):
         bar.on_epoch_begin(3)
         now[0] = 30  # the first three steps compile
         for step in range(51):
@@ -100,7 +101,7 @@ def test_time_left_counts_what_comes_between_epochs(
     bar = ProgressBar(replace(state, epochs=6, recipe=recipe), images=6400)
     bar.set_params({"steps": 100})
     left = []
-    with bar:
+    with closing(bar):
         bar.on_train_begin()
         for epoch in range(3):
             bar.on_epoch_begin(epoch)
@@ -134,7 +135,7 @@ def test_speed_is_that_of_the_device_however_far_ahead_fit_is(
     bar = ProgressBar(state, images=6400)
     bar.set_params({"steps": 100})
     bar.on_train_begin()
-    with bar:
+    with closing(bar):
         bar.on_epoch_begin(0)
         for step in range(100):
             if step >= 30:
@@ -151,7 +152,10 @@ def test_first_batch_whose_loss_is_no_number_ends_training(epoch: int, advice: s
     model.compile("sgd", "mse")
     images = np.where(np.arange(4000) < 1500, 1.0, np.nan)[:, None]
     bar = ProgressBar(read_state(setup_config.RELEASED_MODEL), images=4000)
-    with pytest.raises(UserError, match=f"loss of epoch {epoch} is not a number.*{advice}"), bar:
+    with (
+        pytest.raises(UserError, match=f"loss of epoch {epoch} is not a number.*{advice}"),
+        closing(bar),
+    ):
         model.fit(images, images, 10, epoch, 0, [bar], shuffle=False, initial_epoch=epoch - 1)
     assert 150 < model.optimizer.iterations.numpy() < 400
 

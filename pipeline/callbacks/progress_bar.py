@@ -22,8 +22,8 @@ class ProgressBar(keras.callbacks.Callback):
     """A bar for each epoch and, after the first steps, one line with an estimate for the run.
 
     On JAX ``fit`` is some steps ahead of its device. Keras reads the running metrics at each step
-    in another thread, which waits for them: what it has read, the device has done. Use as a context
-    manager, which removes the bar after an interruption too.
+    in another thread, which waits for them: what it has read, the device has done. After an
+    interruption ``close`` removes the bar.
 
     Args:
         state: Before the first epoch; its recipe says what later epochs cost.
@@ -38,10 +38,10 @@ class ProgressBar(keras.callbacks.Callback):
         self._state = state
         self._images = images
         self._hint = hint
-        self._estimated = self._compiled = False
+        self._estimated = False
         self._running: Mapping[str, float] = {}
         self._done, self._steps_end, self._between_epochs = 0, 0.0, 0.0
-        self._fitted = 0
+        self._fitted = 0  # epochs of this ``fit``
         self._bar: progressbar.ProgressBar | None = None
         self._pace = progressbar.FormatCustomText("%(text)s", {"text": ""})
         self.epoch_seconds = self.images_per_second = 0.0
@@ -49,12 +49,12 @@ class ProgressBar(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Expect the first step of a ``fit`` to compile, and the first validation too."""
-        self._compiled, self._fitted = False, 0
+        self._fitted = 0
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Show an empty bar."""
         self._epoch, self._steps, self._running = epoch + 1, self.params["steps"], {}
-        self._pace.update_mapping(text="" if self._compiled else "compiling")
+        self._pace.update_mapping(text="" if self._fitted else "compiling")
         self._bar = progress_bar(
             f"epoch {self._epoch}/{self._state.epochs}", self._steps, self._pace
         )
@@ -82,7 +82,7 @@ class ProgressBar(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Count the batch, and keep the means over the epoch's batches so far."""
-        self._running, self._done, self._compiled = logs or {}, max(self._done, batch + 1), True
+        self._running, self._done = logs or {}, max(self._done, batch + 1)
         if batch < WARM_UP_STEPS:
             self._warm_up_end = time.perf_counter()
 
@@ -99,12 +99,6 @@ class ProgressBar(keras.callbacks.Callback):
         if self._bar is not None:
             remove_bar(self._bar)
             self._bar = None
-
-    def __enter__(self) -> "ProgressBar":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
 
     def time_left(self, epoch: int) -> float:
         """Return the seconds that the epochs after ``epoch`` will take at the present speed.
