@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,39 +121,31 @@ def build_data_set(
         classes=len(classes),
         images={split: len(images) for split, images in splits.items()},
         skipped={image.name: reason for image, reason in corrupt.items()},
-        notes=[*found.notes, *_note_on_sizes(splits), *_notes_on_copies(splits, files)],
+        notes=[*found.notes, *_notes(splits, files)],
     )
 
 
-def _note_on_sizes(splits: Mapping[str, Sequence[LabelledImage]]) -> list[str]:
-    train, val, test = map(len, splits.values())
-    if val + test <= train:
-        return []
-    return [
-        f"note: {train:,} of {train + val + test:,} images are left to train on; "
-        "TEST_IMAGES_PER_CLASS in config/setup_config.py says how many are drawn"
-    ]
-
-
-def _notes_on_copies(
+def _notes(
     splits: Mapping[str, Sequence[LabelledImage]], files: Mapping[str, Sequence[bytes]]
-) -> list[str]:
-    """Say which val and test images a model is trained on too, of whatever class.
+) -> Iterator[str]:
+    """Tell of few train images, and of val and test images that a model is trained on too.
 
-    Args:
-        splits: The images of each.
-        files: The size and CRC-32 of each image's file.
+    ``files`` has the size and CRC-32 of each image's file.
     """
-    train = set(files["train"])
-    notes = []
+    train, val, test = map(len, splits.values())
+    if val + test > train:
+        yield (
+            f"note: {train:,} of {train + val + test:,} images are left to train on; "
+            "TEST_IMAGES_PER_CLASS in config/setup_config.py says how many are drawn"
+        )
+    trained_on = set(files["train"])
     for split in ("val", "test"):
         pairs = zip(splits[split], files[split], strict=True)
-        if copies := [image.name for image, file in pairs if file in train]:
-            notes.append(
+        if copies := [image.name for image, file in pairs if file in trained_on]:
+            yield (
                 f"note: {len(copies):,} of {len(splits[split]):,} {split} images are copies of "
                 f"train images, such as {copies[0]}"
             )
-    return notes
 
 
 def _draw_splits(
