@@ -3,10 +3,8 @@
 import mmap
 import struct
 import zlib
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 from pipeline.errors import UserError
@@ -33,36 +31,6 @@ OTHER_ARCHIVES = {
 """The offset and the bytes of each kind's magic number."""
 
 
-class ImageSource(Protocol):
-    """Where a data set lies."""
-
-    names: Sequence[str]
-    """Every file in it, by its path with "/", sorted; none that is hidden."""
-
-    def read(self, name: str) -> bytes:
-        """Return the whole file. Safe from several threads.
-
-        Raises:
-            UserError: It cannot be read, or is damaged.
-        """
-
-
-def open_source(path: Path) -> ImageSource:
-    """Open a folder or a zip.
-
-    Raises:
-        UserError: There is neither, or the zip is damaged, unsafe or another kind of archive.
-    """
-    if path.is_dir():
-        return FolderSource(path)
-    if path.is_file():
-        return ZipSource(path)
-    raise UserError(
-        f"no data set at {path}; name the tiny-imagenet-200 folder or the official .zip with -d, "
-        "or fetch it with --download"
-    )
-
-
 class FolderSource:
     """Files below a folder."""
 
@@ -76,7 +44,7 @@ class FolderSource:
             ) from error
 
     def read(self, name: str) -> bytes:
-        """See ImageSource."""
+        """Return a whole file (see ImageSource)."""
         path = f"{self._root}/{name}"
         try:
             return read_file(path)
@@ -113,7 +81,7 @@ class ZipSource:
         )
 
     def read(self, name: str) -> bytes:
-        """See ImageSource."""
+        """Return a whole file (see ImageSource)."""
         try:
             return _unpack(self._bytes, self._members[name])
         except (ValueError, struct.error, zlib.error) as error:
@@ -139,6 +107,27 @@ class ZipSource:
             raise UserError(f"{self._path} unpacks to over 2 GiB; unpack it, and name the folder")
         if sum(member.compress_size for member in members) > len(self._bytes):
             raise UserError(f"{self._path} is unsafe: members lie over one another; fetch it again")
+
+
+ImageSource = FolderSource | ZipSource
+"""Where a data set lies. ``names`` are its files' paths with "/", sorted, without hidden ones, and
+``read`` returns a whole file, also to several threads at once, or raises a UserError."""
+
+
+def open_source(path: Path) -> ImageSource:
+    """Open a folder or a zip.
+
+    Raises:
+        UserError: There is neither, or the zip is damaged, unsafe or another kind of archive.
+    """
+    if path.is_dir():
+        return FolderSource(path)
+    if path.is_file():
+        return ZipSource(path)
+    raise UserError(
+        f"no data set at {path}; name the tiny-imagenet-200 folder or the official .zip with -d, "
+        "or fetch it with --download"
+    )
 
 
 def _refuse_other_archives(path: Path) -> None:
