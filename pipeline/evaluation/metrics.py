@@ -8,7 +8,6 @@ import numpy as np
 
 from pipeline.classes import Classes
 from pipeline.io.hdf5_generator import HDF5Generator
-from pipeline.preprocessing.images import resize_images
 from pipeline.progress import progress_bar, remove_bar
 
 Predicted = tuple[np.ndarray, np.ndarray]
@@ -39,14 +38,12 @@ class Predictor:
     batch_size: int
     """Most images a call."""
     image_size: int | None = None
-    """Pixels a side that images are resized to; None leaves them as they are."""
+    """Pixels a side of the images that it is given; None: any."""
     flip: bool = False
     """Average with the probabilities of the mirrored images."""
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Return the probabilities, float32 (n, classes), of uint8 RGB (n, side, side, 3)."""
-        if self.image_size:
-            images = resize_images(images, self.image_size)
         probabilities = self._predict(images)
         if self.flip:
             probabilities = (probabilities + self._predict(images[:, :, ::-1])) / 2
