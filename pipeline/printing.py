@@ -36,19 +36,8 @@ class Output(io.RawIOBase):
     def __init__(self, stream: io.BufferedIOBase) -> None:
         super().__init__()
         self._stream = stream
+        self.writable, self.fileno, self.isatty = stream.writable, stream.fileno, stream.isatty
         self.lost: OSError | None = None
-
-    def writable(self) -> bool:
-        """Tell ``TextIOWrapper`` that this is to be written to."""
-        return True
-
-    def fileno(self) -> int:
-        """Return the descriptor."""
-        return self._stream.fileno()
-
-    def isatty(self) -> bool:
-        """Tell whether it is a terminal."""
-        return self._stream.isatty()
 
     def write(self, data: bytes) -> int:
         """Write ``data``, or drop it."""
