@@ -93,7 +93,7 @@ class ResumeHints:
         stalled = state.stalled_epochs
         if stalled == 0 or stalled % patience or state.epoch == state.epochs:
             return ""
-        checkpoint = next(self._output.glob(f"epoch-{state.epoch:03d}-*"))
+        checkpoint = self._output / checkpoint_name(state.epoch, state.history["val_loss"][-1])
         rate = f"{state.last_rate / 10:.3g}"
         return (
             f"val loss has not improved for {stalled} epochs; to lower the rate, stop with Ctrl-C "
