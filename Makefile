@@ -16,7 +16,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python view_model.py -m $(DEMO) -o $(DEMO)/googlenet.png
 	@echo
 	@echo "The results are in $(DEMO): training_plot.jpg, googlenet.png, metric_values.json"
-	@echo "and a checkpoint an epoch. README.md tells how to train on the real data set."
+	@echo "and a checkpoint per epoch. README.md tells how to train on the real data set."
 
 ## Run every test; real images take part where TINY_IMAGENET names the unpacked data set.
 test: $(VENV)/.installed-tests

@@ -30,7 +30,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("-d", "--dataset", type=Path, metavar="PATH",
-        help="the unpacked folder or the official .zip (default: "
+        help="folder or .zip of Tiny ImageNet, or of your own train/CLASS/* (default: "
         f"{config.DATASET}, folder or .zip; with --sample: {config.SAMPLE})")  # fmt: skip
     add("-o", "--output", type=Path, metavar="DIR",
         help="where to write (default: hdf5/ in the data set's folder, or beside "
@@ -43,7 +43,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--draw-val", action="store_true",
         help="draw val from train if Tiny ImageNet has no val")  # fmt: skip
     add("--seed", type=number(int, 0, LARGEST_SEED), default=config.SEED, metavar="N",
-        help="draws the test split")  # fmt: skip
+        help="fixes which images become test or val, where those are drawn")  # fmt: skip
     add("--preview", type=Path, metavar="FILE",
         help="draw some images, stored and augmented, to FILE; an earlier build is used "
         "as it is")  # fmt: skip

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measure a trained model on a split, or classify photographs."""
+"""Evaluate a trained model on a split, or classify photographs."""
 
 import argparse
 from collections.abc import Sequence
@@ -36,20 +36,25 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("-m", "--model", type=Path, metavar="FILE", default=config.RELEASED_MODEL,
         help="a checkpoint, or a run's folder, whose best epoch by val is taken")  # fmt: skip
     add("--split", choices=("test", "val", "train"), default="test",
-        help="choose between models by val, and read test once")  # fmt: skip
+        help="select models by val, and evaluate on test once")  # fmt: skip
     add("--flip", action="store_true", help="average with the predictions for mirrored images")
     add("--image-size", type=number(int, SMALLEST_IMAGE, LARGEST_IMAGE), metavar="N",
         help="pixels a side to predict at (default: the recipe's); --export keeps it")  # fmt: skip
-    add("--json", type=Path, metavar="FILE", help="write the numbers here too")
+    add(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="write the metrics here too; with --images, the predictions",
+    )
     add("--export", type=Path, metavar="FILE",
-        help="write the model alone, its kernels in float16, to pass on")  # fmt: skip
+        help="write the model without optimizer state, its kernels in float16")  # fmt: skip
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument("--report", type=Path, metavar="DIR",
         help="write report.html, its figures and tables here")  # fmt: skip
     instead.add_argument("--images", type=Path, nargs="+", metavar="FILE",
-        help="classify these photographs, or all in a folder, instead of measuring")  # fmt: skip
+        help="classify these photographs, or all in a folder, instead of evaluating")  # fmt: skip
     add("--csv", type=Path, metavar="FILE",
-        help="with --images: write their five best classes here, a row an image")  # fmt: skip
+        help="with --images: write their five best classes here, one row per image")  # fmt: skip
     add("--sheet", type=Path, metavar="FILE",
         help="with --images: draw them here, with their five best classes")  # fmt: skip
     add("--hdf5", type=Path, metavar="DIR",
@@ -59,9 +64,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         default=config.EVALUATION_BATCH_SIZE, help="images at a time")  # fmt: skip
     args = parser.parse_args(argv)
     if (args.csv or args.sheet) and not args.images:
-        parser.error("--csv and --sheet go with --images; a measurement's are part of --report")
+        parser.error("--csv and --sheet go with --images; for a split, use --report")
     if args.export and args.images:
-        parser.error("--export goes with a measurement, which says what is passed on")
+        parser.error("--export cannot be combined with --images")
     if args.export and args.export.suffix != ".keras":
         parser.error("--export writes a file whose name ends in .keras")
     return args
@@ -164,7 +169,7 @@ def write_report(
         "trained": f"recipe {state.recipe_name}, {state.epoch} epochs, seed {state.seed}",
         "classes": f"{len(state.classes)}",
         "image size": f"{state.size_to_evaluate} pixels",
-        "predictions": "averaged with those for mirrored images" if args.flip else "one an image",
+        "predictions": "averaged with those for mirrored images" if args.flip else "one per image",
     }
     report.write(args.report, facts | ({"warning": warning} if warning else {}))
     say(f"wrote {', '.join(REPORT_FILES)} to {args.report}")

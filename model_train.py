@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Train GoogLeNet, with a checkpoint and new curves after each epoch; resume with -m and -e."""
+"""Train GoogLeNet, with a checkpoint and new curves after each epoch; resume with -m."""
 
 import argparse
 import math
@@ -41,12 +41,18 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="a checkpoint to resume from, or a folder, whose latest is taken; its run's settings "
         "take the place of the defaults below (default: a fresh run)")  # fmt: skip
     add("-e", "--epoch", type=count, metavar="N",
-        help="the epoch of -m, as a check (default: read from it)")  # fmt: skip
+        help="the expected epoch of -m; another is an error (default: no check)")  # fmt: skip
     add("-l", "--learning-rate", type=number(float, LOWEST_RATE, HIGHEST_RATE), metavar="X",
         help="a constant rate from here on (default: the recipe's schedule)")  # fmt: skip
     add("-n", "--epochs", type=count, metavar="N",
         help="the epoch to end at; changes no schedule (default: the recipe's)")  # fmt: skip
-    add("-b", "--batch-size", type=count, metavar="N", help="images a step (default: the recipe's)")
+    add(
+        "-b",
+        "--batch-size",
+        type=count,
+        metavar="N",
+        help="images per step (default: the recipe's)",
+    )
     add("-r", "--recipe", choices=config.RECIPES, metavar="NAME",
         help=f"how to train: {', '.join(config.RECIPES)}; the values are in "
         f"config/setup_config.py (default: {config.DEFAULT_RECIPE})")  # fmt: skip
@@ -54,12 +60,12 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="data of build_dataset.py (default: where it writes; with -m, the run's)")  # fmt: skip
     add("--keep", type=count, metavar="N",
         help="leave only the newest N checkpoints and the best one (default: all)")  # fmt: skip
-    add("--tensorboard", action="store_true", help="keep the curves for TensorBoard too")
+    add("--tensorboard", action="store_true", help="write TensorBoard's logs too")
     add("--seed", type=number(int, 0, LARGEST_SEED), metavar="N",
         help=f"fixes every random choice (default: {config.SEED})")  # fmt: skip
     many = parser.add_argument_group(
         "several processes",
-        "KERAS_BACKEND=jax; one command, but for --process-id; under Slurm's srun none is needed",
+        "with KERAS_BACKEND=jax: the same command for each, but for --process-id; srun needs none",
     )
     many.add_argument("--processes", type=count, metavar="N", help="how many there are")
     many.add_argument("--process-id", type=number(int, 0, LARGEST_COUNT), metavar="K",

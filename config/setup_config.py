@@ -32,16 +32,16 @@ DOWNLOAD_MD5: str = "90528d7ca1a48142e341f4ef8d21d0de"
 IMAGE_SIZE: ImageSide = 64
 """Pixels a side as stored; a recipe's ``image_sizes`` say what is trained on."""
 CLASSES: Count = 200
-"""Of the network that ``view_model.py`` draws without -m; all else counts those of the data."""
+"""Of the network that ``view_model.py`` draws without -m; all else takes those of the data."""
 TEST_IMAGES_PER_CLASS: Count = 30
-"""The official test images bear no labels: these many train images a class take their place."""
+"""The official test images have no labels: so many train images per class take their place."""
 SEED: Seed = 42
 
 EVALUATION_BATCH_SIZE: Count = 100
 """Of ``model_eval.py``; training validates with the run's batch size."""
 
 PATIENCE: Count = 5
-"""After so many epochs at one rate without a lower val loss, training suggests a lower rate."""
+"""After so many epochs at one rate without a lower val loss, training recommends a lower rate."""
 
 # How networks are trained
 
@@ -139,6 +139,6 @@ RECIPES = {
 }
 DEFAULT_RECIPE: str = "published"
 CPU_RECIPES: tuple[str, ...] = ("quick", "overnight", "demo")
-"""Where another one trains on a CPU for over six hours, ``FIRST_RECIPE`` is recommended."""
+"""A run of another one for over six hours on a CPU recommends ``FIRST_RECIPE``."""
 FIRST_RECIPE: str = "quick"
 """What ``build_dataset.py`` proposes to train with: it needs no GPU."""

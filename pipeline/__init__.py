@@ -1,4 +1,4 @@
-"""What the four scripts share: one idea a module, each usable on its own."""
+"""What the four scripts share: one idea per module, each usable on its own."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""What the four scripts share: statuses, errors, help, checks of numbers, proposed commands."""
+"""The scripts' command line: exit statuses, errors, help, checks of numbers, proposed commands."""
 
 import argparse
 import glob

@@ -1,4 +1,4 @@
-"""The one error that a user can act on, what others say in brief, and full memory."""
+"""UserError, the first line of other errors, and what says that memory is full."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""A run that was stopped and resumed is the run that was never stopped, to the bit."""
+"""A run that was stopped and resumed is the run that was never stopped, bit for bit."""
 
 import json
 import os

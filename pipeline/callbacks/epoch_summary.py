@@ -1,4 +1,4 @@
-"""Print a table, a row an epoch, and advice where the training stalls."""
+"""Print a table, one row per epoch, and advice where the training stalls."""
 
 from collections.abc import Callable
 

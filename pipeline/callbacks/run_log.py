@@ -1,4 +1,4 @@
-"""Log what differs between equal runs: times, speeds, where they resumed."""
+"""Write run.jsonl, what differs between equal runs: times, speeds, where they resumed."""
 
 import json
 import time

@@ -60,7 +60,7 @@ def write_curves(
 ) -> None:
     """Write ``metric_values.json``, ``metrics.csv`` and ``training_plot.jpg``.
 
-    The first has a list a metric, the second a row an epoch, and the plot marks ``changes``.
+    The first has one list per metric, the second one row per epoch, and the plot marks ``changes``.
 
     Raises:
         UserError: One cannot be written.

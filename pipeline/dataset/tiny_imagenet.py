@@ -1,9 +1,9 @@
 """Find a data set's images, and label them.
 
 A data set is a folder ``train`` with ``val`` beside it: Tiny ImageNet as published, as scripts and
-archivers leave it, or a person's own images in a folder a class. ``wnids.txt`` (a class id a line)
-chooses the classes; without it they are the class folders of ``train``. ``words.txt`` (class id,
-words) names them.
+archivers leave it, or a person's own images in a folder per class. ``wnids.txt`` (a class id per
+line) chooses the classes; without it they are the class folders of ``train``. ``words.txt`` (class
+id, words) names them.
 """
 
 import codecs

@@ -1,4 +1,4 @@
-"""Rotate, shift, shear, zoom and mirror a batch of images: one affine map an image.
+"""Rotate, shift, shear, zoom and mirror a batch of images: one affine map per image.
 
 The parameters mean what they mean to Keras's ``ImageDataGenerator``: angles in degrees, maps
 about the image's centre, first rotation, then shift, shear and zoom, nearest fill. Many images go

@@ -1,4 +1,4 @@
-"""What a run's numbers depend on beside its settings: threads, processor, versions.
+"""What a run's numbers depend on besides its settings: threads, processor, versions.
 
 Resuming is exact where they are equal. They stand in the run's log and in no checkpoint, for equal
 runs write equal checkpoints.

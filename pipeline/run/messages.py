@@ -1,4 +1,4 @@
-"""What ``model_train.py`` prints beside its epochs: what runs where, how to resume, the results."""
+"""What model_train.py prints besides its epochs: what runs where, how to resume, the results."""
 
 import argparse
 import sys

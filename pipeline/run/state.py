@@ -74,7 +74,7 @@ class RunState:
     """How often the run resumed from an epoch before its last."""
     epoch: FromZero
     history: History
-    """A list for each of ``METRICS``, a value an epoch."""
+    """A list for each of ``METRICS``, one value per epoch."""
 
     def __post_init__(self) -> None:
         self.recipe.check()
