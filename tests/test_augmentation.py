@@ -100,18 +100,14 @@ def test_parameters_fill_their_ranges() -> None:
     assert abs(np.corrcoef(drawn.zoom_x, drawn.zoom_y)[0, 1]) < 0.05
 
 
-def test_more_images_than_one_call_takes() -> None:
-    images = np.random.default_rng(1).integers(256, size=(600, 64, 64, 3), dtype=np.uint8)
-    still = AffineParameters(*np.zeros((4, 600)), *np.ones((2, 600)), mirror=np.ones(600, bool))
-    assert np.array_equal(
-        move_pixels(images.copy(), affine_matrices(still, 64)), images[:, :, ::-1]
-    )
-
-
-def test_side_that_fills_a_call_alone() -> None:
-    images = np.random.default_rng(1).integers(256, size=(40, 1024, 1024, 3), dtype=np.uint8)
-    still = AffineParameters(*np.zeros((4, 40)), *np.ones((2, 40)), mirror=np.zeros(40, bool))
-    assert np.array_equal(move_pixels(images.copy(), affine_matrices(still, 1024)), images)
+@pytest.mark.parametrize(("count", "side"), [(600, 64), (40, 1024)])
+def test_more_images_than_one_call_takes(count: int, side: int) -> None:
+    """Mirrored; one of the larger ones fills a call alone."""
+    images = np.random.default_rng(1).integers(256, size=(count, side, side, 3), dtype=np.uint8)
+    mirror = np.ones(count, bool)
+    still = AffineParameters(*np.zeros((4, count)), *np.ones((2, count)), mirror=mirror)
+    moved = move_pixels(images.copy(), affine_matrices(still, side))
+    assert np.array_equal(moved, images[:, :, ::-1])
 
 
 def batches(data: HDF5Generator, epoch: int, size: int = 64) -> list[bytes]:
@@ -125,15 +121,47 @@ def test_batch_is_a_function_of_seed_epoch_and_step(made_hdf5: Path) -> None:
     with (
         HDF5Generator(train, 10, seed=1, **EVERYTHING) as first,
         HDF5Generator(train, 10, seed=1, **EVERYTHING) as second,
-        HDF5Generator(train, 10, seed=2, **EVERYTHING) as other,
     ):
         straight = {epoch: batches(first, epoch) for epoch in (1, 2)}
         assert batches(second, 2) == straight[2]
         second.begin_epoch(1, 64)
         images, labels = second[3]
         assert images.tobytes() + labels.tobytes() == straight[1][3]
-        assert straight[1] != straight[2]
-        assert batches(other, 1) != straight[1]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rotation": 30},
+        {"shift": 0.2},
+        {"shear": 30},
+        {"zoom": 0.3},
+        {"flip": "random"},
+        {"flip": "alternating"},
+        {"trivial_augment": True},
+        {"cutmix": 1.0},
+    ],
+)
+def test_each_value_of_an_augmentation_changes_images(changes: dict, made_hdf5: Path) -> None:
+    train = open_split(made_hdf5, "train")
+    with (
+        HDF5Generator(train, 20) as plain,
+        HDF5Generator(train, 20, augmentation=Augmentation(**changes)) as changed,
+    ):
+        assert batches(changed, 1) != batches(plain, 1)
+
+
+@pytest.mark.parametrize("kept", EVERYTHING)
+def test_epochs_and_seeds_differ(kept: str, made_hdf5: Path) -> None:
+    """In the order alone, and in the augmentation alone."""
+    train = open_split(made_hdf5, "train")
+    with (
+        HDF5Generator(train, 10, seed=1, **{kept: EVERYTHING[kept]}) as data,
+        HDF5Generator(train, 10, seed=2, **{kept: EVERYTHING[kept]}) as other,
+    ):
+        first = batches(data, 1)
+        assert batches(data, 2) != first
+        assert batches(other, 1) != first
 
 
 @pytest.mark.parametrize("threads", [1, 7])
@@ -151,7 +179,9 @@ def test_thread_count_changes_no_batch(
 @pytest.mark.parametrize("size", [20, 33, 48, 64, 70])
 def test_images_are_resized_one_by_one(size: int) -> None:
     images = np.random.default_rng(1).integers(256, size=(64, 64, 64, 3), dtype=np.uint8)
-    one_by_one = np.stack([resize_image(image, size) for image in images])
+    by = cv2.INTER_LINEAR if size > 64 else cv2.INTER_AREA
+    one_by_one = np.stack([cv2.resize(image, (size, size), interpolation=by) for image in images])
+    assert np.array_equal(resize_image(images[0], size), one_by_one[0])
     assert np.array_equal(resize_images(images, size), one_by_one)
 
 
@@ -204,6 +234,7 @@ def test_a_share_of_the_batches_is_mixed_from_an_epoch_on(made_hdf5: Path) -> No
             data.begin_epoch(epoch, 32)
             mixed.append([len(np.unique(labels)) > 2 for _, labels in data])
     assert not np.any(mixed[:2])
+    assert np.std(mixed[2:], axis=1).max() > 0
     assert 0.2 < np.mean(mixed[2:]) < 0.36  # of 360; a few mix an image with one of its class
 
 

@@ -94,6 +94,7 @@ def test_momentum_correction_leaves_adam_and_rising_rates_alone(model: keras.Mod
     for optimizer, last in (
         (keras.optimizers.Adam(0.1), 9.0),
         (keras.optimizers.SGD(0.1, 0.9), 1e-9),
+        (keras.optimizers.SGD(0.1, 0.9), 0.15),  # to two thirds: no drop, but a schedule's fall
     ):
         optimizer.build(model.trainable_variables)
         model.optimizer = optimizer
@@ -240,6 +241,7 @@ def test_thinning_leaves_other_files_alone(
     ours = [EpochCheckpoint(tmp_path, keep=1)]
     model.fit(batches, epochs=4, shuffle=False, verbose=0, callbacks=ours)
     assert set(others) < set(tmp_path.glob("*.keras"))
+    assert (tmp_path / "epoch-001.keras").is_file()  # the best, where none is validated
     assert refused
     assert not any((tmp_path / f"epoch-00{epoch}.keras").exists() for epoch in (2, 3))
 
@@ -254,6 +256,20 @@ def test_metrics_that_are_no_number_or_missing_leave_gaps(tmp_path: Path) -> Non
         "val_loss": [None, 2.0, None],
         "val_accuracy": [None, 0.5, None],
     }
+
+
+def test_each_dropout_draws_anew_in_each_epoch_of_each_seed(batches: HDF5Generator) -> None:
+    layers = [keras.Input((4,)), keras.layers.Dropout(0.5), keras.layers.Dropout(0.5)]
+    model = keras.Sequential(layers)
+    states = set()
+    for seed in (1, 2):
+        start = EpochStart(batches, seed, lambda epoch: 64)
+        start.set_model(model)
+        for epoch in (0, 1):
+            start.on_epoch_begin(epoch)
+            seeds = (layer.seed_generator.state for layer in model.layers)
+            states |= {np.asarray(state).tobytes() for state in seeds}
+    assert len(states) == 2 * 2 * 2
 
 
 def test_his_after_ours_sees_our_validation(

@@ -31,6 +31,7 @@ def test_cutmix_labels_are_the_shares_of_the_area() -> None:
 def test_cutmix_pastes_one_rectangle_from_where_it_was() -> None:
     images = np.random.default_rng(3).integers(256, size=(20, SIDE, SIDE, 3), dtype=np.uint8)
     mixed, labels = cutmix(images.copy(), np.eye(20), 1.0, drawn(4, 20))
+    assert (mixed != images).any()
     for row, (image, label) in enumerate(zip(mixed, labels, strict=True)):
         other = images[np.argmax(np.where(np.arange(20) == row, 0, label))]
         pasted = (image != images[row]).any(axis=2)

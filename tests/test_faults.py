@@ -307,8 +307,11 @@ def test_preview_replaces_no_image_some_folders_down(own_data: Path, run: Run) -
 
 
 def test_preview_beside_the_splits_is_drawn_again(own_data: Path, run: Run) -> None:
+    sheet = own_data / "sheet.png"
     for _ in range(2):
-        run("build_dataset.py", "-d", own_data, "--preview", own_data / "sheet.png")
+        run("build_dataset.py", "-d", own_data, "--preview", sheet)
+        assert sheet.stat().st_size
+        sheet.write_bytes(b"")
 
 
 def test_link_to_itself_is_no_place_to_write(made_data: Path, tmp_path: Path, run: Run) -> None:
@@ -475,24 +478,24 @@ def a_name_too_few(file: h5py.File) -> None:
 
 
 @pytest.mark.parametrize(
-    "plant",
+    ("plant", "message"),
     [
-        link_to_another_file,
-        raw_file_elsewhere,
-        claims_a_billion_labels,
-        group_for_labels,
-        names_of_a_gigabyte,
-        a_name_too_few,
+        (link_to_another_file, "without Images, .* of its own"),
+        (raw_file_elsewhere, "not stored as one unbroken block"),
+        (claims_a_billion_labels, "of shape"),
+        (group_for_labels, "not a readable HDF5 file"),
+        (names_of_a_gigabyte, "without a file name for each image"),
+        (a_name_too_few, "without a file name for each image"),
     ],
 )
 def test_hdf5_that_reaches_out_is_refused(
-    plant: "callable", made_hdf5: Path, tmp_path: Path
+    plant: "callable", message: str, made_hdf5: Path, tmp_path: Path
 ) -> None:
     for name in ("train", "val"):
         (tmp_path / f"{name}.hdf5").write_bytes((made_hdf5 / f"{name}.hdf5").read_bytes())
     with h5py.File(tmp_path / "train.hdf5", "r+") as file:
         plant(file)
-    with pytest.raises(UserError, match=r"train\.hdf5"):
+    with pytest.raises(UserError, match=rf"train\.hdf5 is {message}"):
         open_split(tmp_path, "train")
 
 

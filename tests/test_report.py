@@ -21,6 +21,7 @@ from pipeline.errors import UserError  # noqa: E402
 from pipeline.evaluation import REPORT_FILES  # noqa: E402
 from pipeline.evaluation.report import (  # noqa: E402
     BINS,
+    MISTAKES,
     Calibration,
     Proportion,
     Report,
@@ -109,7 +110,9 @@ def test_confused_pairs_come_with_their_images(
     mistaken = (split.labels == 0) & (probabilities.argmax(axis=1) == 2)
     assert report.confusion[worst] == mistaken.sum() > 4
     surest = np.flatnonzero(mistaken)[np.argsort(-probabilities[mistaken, 2])]
-    assert report.examples(*worst)[:3] == surest[:3].tolist()
+    reverse = (split.labels == 2) & (probabilities.argmax(axis=1) == 0)
+    surest_reverse = np.flatnonzero(reverse)[np.argsort(-probabilities[reverse, 0])]
+    assert report.examples(*worst) == [*surest[:3], *surest_reverse[:3]]
 
 
 def test_mistakes_are_the_surest(
@@ -119,6 +122,8 @@ def test_mistakes_are_the_surest(
     wrong = probabilities.argmax(axis=1) != split.labels
     mistakes = report.confident_mistakes()
     assert wrong[mistakes].all()
+    assert len(mistakes) == MISTAKES
+    assert (np.diff(confidence[mistakes]) <= 0).all()
     assert confidence[mistakes].min() >= sorted(confidence[wrong])[-len(mistakes)]
 
 
@@ -154,6 +159,18 @@ def test_related_classes_lie_side_by_side() -> None:
     order = Report(replace(split, labels=labels), np.float32(shares)).related_order().tolist()
     order.remove(4)
     assert set(order[:2]) in ({0, 2}, {1, 3})
+
+
+def test_confusion_matrix_has_the_true_classes_as_rows(
+    report: Report, split: HDF5Dataset, probabilities: np.ndarray
+) -> None:
+    axes = report.plot_confusion().axes[0]
+    assert (axes.get_ylabel(), axes.get_xlabel()) == ("true class", "predicted class")
+    row = [label.get_text() for label in axes.get_yticklabels()].index("fish")
+    column = [label.get_text() for label in axes.get_xticklabels()].index("toad")
+    fish = split.labels == 0
+    share = (probabilities[fish].argmax(axis=1) == 2).mean()
+    assert axes.images[0].get_array()[row, column] == pytest.approx(share)
 
 
 @pytest.mark.filterwarnings("error:constrained_layout not applied")
@@ -197,9 +214,11 @@ def written(
 ) -> Path:
     """The report that the script writes on the train split of the made data."""
     folder = tmp_path_factory.mktemp("report")
-    done = run("model_eval.py", "-m", checkpoint(trained, 3), "--hdf5", made_hdf5, "--split",
+    done = run("model_eval.py", "-m", checkpoint(trained, 1), "--hdf5", made_hdf5, "--split",
                "train", "--report", folder, "--json", folder / "scores.json")  # fmt: skip
     assert "report.html in a browser" in done.stdout
+    with (folder / "per_class.csv").open(newline="") as file:
+        assert len({row["rank1"] for row in csv.DictReader(file)}) > 1  # there is an order to see
     return folder
 
 

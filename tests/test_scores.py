@@ -1,5 +1,6 @@
 """Scores, rates, steps and curves against references of other makers."""
 
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -15,11 +16,14 @@ from pipeline.backend import import_keras
 
 keras = import_keras()
 
+from pipeline.classes import Classes  # noqa: E402
 from pipeline.evaluation.metrics import (  # noqa: E402
     Predictor,
+    best_predictions,
     cross_entropies,
     predict_batches,
     rank_of_truth,
+    score,
 )
 from pipeline.io.hdf5_dataset import open_split  # noqa: E402
 from pipeline.io.hdf5_generator import HDF5Generator  # noqa: E402
@@ -47,6 +51,20 @@ def test_ranks_and_loss_agree_with_scikit_learn() -> None:
         assert (ranks < k).mean() == pytest.approx(expected)
     expected = log_loss(truth, probabilities, labels=range(20))
     assert cross_entropies(probabilities, truth).mean() == pytest.approx(expected)
+    parts = [slice(0, 300), slice(300, 1000)]
+    scores = score((probabilities[part], truth[part]) for part in parts)
+    assert (scores.rank1, scores.rank5) == ((ranks < 1).mean(), (ranks < 5).mean())
+    assert (scores.images, scores.loss) == (1000, pytest.approx(expected))
+
+
+def test_five_best_predictions_come_in_order() -> None:
+    probabilities, _ = random_probabilities(10, 20)
+    names = tuple(map(str, range(20)))
+    for row, best in zip(
+        probabilities, best_predictions(probabilities, Classes(names, names)), strict=True
+    ):
+        assert [prediction.probability for prediction in best] == sorted(row)[:-6:-1]
+        assert [row[int(prediction.class_id)] for prediction in best] == sorted(row)[:-6:-1]
 
 
 def test_a_model_that_knows_nothing_is_not_flattered() -> None:
@@ -110,6 +128,40 @@ def test_linear_schedule_falls_to_zero() -> None:
         choose_recipe(RECIPES, "demo").replaced(drops).check()
     with pytest.raises(ValueError, match="must leave some"):
         RECIPES["demo"].replaced({"epochs": 1}).check()
+    with pytest.raises(ValueError, match="must begin with epoch 1"):
+        RECIPES["demo"].replaced({"image_sizes": ((2, 64),)}).check()
+    with pytest.raises(ValueError, match="muon needs a momentum"):
+        RECIPES["quick"].replaced({"optimizer.momentum": 0.0}).check()
+
+
+def test_each_value_of_an_optimizer_leads_elsewhere() -> None:
+    """One step from the same weights, on the same batch."""
+    stream = np.random.default_rng(0)
+    pixels, labels = stream.normal(size=(8, 6, 6, 3)), np.eye(4)[stream.integers(4, size=8)]
+    sgd = {"optimizer.name": "sgd", "optimizer.warmup_epochs": 0, "optimizer.weight_decay": 0.0}
+    ends = []
+    for values in (
+        {},
+        {"optimizer.momentum": 0.5},
+        {"optimizer.weight_decay": 0.1},
+        {"optimizer.label_smoothing": 0.3},
+        {"optimizer.name": "muon"},
+        {"optimizer.name": "adam"},
+    ):
+        keras.utils.set_random_seed(1)
+        model = keras.Sequential(
+            [
+                keras.Input((6, 6, 3)),
+                keras.layers.Conv2D(5, 3),
+                keras.layers.GlobalAveragePooling2D(),
+                keras.layers.Dense(4, "softmax"),
+            ]
+        )
+        compile_model(model, RECIPES["demo"].replaced({**sgd, **values}), steps_per_epoch=9)
+        model.train_on_batch(pixels, labels)
+        ends.append(np.asarray(model.layers[0].kernel))
+    for first, second in itertools.combinations(ends, 2):
+        assert not np.allclose(first, second, atol=1e-6)
 
 
 def test_rate_set_by_hand_is_exact_and_constant() -> None:

@@ -25,7 +25,7 @@ from pipeline.errors import UserError
 from pipeline.io.hdf5_dataset import open_split
 from pipeline.preprocessing.images import resize_images
 from pipeline.recipe import Recipe, choose_recipe
-from pipeline.run.checkpoint import WEIGHTS, export, read_state, save_checkpoint
+from pipeline.run.checkpoint import KEY, WEIGHTS, export, read_state, save_checkpoint
 from pipeline.run.output_folder import (
     begin_branch,
     best_checkpoint,
@@ -393,6 +393,20 @@ def test_interrupted_run_prints_the_command_that_resumes(
         assert f"resuming after epoch {reached}" in done.stdout
 
 
+def test_run_interrupted_in_its_first_epoch_prints_its_own_command(
+    made_hdf5: Path, tmp_path: Path
+) -> None:
+    command = train_command("-r", "thin-long", "-o", tmp_path, "--hdf5", made_hdf5)
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        for line in process.stdout:
+            if line.startswith("recipe thin-long"):
+                process.send_signal(signal.SIGTERM)
+        last = process.stderr.read().splitlines()[-1]
+    assert command_of(last)[1:] == [command[1], *command[3:]]  # without the script that stands in
+
+
 def command_of(line: str) -> list[str]:
     return shlex.split(line.partition(": ")[2])
 
@@ -416,7 +430,7 @@ def test_incomplete_optimizer_state_is_refused(own_run: Path, made_hdf5: Path, r
     before = sorted(own_run.iterdir())
     error = run("model_train.py", "-m", checkpoint(own_run, 2), "-o", own_run, "--hdf5", made_hdf5,
                 status=2).stderr  # fmt: skip
-    assert "optimizer" in error
+    assert "does not hold this optimizer's state" in error
     assert set(before) <= set(own_run.iterdir())
 
 
@@ -437,7 +451,25 @@ REFUSED = {
         (),
     ),
     "does not exist": (lambda run: checkpoint(run, 2).unlink(), ()),
+    "is of another version of this project": (
+        lambda run: with_record(checkpoint(run, 2), {KEY: {"format": 1}}),
+        (),
+    ),
+    "holds no record of a run": (lambda run: with_record(checkpoint(run, 2), {}), ()),
+    "or move it out of": (lambda run: truncate(checkpoint(run, 3)), ("-n", 4, "-l", 1)),
 }
+
+
+def with_record(path: Path, record: dict) -> None:
+    """Replace what a checkpoint's metadata says of its run."""
+    with ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    metadata = json.loads(members["metadata.json"])
+    del metadata[KEY]
+    members["metadata.json"] = json.dumps(metadata | record).encode()
+    with ZipFile(path, "w") as archive:
+        for name, contents in members.items():
+            archive.writestr(name, contents)
 
 
 @pytest.mark.parametrize("message", REFUSED)
@@ -472,6 +504,12 @@ def test_other_data_is_named(own_run: Path, made_data: Path, tmp_path: Path, run
     run("build_dataset.py", "-d", made_data, "-o", hdf5, "--seed", 7)
     error = run("model_train.py", "-m", own_run, "-n", 9, "-o", own_run, "--hdf5", hdf5, status=2)
     assert "train split differs" in error.stderr
+    data = Path(shutil.copytree(made_data, tmp_path / "data"))
+    shutil.copy(data / "val/images/val_0.JPEG", data / "val/images/val_1.JPEG")
+    run("build_dataset.py", "-d", data)
+    error = run("model_train.py", "-m", own_run, "-n", 9, "-o", own_run, "--hdf5", data / "hdf5",
+                status=2)  # fmt: skip
+    assert "val split differs" in error.stderr
 
 
 def test_images_that_a_model_may_have_seen_are_no_measure(
@@ -538,6 +576,11 @@ def test_other_classes_are_refused(own_run: Path, own_data: Path, run: Run) -> N
 def test_two_runs_do_not_mix(own_run: Path, made_hdf5: Path, tmp_path: Path, run: Run) -> None:
     settings = ("--hdf5", made_hdf5, "-o", own_run)
     assert "holds a run already" in run("model_train.py", *settings, status=2).stderr
+    (tmp_path / "his").mkdir()
+    curves = shutil.copy(own_run / "metric_values.json", tmp_path / "his")
+    his = ("model_train.py", "--hdf5", made_hdf5, "-o", tmp_path / "his")
+    assert "holds another run's metric_values.json" in run(*his, status=2).stderr
+    assert Path(curves).read_bytes() == (own_run / "metric_values.json").read_bytes()
     foreign = shutil.copy(checkpoint(own_run, 1), tmp_path)
     error = run("model_train.py", "-m", foreign, *settings, status=2).stderr
     assert f"{foreign} is not in it; resume it by -m {own_run}" in error
@@ -616,11 +659,6 @@ def test_spoiled_hdf5_is_explained(message: str, made_hdf5: Path, tmp_path: Path
     assert message in error
     assert "train.hdf5" in error
     assert not (tmp_path / "run").exists()
-
-
-def test_eval_needs_a_model(made_hdf5: Path, tmp_path: Path, run: Run) -> None:
-    error = run("model_eval.py", "-m", tmp_path / "no.keras", "--hdf5", made_hdf5, status=2).stderr
-    assert "no.keras does not exist" in error
 
 
 def test_keep_thins_old_checkpoints_of_a_run_of_another_seed(

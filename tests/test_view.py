@@ -112,6 +112,7 @@ def test_unknown_format(tmp_path: Path, run: Run) -> None:
 
 def test_file_that_is_no_model(tmp_path: Path, run: Run) -> None:
     (tmp_path / "x.keras").write_text("no")
-    run("view_model.py", "-m", tmp_path / "x.keras", "-o", tmp_path / "n.png", status=2)
-    run("view_model.py", "-m", tmp_path / "none.keras", "-o", tmp_path / "n.png", status=2)
+    draw = ("view_model.py", "-o", tmp_path / "n.png", "-m")
+    assert "x.keras is not a whole Keras file" in run(*draw, tmp_path / "x.keras", status=2).stderr
+    assert "none.keras does not exist" in run(*draw, tmp_path / "none.keras", status=2).stderr
     assert not (tmp_path / "n.png").exists()

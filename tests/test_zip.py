@@ -75,6 +75,8 @@ def test_archive_behind_something_else(archive: Path) -> None:
 @pytest.mark.parametrize(
     "spoil",
     [
+        lambda data: b"",
+        lambda data: data[: len(data) // 2],
         lambda data: data[:-1],
         lambda data: b"x" * 100,
         lambda data: zipfile.stringEndArchive,
@@ -200,5 +202,5 @@ def test_wide_field_cut_short(archive: Path) -> None:
 )
 def test_refused(archive: Path, place: int, value: int, what: str) -> None:
     layout = "<I" if place == 20 else "<H"
-    with pytest.raises(UserError, match=what):
+    with pytest.raises(UserError, match=rf"some\.zip .*{what}"):
         open_source(with_entry(archive, b"folder/packed.txt", place, layout, value))
