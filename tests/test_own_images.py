@@ -198,7 +198,7 @@ def test_photographs_are_named(trained: Path, tmp_path: Path, run: Run) -> None:
         ("--images x.jpg --report r", "not allowed with argument"),
         ("--csv t.csv", "--csv and --sheet go with --images"),
         ("--sheet s.png", "--csv and --sheet go with --images"),
-        ("--images x.jpg --export e.keras", "--export goes with a measurement"),
+        ("--images x.jpg --export e.keras", "--export cannot be combined with --images"),
     ],
 )
 def test_flags_that_do_not_go_together(

@@ -34,9 +34,9 @@ def decode_image(data: bytes, out: np.ndarray | None = None) -> np.ndarray:
         raise ValueError("it is empty")
     unended = data.startswith(JPEG_START) and not data.endswith(JPEG_END)
     if unended:
-        data = data[: data.rfind(JPEG_END) + len(JPEG_END)]  # cameras append films and notes
-        if not data:
-            raise ValueError("it is cut short")  # OpenCV would fill the missing rows with grey
+        if JPEG_END not in data:  # OpenCV would fill the missing rows with grey
+            raise ValueError("it is cut short")
+        data = data[: data.rindex(JPEG_END) + len(JPEG_END)]  # cameras append films and notes
     if out is not None and data.startswith(JPEG_START) and EXIF not in data:
         try:
             return simplejpeg.decode_jpeg(data, "RGB", buffer=out)
