@@ -94,6 +94,16 @@ def test_transparent_images_lie_on_white(suffix: str, scene: np.ndarray, tmp_pat
         assert np.abs(found[20::30, 20::40] - expected[20::30, 20::40]).max() < 12
 
 
+def test_transparent_colour_of_a_palette(tmp_path: Path) -> None:
+    image = Image.new("P", (8, 8), 1)
+    image.putpalette([0, 0, 0, 200, 0, 0])
+    image.paste(0, (0, 0, 8, 4))
+    image.save(tmp_path / "palette.png", transparency=0)
+    found = decode_image((tmp_path / "palette.png").read_bytes())
+    assert found[2, 2].tolist() == [255, 255, 255]
+    assert found[6, 6].tolist() == [200, 0, 0]
+
+
 def test_half_transparent_16_bit_image(tmp_path: Path) -> None:
     bgra = np.full((8, 8, 4), (0, 0, 65535, 32768), np.uint16)
     assert cv2.imwrite(str(tmp_path / "half.png"), bgra)

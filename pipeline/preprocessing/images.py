@@ -13,6 +13,8 @@ SUFFIXES = {
 """Of images, in lower case. OpenCV does not read those of the last line: they are refused by name
 rather than passed over."""
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
+PNG_START, PNG_COLOUR_TYPE, PNG_WITH_ALPHA = b"\x89PNG", slice(25, 26), (b"\x04", b"\x06")
+"""The colour type's place in the header, and those with alpha (PNG, section 11.2.2)."""
 EXIF = b"Exif\0"
 JPEG_QUALITY = 90
 
@@ -57,7 +59,7 @@ def decode_image(data: bytes, out: np.ndarray | None = None) -> np.ndarray:
 def _decode_by_opencv(data: bytes) -> np.ndarray | None:
     """Return the image, turned upright where it is opaque; None where it is none."""
     encoded = np.frombuffer(data, np.uint8)
-    if not data.startswith(JPEG_START):
+    if _may_be_transparent(data):
         image = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
         if image is not None and image.shape[2:] == (4,) and image.dtype in (np.uint8, np.uint16):
             opaque = np.iinfo(image.dtype).max
@@ -68,6 +70,13 @@ def _decode_by_opencv(data: bytes) -> np.ndarray | None:
     image = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
     # IMREAD_COLOR_RGB would swap the channels of AVIF with alpha, and of PAM
     return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
+
+
+def _may_be_transparent(data: bytes) -> bool:
+    """Tell whether a file may have an alpha channel: no JPEG has, and a PNG says so itself."""
+    if data.startswith(PNG_START):
+        return data[PNG_COLOUR_TYPE] in PNG_WITH_ALPHA or b"tRNS" in data
+    return not data.startswith(JPEG_START)
 
 
 def centre_crop(image: np.ndarray) -> np.ndarray:
