@@ -45,8 +45,11 @@ def run_script(main: Callable[[Sequence[str] | None], None]) -> None:
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        advice = "end what else uses it, lift the limit (ulimit -v) or, for batches, lower -b"
-        _end(BAD_INPUT, f"error: the memory of this machine or its device is full; {advice}")
+        _end(
+            BAD_INPUT,
+            "error: the memory of this machine or its device is full; end what else uses it, lift "
+            "the limit (ulimit -v), or give a smaller -b (to train: to a fresh run)",
+        )
     except Stopped as stop:
         _end(stop.status, f"stopped by {stop.name}", *getattr(stop, "__notes__", ()))
 

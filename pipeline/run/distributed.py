@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from pipeline.errors import UserError, first_line
+from pipeline.errors import UserError, first_line, is_out_of_memory
 from pipeline.printing import silence
 from pipeline.run.rendezvous import rendezvous
 
@@ -77,9 +77,9 @@ class ProcessGroup:
             self._initialize_jax()
             try:
                 yield
-            except (UserError, OSError):
-                raise
-            except Exception:
+            except Exception as error:
+                if isinstance(error, UserError | OSError) or is_out_of_memory(error):
+                    raise
                 time.sleep(NOTICE_SECONDS)
                 traceback.print_exc()
                 sys.stdout.flush()
