@@ -13,6 +13,7 @@ SUFFIXES = {
 """Of images, in lower case. OpenCV does not read those of the last line: they are refused by name
 rather than passed over."""
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
+WEBP_START, GIF_START = b"RIFF", b"GIF8"
 PNG_START, PNG_COLOUR_TYPE, PNG_WITH_ALPHA = b"\x89PNG", slice(25, 26), (b"\x04", b"\x06")
 """The colour type's place in the header, and those with alpha (PNG, section 11.2.2)."""
 EXIF = b"Exif\0"
@@ -22,7 +23,7 @@ JPEG_QUALITY = 90
 def decode_image(data: bytes, out: np.ndarray | None = None) -> np.ndarray:
     """Decode a JPEG, or any format OpenCV reads, to uint8 RGB (height, width, 3).
 
-    Greyscale images get three equal channels, and transparent ones lie on white.
+    Greyscale images get three equal channels, and transparent PNGs, WebPs and GIFs lie on white.
 
     Args:
         data: A file's contents.
@@ -61,7 +62,7 @@ def _decode_by_opencv(data: bytes) -> np.ndarray | None:
     encoded = np.frombuffer(data, np.uint8)
     if _may_be_transparent(data):
         image = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
-        if image is not None and image.shape[2:] == (4,) and image.dtype in (np.uint8, np.uint16):
+        if image is not None and image.shape[2:] == (4,):
             opaque = np.iinfo(image.dtype).max
             alpha = image[..., 3:] / np.float32(opaque)
             if alpha.min() < 1:
@@ -73,10 +74,10 @@ def _decode_by_opencv(data: bytes) -> np.ndarray | None:
 
 
 def _may_be_transparent(data: bytes) -> bool:
-    """Tell whether a file may have an alpha channel: no JPEG has, and a PNG says so itself."""
+    """Tell whether a file may have an alpha channel in the whole range of its dtype."""
     if data.startswith(PNG_START):
         return data[PNG_COLOUR_TYPE] in PNG_WITH_ALPHA or b"tRNS" in data
-    return not data.startswith(JPEG_START)
+    return data.startswith((WEBP_START, GIF_START))
 
 
 def centre_crop(image: np.ndarray) -> np.ndarray:
