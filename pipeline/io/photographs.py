@@ -17,6 +17,7 @@ def find_photographs(paths: Iterable[Path]) -> list[Path]:
 
     Raises:
         UserError: One is not there, or a folder holds no image.
+        OSError: A folder cannot be read.
     """
     found = []
     for path in paths:

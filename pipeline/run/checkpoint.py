@@ -75,16 +75,16 @@ def read_state_to_resume(path: Path) -> RunState:
     """
     state = read_state(path)
     with _explain_damage(path):
+        if not _optimizer_shapes(path):
+            raise UserError(
+                f"{path} is a model to predict with, without its optimizer's state; training "
+                "resumes from the checkpoints of its run alone"
+            )
         stored = json.loads(_read_members(path)[METADATA])[KEY]["state"]["recipe"]
         if unknown := _unknown_values(stored, msgspec.to_builtins(state.recipe)):
             raise UserError(
                 f"{path} was trained with {', '.join(unknown)}, which this version of the project "
                 "no longer has; resume with the version that began the run"
-            )
-        if not _optimizer_shapes(path):
-            raise UserError(
-                f"{path} is a model to predict with, without its optimizer's state; training "
-                "resumes from the checkpoints of its run alone"
             )
     return state
 

@@ -22,7 +22,7 @@ NAME = re.compile(r"epoch-(\d{3,})(-val_loss-(\d+\.\d{3}|nan|inf))?\.keras")
 """Of a checkpoint (see ``checkpoint_name``); a copy under another name is left alone."""
 SUPERSEDED = "superseded"
 LOG = "run.jsonl"
-"""A JSON object a line, for each start and each epoch: what differs between equal runs."""
+"""A JSON object per line, for each start and each epoch: what differs between equal runs."""
 TABLE, PLOT = "metrics.csv", "training_plot.jpg"
 """The curves, beside those in ``HISTORY_FILE``."""
 
@@ -39,10 +39,11 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def files_of_run(folder: Path) -> list[Path]:
-    """Return all that a run writes to ``folder``, which nothing else may replace."""
-    names = LOG, HISTORY_FILE, TABLE, PLOT
-    superseded = (folder / SUPERSEDED).glob("*.keras")
-    return [*list_checkpoints(folder), *superseded, *(folder / name for name in names)]
+    """Return a run's checkpoints, log and curves, which nothing else may replace."""
+    run = folder.parent if folder.name == SUPERSEDED else folder
+    others = (run / name for name in (LOG, HISTORY_FILE, TABLE, PLOT))
+    superseded = (run / SUPERSEDED).glob("*.keras")
+    return [*list_checkpoints(run), *superseded, *filter(Path.exists, others)]
 
 
 def epoch_of(path: Path) -> int:
