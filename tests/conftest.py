@@ -1,5 +1,6 @@
 """Data made for the tests, and the scripts run as a user runs them."""
 
+import json
 import os
 import shutil
 import signal
@@ -164,6 +165,18 @@ def own_run(trained: Path, tmp_path: Path) -> Path:
 def checkpoint(folder: Path, epoch: int) -> Path:
     """Return the checkpoint that ``folder`` has of ``epoch``."""
     return next(folder.glob(f"epoch-{epoch:03d}-*.keras"))
+
+
+def change_metadata(path: Path, change: Callable[[dict], object]) -> None:
+    """Let ``change`` change what a Keras file says of itself and, by ``KEY``, of its run."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    metadata = json.loads(members["metadata.json"])
+    change(metadata)
+    members["metadata.json"] = json.dumps(metadata).encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, contents in members.items():
+            archive.writestr(name, contents)
 
 
 def train_command(*arguments: object) -> list[str]:

@@ -1,13 +1,12 @@
 """A run that was stopped and resumed is the run that was never stopped, bit for bit."""
 
-import json
 import os
 import re
-import zipfile
+from functools import partial
 from pathlib import Path
 
 import pytest
-from conftest import Run, checkpoint
+from conftest import Run, change_metadata, checkpoint
 
 from pipeline.backend import import_keras
 from pipeline.run.checkpoint import KEY, read_state
@@ -35,24 +34,17 @@ def test_recipe_of_another_version(own_run: Path, made_hdf5: Path, run: Run) -> 
     """What this version lacks was not done where it says no; otherwise it would be dropped."""
     path = checkpoint(own_run, 3)
     resume = ("model_train.py", "-m", path, "-o", own_run, "--hdf5", made_hdf5)
-    with_removed_values(path, mixup=0.0)
+    change_metadata(path, partial(add_value, "mixup", 0.0))
     finished = "epoch 3 is done"
     assert finished in run(*resume, status=2).stderr
-    with_removed_values(path, mixup=0.2)
+    change_metadata(path, partial(add_value, "mixup", 0.2))
     said = run(*resume, status=2).stderr
     assert "was trained with mixup 0.2, which this version of the project no longer has" in said
     assert "Rank-1" in run("model_eval.py", "-m", path, "--hdf5", made_hdf5).stdout
 
 
-def with_removed_values(path: Path, **values: object) -> None:
-    with zipfile.ZipFile(path) as archive:
-        members = {name: archive.read(name) for name in archive.namelist()}
-    metadata = json.loads(members["metadata.json"])
-    metadata[KEY]["state"]["recipe"]["augmentation"] |= values
-    members["metadata.json"] = json.dumps(metadata).encode()
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, contents in members.items():
-            archive.writestr(name, contents)
+def add_value(name: str, value: float, metadata: dict) -> None:
+    metadata[KEY]["state"]["recipe"]["augmentation"][name] = value
 
 
 def test_resuming_under_other_conditions_is_said(

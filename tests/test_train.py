@@ -18,7 +18,7 @@ import cv2
 import h5py
 import numpy as np
 import pytest
-from conftest import CLASS_IDS, ROOT, Run, checkpoint, train_command
+from conftest import CLASS_IDS, ROOT, Run, change_metadata, checkpoint, train_command
 
 from pipeline.backend import import_keras
 from pipeline.errors import UserError
@@ -400,10 +400,10 @@ def test_run_interrupted_in_its_first_epoch_prints_its_own_command(
     with subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
-        for line in process.stdout:
-            if line.startswith("recipe thin-long"):
-                process.send_signal(signal.SIGTERM)
+        assert process.stdout.readline().startswith("GoogLeNet on ")
+        process.send_signal(signal.SIGTERM)
         last = process.stderr.read().splitlines()[-1]
+    assert process.returncode == 143
     assert command_of(last)[1:] == [command[1], *command[3:]]  # without the script that stands in
 
 
@@ -452,24 +452,15 @@ REFUSED = {
     ),
     "does not exist": (lambda run: checkpoint(run, 2).unlink(), ()),
     "is of another version of this project": (
-        lambda run: with_record(checkpoint(run, 2), {KEY: {"format": 1}}),
+        lambda run: change_metadata(checkpoint(run, 2), lambda it: it[KEY].update(format=1)),
         (),
     ),
-    "holds no record of a run": (lambda run: with_record(checkpoint(run, 2), {}), ()),
+    "holds no record of a run": (
+        lambda run: change_metadata(checkpoint(run, 2), lambda it: it.pop(KEY)),
+        (),
+    ),
     "or move it out of": (lambda run: truncate(checkpoint(run, 3)), ("-n", 4, "-l", 1)),
 }
-
-
-def with_record(path: Path, record: dict) -> None:
-    """Replace what a checkpoint's metadata says of its run."""
-    with ZipFile(path) as archive:
-        members = {name: archive.read(name) for name in archive.namelist()}
-    metadata = json.loads(members["metadata.json"])
-    del metadata[KEY]
-    members["metadata.json"] = json.dumps(metadata | record).encode()
-    with ZipFile(path, "w") as archive:
-        for name, contents in members.items():
-            archive.writestr(name, contents)
 
 
 @pytest.mark.parametrize("message", REFUSED)
