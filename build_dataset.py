@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SAMPLE_RECIPE = "demo"
 FEWEST_STEPS, SMALL_BATCH = 20, 32
-"""With fewer steps an epoch, ``training_command`` proposes batches of the latter size."""
+"""With fewer steps per epoch, ``training_command`` proposes batches of the latter size."""
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -40,12 +40,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--flip", action="store_true", help="average with the predictions for mirrored images")
     add("--image-size", type=number(int, SMALLEST_IMAGE, LARGEST_IMAGE), metavar="N",
         help="pixels a side to predict at (default: the recipe's); --export keeps it")  # fmt: skip
-    add(
-        "--json",
-        type=Path,
-        metavar="FILE",
-        help="write the metrics here too; with --images, the predictions",
-    )
+    add("--json", type=Path, metavar="FILE",
+        help="write the metrics here too; with --images, the predictions")  # fmt: skip
     add("--export", type=Path, metavar="FILE",
         help="write the model without optimizer state, its kernels in float16")  # fmt: skip
     instead = parser.add_mutually_exclusive_group()

@@ -46,13 +46,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="a constant rate from here on (default: the recipe's schedule)")  # fmt: skip
     add("-n", "--epochs", type=count, metavar="N",
         help="the epoch to end at; changes no schedule (default: the recipe's)")  # fmt: skip
-    add(
-        "-b",
-        "--batch-size",
-        type=count,
-        metavar="N",
-        help="images per step (default: the recipe's)",
-    )
+    add("-b", "--batch-size", type=count, metavar="N",
+        help="images per step (default: the recipe's)")  # fmt: skip
     add("-r", "--recipe", choices=config.RECIPES, metavar="NAME",
         help=f"how to train: {', '.join(config.RECIPES)}; the values are in "
         f"config/setup_config.py (default: {config.DEFAULT_RECIPE})")  # fmt: skip
@@ -65,7 +60,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help=f"fixes every random choice (default: {config.SEED})")  # fmt: skip
     many = parser.add_argument_group(
         "several processes",
-        "with KERAS_BACKEND=jax: the same command for each, but for --process-id; srun needs none",
+        "with KERAS_BACKEND=jax: the same command for each, but for --process-id; "
+        "leave these out under srun",
     )
     many.add_argument("--processes", type=count, metavar="N", help="how many there are")
     many.add_argument("--process-id", type=number(int, 0, LARGEST_COUNT), metavar="K",

@@ -34,7 +34,7 @@ IMAGE_SIZE: ImageSide = 64
 CLASSES: Count = 200
 """Of the network that ``view_model.py`` draws without -m; all else takes those of the data."""
 TEST_IMAGES_PER_CLASS: Count = 30
-"""The official test images have no labels: so many train images per class take their place."""
+"""The official test images have no labels: this many train images per class take their place."""
 SEED: Seed = 42
 
 EVALUATION_BATCH_SIZE: Count = 100

@@ -97,7 +97,7 @@ class Augmentation:
     """``"random"``: mirror half the images, drawn anew each epoch; ``"alternating"``: mirror each
     image in every other epoch, its first drawn at random, so that two epochs show both sides."""
     trivial_augment: bool = False
-    """One more change an image, of kind and strength drawn uniformly (see trivial_augment.py)."""
+    """One more change per image, of kind and strength drawn uniformly (see trivial_augment.py)."""
     cutmix: BetaParameter = 0.0
     """Alpha of CutMix: a rectangle comes from another image, with lambda of the label."""
     mixed_share: Annotated[float, Meta(gt=0, le=1)] = 1.0

@@ -20,7 +20,7 @@ class RunLog(keras.callbacks.Callback):
     """Appends one JSON object a line to ``folder/run.jsonl``.
 
     A line that a killed run left unfinished is dropped. ``batches``, which ``fit`` trains on,
-    measure the time waited for them, and ``bar`` the images a second.
+    measure the time waited for them, and ``bar`` the images per second.
     """
 
     def __init__(self, folder: Path, batches: HDF5Generator, bar: ProgressBar) -> None:

@@ -49,7 +49,7 @@ class TrainingMonitor(keras.callbacks.Callback):
 
 
 def write_run_curves(folder: Path, state: RunState, steps: int) -> None:
-    """Write the curves of a run of ``steps`` batches an epoch, with what changed in it."""
+    """Write the curves of a run of ``steps`` batches per epoch, with what changed in it."""
     title = f"GoogLeNet, recipe {state.recipe_name}"
     write_curves(folder, state.history, title, changes(state, steps))
 

@@ -36,7 +36,7 @@ class DecodedChunk:
     channel_sums: np.ndarray
     """float64 (3,), exact: the sum of all pixels in each channel."""
     sources: bytes
-    """A line an image: its label, and the size and CRC-32 of its file."""
+    """One line per image: its label, and the size and CRC-32 of its file."""
 
 
 def decode_in_order(

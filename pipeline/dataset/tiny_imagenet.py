@@ -54,7 +54,7 @@ ClassIds = Mapping[str, str]
 LabelSources = Mapping[str, ClassIds]
 """The class ids that each source gives."""
 FOLDER, ANNOTATIONS = "its folder", "val_annotations.txt"
-"""The sources. The file has a line an image: its name, class id and, not used, a box."""
+"""The sources. The file has a line per image: its name, class id and, not used, a box."""
 
 
 def find_data_set(default: Path) -> Path:

@@ -115,7 +115,7 @@ def prediction_table(
     """Return a table for ``write_csv``: ``columns``, and beside them the predictions.
 
     Args:
-        columns: Their heads, and a value an image.
+        columns: Their heads, and one value per image.
         predictions: Of each image; at least one image's.
     """
     places = range(1, len(predictions[0]) + 1)

@@ -68,7 +68,7 @@ def prediction_records(photographs: Iterable[Photograph]) -> list[dict[str, Any]
 
 
 def write_predictions(path: Path, photographs: Sequence[Photograph]) -> None:
-    """Write the predictions to ``path`` as CSV, a row an image.
+    """Write the predictions to ``path`` as CSV, one row per image.
 
     Raises:
         UserError: The file cannot be written.

@@ -38,7 +38,7 @@ def changes(state: RunState, steps: int) -> Changes:
 
     Args:
         state: Of the run.
-        steps: Batches an epoch.
+        steps: Batches per epoch.
     """
     found = {first: f"{side} px" for first, side in state.recipe.image_sizes[1:]}
     by_recipe = learning_rate_schedule(state.recipe, steps)

@@ -21,7 +21,7 @@ from pipeline.run.state import RunState
 
 
 def build_model(state: RunState, steps: int) -> keras.Model:
-    """Build and compile a run's network, of ``steps`` an epoch; its seed draws the weights."""
+    """Build and compile a run's network, of ``steps`` per epoch; its seed draws the weights."""
     network = state.recipe.network
     model = googlenet(network, len(state.classes), means=state.means, seed=state.seed)
     fuse_batch_norms(model)
@@ -37,7 +37,7 @@ def build_distributed(
     Args:
         parallel: The devices; gets the replica.
         state: Of the run.
-        steps: Batches an epoch.
+        steps: Batches per epoch.
         checkpoint: What to restore; None: initial weights.
 
     Raises:
