@@ -49,6 +49,11 @@ def read_state(path: Path) -> RunState:
     Raises:
         UserError: It is missing, damaged, or no checkpoint of this project.
     """
+    return _to_state(path, _read_record(path))
+
+
+def _read_record(path: Path) -> Any:
+    """Return what a checkpoint holds of its run, in this version's format, but not checked."""
     if not path.is_file():
         raise UserError(f"{path} does not exist; name a checkpoint that model_train.py wrote")
     with _explain_damage(path), ZipFile(path) as archive:
@@ -58,8 +63,12 @@ def read_state(path: Path) -> RunState:
         raise UserError(f"{path} holds no record of a run; name a file that model_train.py wrote")
     if record.get("format") != FORMAT:
         raise UserError(f"{path} is of another version of this project; resume with that")
+    return record.get("state")
+
+
+def _to_state(path: Path, record: Any) -> RunState:
     try:
-        return msgspec.convert(record.get("state"), RunState)
+        return msgspec.convert(record, RunState)
     except msgspec.ValidationError as error:
         raise UserError(
             f"{path} holds an incomplete record of a run ({error}); use another checkpoint"
@@ -73,19 +82,19 @@ def read_state_to_resume(path: Path) -> RunState:
         UserError: It is not, as in an exported model; its recipe has what this version lacks; or as
             ``read_state``.
     """
-    state = read_state(path)
+    record = _read_record(path)
+    state = _to_state(path, record)
     with _explain_damage(path):
         if not _optimizer_shapes(path):
             raise UserError(
                 f"{path} is a model to predict with, without its optimizer's state; training "
                 "resumes from the checkpoints of its run alone"
             )
-        stored = json.loads(_read_members(path)[METADATA])[KEY]["state"]["recipe"]
-        if unknown := _unknown_values(stored, msgspec.to_builtins(state.recipe)):
-            raise UserError(
-                f"{path} was trained with {', '.join(unknown)}, which this version of the project "
-                "no longer has; resume with the version that began the run"
-            )
+    if unknown := _unknown_values(record["recipe"], msgspec.to_builtins(state.recipe)):
+        raise UserError(
+            f"{path} was trained with {', '.join(unknown)}, which this version of the project "
+            "no longer has; resume with the version that began the run"
+        )
     return state
 
 
