@@ -96,8 +96,7 @@ def check_places(args: argparse.Namespace, hdf5: Path, photographs: Sequence[Pat
     from pipeline.io.files import check_outputs
     from pipeline.run.output_folder import files_of_run
 
-    run = files_of_run(args.checkpoint.parent)
-    inputs = [args.checkpoint, *run, *(hdf5 / name for name in OUTPUTS)]
+    inputs = [*files_of_run(args.checkpoint), *(hdf5 / name for name in OUTPUTS)]
     report = args.report and args.report / REPORT_PAGE
     outputs = filter(None, (args.json, args.export, args.csv, args.sheet, report))
     check_outputs(outputs, [*inputs, *photographs])

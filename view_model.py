@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         from pipeline.run.output_folder import checkpoint_to_evaluate, files_of_run
 
         file = checkpoint_to_evaluate(args.model)
-        check_outputs([args.output], [file, *files_of_run(file.parent)])
+        check_outputs([args.output], files_of_run(file))
     else:
         recipe = choose_recipe(config.RECIPES, args.recipe)
 

@@ -38,12 +38,18 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("epoch-*.keras") if NAME.fullmatch(path.name))
 
 
-def files_of_run(folder: Path) -> list[Path]:
-    """Return a run's checkpoints, log and curves, which nothing else may replace."""
-    run = folder.parent if folder.name == SUPERSEDED else folder
+def files_of_run(checkpoint: Path) -> list[Path]:
+    """Return ``checkpoint`` and its run's others, log and curves, which nothing may replace."""
+    run = _run_folder(checkpoint)
     others = (run / name for name in (LOG, HISTORY_FILE, TABLE, PLOT))
     superseded = (run / SUPERSEDED).glob("*.keras")
-    return [*list_checkpoints(run), *superseded, *filter(Path.exists, others)]
+    return [checkpoint, *list_checkpoints(run), *superseded, *filter(Path.exists, others)]
+
+
+def _run_folder(model: Path) -> Path:
+    """Return where the run of ``model``, a checkpoint or its folder, writes."""
+    folder = model if model.is_dir() else model.parent
+    return folder.parent if folder.name == SUPERSEDED else folder
 
 
 def epoch_of(path: Path) -> int:
@@ -115,11 +121,9 @@ def find_hdf5(given: Path | None, model: Path | None, data_set: Path) -> Path:
 
 def logged_events(model: Path) -> list[dict[str, Any]]:
     """Return the log beside ``model``, a checkpoint or a run's folder; [] if it cannot be read."""
-    folder = model if model.is_dir() else model.parent
-    log = (folder.parent if folder.name == SUPERSEDED else folder) / LOG
     events = []
     with suppress(OSError):
-        for line in read_file(log).splitlines():
+        for line in read_file(_run_folder(model) / LOG).splitlines():
             with suppress(ValueError, RecursionError):  # one line spoils no other
                 events.append(json.loads(line))
     return [event for event in events if isinstance(event, dict)]

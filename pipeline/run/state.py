@@ -93,8 +93,7 @@ class RunState:
 
         ``evaluation_size`` is that of the last phase, so later ones are dropped.
         """
-        sizes = self.recipe.image_sizes
-        begun = tuple((first, side) for first, side in sizes if first <= max(self.epoch, 1))
+        begun = tuple(pair for pair in self.recipe.image_sizes if pair[0] <= max(self.epoch, 1))
         return replace(self, recipe=replace(self.recipe, image_sizes=begun, evaluation_size=size))
 
     @property
