@@ -169,11 +169,20 @@ def checkpoint(folder: Path, epoch: int) -> Path:
 
 def change_metadata(path: Path, change: Callable[[dict], object]) -> None:
     """Let ``change`` change what a Keras file says of itself and, by ``KEY``, of its run."""
+
+    def change_text(text: bytes) -> bytes:
+        metadata = json.loads(text)
+        change(metadata)
+        return json.dumps(metadata).encode()
+
+    change_member(path, "metadata.json", change_text)
+
+
+def change_member(path: Path, name: str, change: Callable[[bytes], bytes]) -> None:
+    """Replace a member of a Keras file by what ``change`` makes of it."""
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
-    metadata = json.loads(members["metadata.json"])
-    change(metadata)
-    members["metadata.json"] = json.dumps(metadata).encode()
+    members[name] = change(members[name])
     with zipfile.ZipFile(path, "w") as archive:
         for name, contents in members.items():
             archive.writestr(name, contents)

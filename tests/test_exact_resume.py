@@ -2,7 +2,6 @@
 
 import os
 import re
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -34,17 +33,18 @@ def test_recipe_of_another_version(own_run: Path, made_hdf5: Path, run: Run) -> 
     """What this version lacks was not done where it says no; otherwise it would be dropped."""
     path = checkpoint(own_run, 3)
     resume = ("model_train.py", "-m", path, "-o", own_run, "--hdf5", made_hdf5)
-    change_metadata(path, partial(add_value, "mixup", 0.0))
-    finished = "epoch 3 is done"
-    assert finished in run(*resume, status=2).stderr
-    change_metadata(path, partial(add_value, "mixup", 0.2))
+
+    def with_mixup(value: float) -> None:
+        change_metadata(
+            path, lambda it: it[KEY]["state"]["recipe"]["augmentation"].update(mixup=value)
+        )
+
+    with_mixup(0.0)
+    assert "epoch 3 is done" in run(*resume, status=2).stderr
+    with_mixup(0.2)
     said = run(*resume, status=2).stderr
     assert "was trained with mixup 0.2, which this version of the project no longer has" in said
     assert "Rank-1" in run("model_eval.py", "-m", path, "--hdf5", made_hdf5).stdout
-
-
-def add_value(name: str, value: float, metadata: dict) -> None:
-    metadata[KEY]["state"]["recipe"]["augmentation"][name] = value
 
 
 def test_resuming_under_other_conditions_is_said(

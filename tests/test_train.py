@@ -18,7 +18,15 @@ import cv2
 import h5py
 import numpy as np
 import pytest
-from conftest import CLASS_IDS, ROOT, Run, change_metadata, checkpoint, train_command
+from conftest import (
+    CLASS_IDS,
+    ROOT,
+    Run,
+    change_member,
+    change_metadata,
+    checkpoint,
+    train_command,
+)
 
 from pipeline.backend import import_keras
 from pipeline.errors import UserError
@@ -412,16 +420,12 @@ def command_of(line: str) -> list[str]:
 
 
 def without_optimizer(path: Path) -> None:
-    with ZipFile(path) as archive:
-        members = {name: archive.read(name) for name in archive.namelist()}
-    weights = path.with_suffix(".h5")
-    weights.write_bytes(members["model.weights.h5"])
-    with h5py.File(weights, "r+") as file:
-        del file["optimizer"]["vars"]["3"]
-    members["model.weights.h5"] = weights.read_bytes()
-    with ZipFile(path, "w") as archive:
-        for name, contents in members.items():
-            archive.writestr(name, contents)
+    def delete_a_variable(weights: bytes) -> bytes:
+        with h5py.File(changed := io.BytesIO(weights), "r+") as file:
+            del file["optimizer"]["vars"]["3"]
+        return changed.getvalue()
+
+    change_member(path, WEIGHTS, delete_a_variable)
 
 
 def test_incomplete_optimizer_state_is_refused(own_run: Path, made_hdf5: Path, run: Run) -> None:
