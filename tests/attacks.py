@@ -184,15 +184,6 @@ def hdf5_files() -> Iterator[Attack]:
     for split, command in (("test", EVALUATE), ("train", TRAIN)):
         for name, spoil in spoils.items():
             yield Attack(f"{split}: {name}", command, partial(change_hdf5, split, spoil))
-    channels = [
-        f'{{"R": {red}, "G": 1, "B": 1, "build_id": ""}}' for red in ("NaN", "true", "-500")
-    ]
-    for text in (*channels, '{"R": 1e30}', "[]", "", "[" * 100_000, "\xff", "null"):
-        yield Attack(
-            f"means {text[:20]}",
-            TRAIN,
-            partial(write, "hdf5/tiny_imagenet_mean.json", text.encode()),
-        )
 
 
 def terminals() -> Iterator[Attack]:

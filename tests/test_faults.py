@@ -25,7 +25,6 @@ import_keras()
 
 from pipeline.callbacks.run_log import RunLog  # noqa: E402
 from pipeline.callbacks.training_monitor import TrainingMonitor  # noqa: E402
-from pipeline.dataset.builder import read_means  # noqa: E402
 from pipeline.dataset.image_source import FolderSource, ZipSource  # noqa: E402
 from pipeline.errors import UserError  # noqa: E402
 from pipeline.io.files import (  # noqa: E402
@@ -613,10 +612,6 @@ def test_unreadable_is_not_called_damaged(
     monkeypatch.setattr("pipeline.run.checkpoint.ZipFile", refuse)
     with pytest.raises(UserError, match=f"cannot read {file}: Permission denied; change"):
         read_state(file)
-    train = open_split(made_hdf5, "train")
-    monkeypatch.setattr("pipeline.dataset.builder.read_file", refuse)
-    with pytest.raises(UserError, match=r"mean\.json: Permission denied; change"):
-        read_means(train)
     monkeypatch.setattr("h5py.File", refuse)
     with pytest.raises(UserError, match=r"train\.hdf5: Permission denied; change"):
         open_split(made_hdf5, "train")

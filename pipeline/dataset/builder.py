@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
 import numpy as np
 
 from pipeline.classes import Classes
@@ -20,26 +19,15 @@ from pipeline.dataset.tiny_imagenet import (
     read_labelled_images,
 )
 from pipeline.errors import UserError
-from pipeline.io.files import atomic_writes, explain_read_refusal, folder_lock
-from pipeline.io.hdf5_dataset import HDF5Dataset, open_split, open_training_splits
+from pipeline.io.files import atomic_writes, folder_lock
+from pipeline.io.hdf5_dataset import open_split, open_training_splits
 from pipeline.io.hdf5_writer import HDF5Writer
-from pipeline.plain_file import read_file
 from pipeline.printing import without_library_messages
 from pipeline.progress import progress_bar
 from pipeline.randomness import random_stream
-from pipeline.recipe import Mean
 
 MEANS = "tiny_imagenet_mean.json"
 OUTPUTS = ("train.hdf5", "val.hdf5", "test.hdf5", MEANS)
-
-
-class Means(msgspec.Struct):
-    """The contents of ``MEANS``: a value for each colour channel, and the build that it is of."""
-
-    R: Mean
-    G: Mean
-    B: Mean
-    build_id: str
 
 
 @dataclass(frozen=True)
@@ -263,26 +251,3 @@ def check_built(source: ImageSource, folder: Path, settings: BuildSettings) -> N
             f"{folder} holds another build (other {', '.join(filter(differs.get, differs))}); "
             "give --overwrite to replace it, or another folder with -o"
         )
-
-
-def read_means(train: HDF5Dataset) -> tuple[float, float, float]:
-    """Return the R, G and B means, 0 to 255, that lie beside a train split.
-
-    Raises:
-        UserError: They are missing, damaged, or of another build than the train split.
-    """
-    path = train.path.parent / MEANS
-    try:
-        with explain_read_refusal(path):
-            stored = msgspec.json.decode(read_file(path), type=Means)
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(
-            f"{path} is missing or damaged; build it again with build_dataset.py --overwrite"
-        ) from error
-    means = stored.R, stored.G, stored.B
-    if (stored.build_id, means) != (train.build_id, train.means):
-        raise UserError(
-            f"{path} is of another build than {train.path.name}; "
-            "build it again with build_dataset.py --overwrite"
-        )
-    return means

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.dataset.builder import read_means
 from pipeline.errors import UserError
 from pipeline.io.hdf5_dataset import HDF5Dataset
 from pipeline.recipe import Recipe, choose_recipe
@@ -53,11 +52,7 @@ def fresh_run(
     learning_rate: float | None = None,
     epochs: int | None = None,
 ) -> RunState:
-    """Return the state before the first epoch; what is None comes from ``recipe``.
-
-    Raises:
-        UserError: The train split's means cannot be read.
-    """
+    """Return the state before the first epoch; what is None comes from ``recipe``."""
     return RunState(
         recipe_name=recipe_name,
         recipe=recipe,
@@ -66,7 +61,7 @@ def fresh_run(
         learning_rate=learning_rate,
         epochs=epochs or recipe.epochs,
         data={"train": train.fingerprint, "val": val.fingerprint},
-        means=tuple(read_means(train)),
+        means=train.means,
         classes=train.classes,
         backend="",
         branch=0,

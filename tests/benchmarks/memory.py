@@ -23,7 +23,6 @@ sys.path.insert(0, str(TESTS))
 from conftest import ROOT, train_command  # noqa: E402
 
 from pipeline.classes import Classes  # noqa: E402
-from pipeline.io.files import write_json  # noqa: E402
 from pipeline.io.hdf5_writer import HDF5Writer  # noqa: E402
 
 IMAGE_BYTES, CHUNK, CLASSES = 64 * 64 * 3, 5000, 20
@@ -96,7 +95,6 @@ def measure_noise(most_gigabytes: float) -> None:
             hdf5.mkdir()
             write_split(hdf5, "train", images)
             write_split(hdf5, "val", CHUNK)
-            write_json(hdf5 / "tiny_imagenet_mean.json", dict(zip("RGB", MEANS, strict=True)))
             data = ("--hdf5", hdf5)
             train = train_command("-r", "thin", "-n", 1, "-b", 256, *data, "-o", output)
             peak_train = peak_anonymous_bytes(train)
