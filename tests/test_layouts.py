@@ -506,22 +506,12 @@ def test_refused_and_explained(message: str, own_data: Path, run: Run) -> None:
     assert not contents(own_data / "out")
 
 
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [("data.tar", "tar"), ("data.tar.gz", "gzip"), ("data.tar.bz2", "bzip2"),
-     ("data.tar.xz", "xz"), ("data.7z", "7z"), ("data.rar", "rar")],
-)  # fmt: skip
-def test_other_archives_are_named_as_what_they_are(
-    name: str, kind: str, made_data: Path, tmp_path: Path, run: Run
-) -> None:
-    path = tmp_path / name
-    if name.startswith("data.tar"):
-        packed = {"tar": "tar", "gzip": "gztar", "bzip2": "bztar", "xz": "xztar"}[kind]
-        shutil.make_archive(str(tmp_path / "data"), packed, made_data)
-    else:
-        path.write_bytes({"7z": b"7z\xbc\xaf\x27\x1c", "rar": b"Rar!\x1a\x07"}[kind] * 9)
+@pytest.mark.parametrize("kind", ["tar", "gztar", "bztar", "xztar"])
+def test_other_archives(kind: str, made_data: Path, tmp_path: Path, run: Run) -> None:
+    path = shutil.make_archive(str(tmp_path / "data"), kind, made_data)
     error = run("build_dataset.py", "-d", path, status=2).stderr
-    assert f"is a {kind} archive, not a zip; unpack it, and name the folder with -d" in error
+    assert "is not a whole zip file" in error
+    assert "unpack it if it is another kind of archive, and name the folder with -d" in error
 
 
 def test_folder_that_holds_the_zip(made_data: Path, tmp_path: Path, run: Run) -> None:

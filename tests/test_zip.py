@@ -127,12 +127,19 @@ def little_memory() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_AS, before)
 
 
-@pytest.mark.parametrize("size", [0, 10, 899, 1001, 2**31 - 2000])
+@pytest.mark.parametrize("size", [0, 10, 899])
 def test_wrong_size_of_contents(archive: Path, size: int) -> None:
+    source = open_source(with_entry(archive, b"folder/packed.txt", 24, "<I", size))
+    with pytest.raises(UserError, match=r"folder/packed.txt .* is damaged"):
+        source.read("folder/packed.txt")
+
+
+@pytest.mark.parametrize("size", [1001, 2**31 - 2000])
+def test_size_above_that_of_the_contents(archive: Path, size: int) -> None:
     """2 GiB would find no room in this much memory; it is not asked for."""
     source = open_source(with_entry(archive, b"folder/packed.txt", 24, "<I", size))
-    with little_memory(), pytest.raises(UserError, match=r"folder/packed.txt .* is damaged"):
-        source.read("folder/packed.txt")
+    with little_memory():
+        assert source.read("folder/packed.txt") == b"again and " * 100
 
 
 def test_bomb_that_lies_about_its_size(tmp_path: Path) -> None:
@@ -193,14 +200,8 @@ def test_wide_field_cut_short(archive: Path) -> None:
 
 @pytest.mark.parametrize(
     ("place", "value", "what"),
-    [
-        (6, 99, "version"),
-        (8, 1, "encrypted"),
-        (10, 12, "unusual way"),
-        (20, 2**31, "over one another"),
-    ],
+    [(6, 99, "version"), (8, 1, "encrypted"), (10, 12, "unusual way")],
 )
 def test_refused(archive: Path, place: int, value: int, what: str) -> None:
-    layout = "<I" if place == 20 else "<H"
     with pytest.raises(UserError, match=rf"some\.zip .*{what}"):
-        open_source(with_entry(archive, b"folder/packed.txt", place, layout, value))
+        open_source(with_entry(archive, b"folder/packed.txt", place, "<H", value))
