@@ -11,7 +11,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from pipeline.preprocessing.affine import move_pixels
+from pipeline.preprocessing.affine import about_centre, move_pixels, stack_2x2
 from pipeline.randomness import BatchDraws
 
 STRONGEST_BLEND = 0.99
@@ -58,16 +58,10 @@ def move_matrices(kinds: np.ndarray, strengths: np.ndarray, side: int) -> np.nda
     angle = np.deg2rad(strength_of(0, STRONGEST_ROTATION))
     shear_x, shear_y = strength_of(1, STRONGEST_SHEAR), strength_of(2, STRONGEST_SHEAR)
     shift = STRONGEST_SHIFT * side
-    shift_x, shift_y = strength_of(3, shift), strength_of(4, shift)
     cos, sin = np.cos(angle), np.sin(angle)
-    about_centre = (side - 1) / 2
-    return np.stack(
-        [
-            np.stack([cos, shear_x - sin, shift_x + about_centre * (1 - cos - shear_x + sin)], 1),
-            np.stack([shear_y + sin, cos, shift_y + about_centre * (1 - cos - shear_y - sin)], 1),
-        ],
-        axis=1,
-    )
+    linear = stack_2x2(cos, shear_x - sin, shear_y + sin, cos)
+    shifts = np.stack([strength_of(3, shift), strength_of(4, shift)], axis=1)
+    return about_centre(linear, shifts, side)
 
 
 def change_brightness(image: np.ndarray, strength: float) -> np.ndarray:
