@@ -73,7 +73,7 @@ def _decode_chunk(source: ImageSource, chunk: Sequence[LabelledImage], size: int
     for image, out in zip(chunk, pixels, strict=True):
         data = source.read(image.name)
         try:
-            out[:] = resize_image(centre_crop(decode_image(data, out)), size)
+            out[:] = resize_image(centre_crop(decode_image(data)), size)
         except ValueError as error:
             raise UserError(
                 f"cannot decode {image.name}: {error}; replace it, or leave such images "

@@ -1,4 +1,4 @@
-"""Arrays in, arrays out: decode, resize and augment images, by NumPy, OpenCV and simplejpeg.
+"""Arrays in, arrays out: decode, resize and augment images, by NumPy and OpenCV.
 
 May import no other folder of this package."""
 

@@ -2,7 +2,6 @@
 
 import cv2
 import numpy as np
-import simplejpeg
 
 SUFFIXES = {
     ".apng", ".avif", ".bmp", ".dib", ".gif", ".hdr", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg",
@@ -16,19 +15,16 @@ JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 WEBP_START, GIF_START = b"RIFF", b"GIF8"
 PNG_START, PNG_COLOUR_TYPE, PNG_WITH_ALPHA = b"\x89PNG", slice(25, 26), (b"\x04", b"\x06")
 """The colour type's place in the header, and those with alpha (PNG, section 11.2.2)."""
-EXIF = b"Exif\0"
 JPEG_QUALITY = 90
 
 
-def decode_image(data: bytes, out: np.ndarray | None = None) -> np.ndarray:
+def decode_image(data: bytes) -> np.ndarray:
     """Decode a JPEG, or any format OpenCV reads, to uint8 RGB (height, width, 3).
 
     Greyscale images get three equal channels, and transparent PNGs, WebPs and GIFs lie on white.
 
     Args:
         data: A file's contents.
-        out: uint8, where the pixels of a JPEG are put if they fit: faster than by OpenCV,
-            and the same pixels.
 
     Raises:
         ValueError: Empty, no image that OpenCV reads, cut short, or of an absurd size; says which.
@@ -40,11 +36,6 @@ def decode_image(data: bytes, out: np.ndarray | None = None) -> np.ndarray:
         if JPEG_END not in data:  # OpenCV would fill the missing rows with grey
             raise ValueError("it is cut short")
         data = data[: data.rindex(JPEG_END) + len(JPEG_END)]  # cameras append films and notes
-    if out is not None and data.startswith(JPEG_START) and EXIF not in data:
-        try:
-            return simplejpeg.decode_jpeg(data, "RGB", buffer=out)
-        except ValueError:
-            pass  # too large or damaged: OpenCV has the last word
     try:
         image = _decode_by_opencv(data)
     except cv2.error as error:

@@ -51,9 +51,8 @@ def decoding(images: Sequence[tuple[str, int]]) -> Round:
     chunks = [files[start : start + 256] for start in range(0, len(files), 256)]
 
     def decode(chunk: Sequence[bytes]) -> None:
-        out = np.empty((config.IMAGE_SIZE, config.IMAGE_SIZE, 3), np.uint8)
         for data in chunk:
-            decode_image(data, out)
+            decode_image(data)
 
     def do_round() -> int:
         with ThreadPoolExecutor(cores) as pool:
