@@ -207,9 +207,9 @@ def _write_split(
     sums, files = np.zeros(3), []
     with progress_bar(split, len(images)) as bar:
         for chunk in decode_in_order(source, images, image_size):
-            writer.append(chunk.images, chunk.labels, chunk.sources)
+            writer.append(chunk.images, chunk.labels, chunk.files)
             sums += chunk.channel_sums
-            files += [line.partition(b" ")[2] for line in chunk.sources.splitlines()]
+            files += chunk.files
             bar.increment(len(chunk.labels))
     return (sums / (len(images) * image_size**2)).tolist(), files
 

@@ -35,8 +35,8 @@ class DecodedChunk:
     """int64 (n,)."""
     channel_sums: np.ndarray
     """float64 (3,), exact: the sum of all pixels in each channel."""
-    sources: bytes
-    """One line per image: its label, and the size and CRC-32 of its file."""
+    files: list[bytes]
+    """The size and CRC-32 of each image's file."""
 
 
 def decode_in_order(
@@ -69,7 +69,7 @@ def find_undecodable(
 
 def _decode_chunk(source: ImageSource, chunk: Sequence[LabelledImage], size: int) -> DecodedChunk:
     pixels = np.empty((len(chunk), size, size, 3), np.uint8)
-    sources = []
+    files = []
     for image, out in zip(chunk, pixels, strict=True):
         data = source.read(image.name)
         try:
@@ -79,12 +79,12 @@ def _decode_chunk(source: ImageSource, chunk: Sequence[LabelledImage], size: int
                 f"cannot decode {image.name}: {error}; replace it, or leave such images "
                 "out with --skip-corrupt"
             ) from error
-        sources.append(f"{image.label} {len(data)} {zlib.crc32(data)}\n")
+        files.append(b"%d %d" % (len(data), zlib.crc32(data)))
     return DecodedChunk(
         images=pixels,
         labels=np.array([image.label for image in chunk], np.int64),
         channel_sums=np.array(cv2.sumElems(pixels.reshape(-1, size, 3))[:3]),
-        sources="".join(sources).encode(),
+        files=files,
     )
 
 

@@ -5,9 +5,7 @@ Equal contents give equal files, byte for byte: nothing in them holds a path or 
 
 import hashlib
 import io
-import os
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import h5py
@@ -22,9 +20,8 @@ FORMAT = 2
 class HDF5Writer:
     """Fills an HDF5 file chunk by chunk; use as a context manager.
 
-    The images are stored contiguously, so that a reader can map them into memory. A thread flushes
-    to the disk meanwhile, so that there is little to wait for at the end. The file says that it is
-    complete only after ``complete``.
+    The images are stored contiguously, so that a reader can map them into memory. The file says
+    that it is complete only after ``complete``.
 
     Args:
         path: Where to write; the caller renames it into place (see ``files.atomic_write``).
@@ -50,8 +47,6 @@ class HDF5Writer:
         self._fingerprint = hashlib.sha256(f"{image_size} pixels".encode())
         self._disk = _Disk(path, "w+")
         self._file = h5py.File(self._disk, "w")
-        self._thread = ThreadPoolExecutor(1, "disk")
-        self._flush: Future[None] | None = None
         self._file.attrs.update(split=split, seed=seed, format=FORMAT, complete=False)
         self._images = self._file.create_dataset(
             "Images", (count, image_size, image_size, 3), np.uint8
@@ -65,24 +60,22 @@ class HDF5Writer:
             "File_Names", data=names, dtype=h5py.string_dtype("utf-8", longest)
         )
 
-    def append(self, images: np.ndarray, labels: np.ndarray, sources: bytes) -> None:
-        """Add uint8 images (n, size, size, 3), their labels (n,), and what they were made of.
+    def append(self, images: np.ndarray, labels: np.ndarray, files: Sequence[bytes]) -> None:
+        """Add uint8 images (n, size, size, 3), their labels (n,), and what tells their files apart.
 
-        A hash of all ``sources`` makes the fingerprint.
+        A hash of all labels and ``files`` makes the fingerprint.
         """
         rows = slice(self._written, self._written + len(images))
         self._images[rows] = images
         self._labels[rows] = labels
-        self._fingerprint.update(sources)
+        lines = (b"%d %b\n" % pair for pair in zip(labels, files, strict=True))
+        self._fingerprint.update(b"".join(lines))
         self._written = rows.stop
         self._disk.check()
-        if self._flush is None or self._flush.done():
-            self._check_flush()
-            self._flush = self._thread.submit(os.fsync, self._disk.fileno())
 
     @property
     def fingerprint(self) -> str:
-        """A hash of the sources so far and of the image size."""
+        """A hash of the image size, and of the labels and files so far."""
         return self._fingerprint.hexdigest()
 
     def complete(self, build_id: str, means: Sequence[float]) -> None:
@@ -92,7 +85,6 @@ class HDF5Writer:
             build_id: The same for all files of a build, so that a reader can refuse a mixture.
             means: Of the R, G and B of all images, 0 to 255.
         """
-        self._check_flush()
         self._file.attrs.update(
             fingerprint=self.fingerprint,
             build_id=build_id,
@@ -100,16 +92,10 @@ class HDF5Writer:
             complete=self._written == self._count,
         )
 
-    def _check_flush(self) -> None:
-        """Wait for the last flush, and raise its error: the system may report it only once."""
-        if self._flush is not None:
-            self._flush.result()
-
     def __enter__(self) -> "HDF5Writer":
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._thread.shutdown()
         with self._disk:
             self._file.close()
             self._disk.check()

@@ -40,7 +40,7 @@ def write_split(folder: Path, split: str, images: int) -> None:
     )  # fmt: skip
     with writer:
         for _ in range(images // CHUNK):
-            writer.append(pixels, stream.integers(CLASSES, size=CHUNK), b"")
+            writer.append(pixels, stream.integers(CLASSES, size=CHUNK), [b""] * CHUNK)
         writer.complete("", MEANS)
 
 
