@@ -336,10 +336,12 @@ def test_own_test_images_are_the_test_split(
 ) -> None:
     shutil.copytree(own_images / "val", own_images / "TEST")
     (own_images / "val").rename(own_images / "valid")
+    shutil.copy(own_images / "TEST" / "train" / "0.png", own_images / "TEST" / "unlabelled.png")
     for _ in range(2):  # the second time it is built already
         build(own_images, tmp_path / "hdf5")
     printed = capsys.readouterr().out
     assert "each test image's class from its folder" in printed
+    assert "left out 1 images of test/ that lie in no class folder" in printed
     assert "3 classes: 105 train, 12 val, 12 test images" in printed
     val, test = (h5py.File(tmp_path / "hdf5" / f"{split}.hdf5") for split in ("val", "test"))
     with val, test:
@@ -353,15 +355,13 @@ def test_what_is_taken_otherwise_than_named_is_told(
     animals = own_images / "train" / "Hund & Katze"
     (animals / "Hund").mkdir()
     next(animals.glob("*.jpg")).rename(animals / "Hund" / "0.jpg")
-    for name in ("without suffix", "list.csv"):
+    for name in ("jpg", "list.csv"):
         (animals / name).touch()
     shutil.rmtree(own_images / "val" / "train")
     build(own_images, tmp_path / "hdf5")
     printed = capsys.readouterr().out
     assert "folders within class folders, such as train/Hund & Katze/Hund" in printed
-    assert (
-        "left out 1 files that are no images by name, such as train/Hund & Katze/without" in printed
-    )
+    assert "left out 1 files that are no images by name, such as train/Hund & Katze/jpg" in printed
     assert "val/ has no image of 1 of the classes, such as train" in printed
     assert "note: 15 of 113 images are left to train on" in printed
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import posixpath
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,7 +16,6 @@ from pipeline.dataset.image_source import ImageSource
 from pipeline.dataset.tiny_imagenet import (
     LabelledImage,
     LabelledImages,
-    file_name,
     read_labelled_images,
 )
 from pipeline.errors import UserError
@@ -94,7 +94,7 @@ def build_data_set(
         ):
             writers, means, files = {}, {}, {}
             for path, (split, images) in zip(hdf5_paths, splits.items(), strict=True):
-                names = [file_name(image.name) for image in images]
+                names = [posixpath.basename(image.name) for image in images]
                 writer = HDF5Writer(
                     path, split, file_names=names, image_size=size, classes=classes, seed=seed
                 )

@@ -8,6 +8,7 @@ id, words) names them.
 
 import codecs
 import io
+import posixpath
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -30,7 +31,7 @@ UTF_16_MARKS = codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE
 
 
 class LabelledImage(NamedTuple):
-    """An image's name within its source, and its label: the rank of its class id, from 0."""
+    """An image's name in its source, and its label: the index of its class id in sorted order."""
 
     name: str
     label: int
@@ -51,10 +52,8 @@ class LabelledImages:
 
 ClassIds = Mapping[str, str]
 """By the names of images; "" where one is not known."""
-LabelSources = Mapping[str, ClassIds]
-"""The class ids that each source gives."""
-FOLDER, ANNOTATIONS = "its folder", "val_annotations.txt"
-"""The sources. The file has a line per image: its name, class id and, not used, a box."""
+ANNOTATIONS = "val_annotations.txt"
+"""Has a line per val image: its file's name, its class id and, not used, a box."""
 
 
 def find_data_set(default: Path) -> Path:
@@ -86,19 +85,15 @@ def read_labelled_images(source: ImageSource, *, draw_val: bool = False) -> Labe
     root = _find_root(folders, source.names)
     by_folder = _class_folders(folders, root)
     annotated = _read_annotations(source, root)
-    by_annotation = {name: annotated.get(_stem(name), "") for name in by_folder["val"]}
-    label_sources = {
-        "train": {FOLDER: by_folder["train"]},
-        "val": {FOLDER: by_folder["val"], ANNOTATIONS: by_annotation},
+    found = {
+        "train": _label(by_folder["train"], {}),
+        "val": _label(_without_copies(by_folder["val"]), annotated),
     }
-    found = {split: _label(sources) for split, sources in label_sources.items()}
     listed = [line for (line,) in _read_table(source, f"{root}wnids.txt", 0)]
     ids = sorted(set(listed or found["train"].values()))
     labels = {class_id: label for label, class_id in enumerate(ids)}
-    is_tiny_imagenet = all(map(WORDNET_ID.fullmatch, ids))
     own_test = {name: class_id for name, class_id in by_folder["test"].items() if class_id}
-    found["test"] = {} if is_tiny_imagenet else own_test
-    label_sources["test"] = {FOLDER: found["test"]}
+    found["test"] = {} if _are_wordnet_ids(ids) else own_test
     _check_classes(labels, found, bool(listed))
     taken = (stem for stem, class_id in annotated.items() if class_id in labels)
     _check_annotations(taken, found["val"], by_folder["test"])
@@ -106,18 +101,18 @@ def read_labelled_images(source: ImageSource, *, draw_val: bool = False) -> Labe
         [LabelledImage(name, labels[id_]) for name, id_ in class_ids.items() if id_ in labels]
         for class_ids in found.values()
     )
-    if not val and not draw_val and is_tiny_imagenet:
+    if not val and not draw_val and _are_wordnet_ids(ids):
         raise UserError(
             "val/ holds no image of these classes; fetch the data set again, or give --draw-val to "
             "draw it from the train images, as the test split is"
         )
-    train.sort(key=lambda image: (image.label, file_name(image.name), image.name))
+    train.sort(key=lambda image: (image.label, posixpath.basename(image.name), image.name))
     for images in (val, test):
-        images.sort(key=lambda image: (_natural_order(file_name(image.name)), image.name))
+        images.sort(key=lambda image: (_natural_order(posixpath.basename(image.name)), image.name))
     words = dict(row for row in _read_table(source, f"{root}words.txt", 1) if len(row) == 2)
     classes = Classes(tuple(ids), tuple(words.get(class_id, class_id) for class_id in ids))
     notes = [
-        *_notes(label_sources, found, labels, by_folder["test"]),
+        *_notes(by_folder, annotated, found, labels),
         *_notes_on_files(folders, others, root),
     ]
     return LabelledImages(classes, train, val, test, notes)
@@ -128,7 +123,7 @@ def _images_by_folder(names: Iterable[str]) -> tuple[dict[str, list[str]], list[
     folders, others = defaultdict(list), []
     for name in names:
         folder, _, file = name.rpartition("/")
-        if f".{file.rpartition('.')[2].lower()}" in SUFFIXES:
+        if posixpath.splitext(file)[1].lower() in SUFFIXES:
             folders[folder].append(file)
         else:
             others.append(name)
@@ -170,28 +165,34 @@ def _place(folder: str, root: str) -> tuple[str, list[str]]:
     return SPLITS.get(top.casefold(), ""), [part for part in inner if part.casefold() != "images"]
 
 
-def _label(sources: LabelSources) -> ClassIds:
-    """Return the class id of each image; the sources that know it must agree.
+def _without_copies(val: ClassIds) -> ClassIds:
+    """Leave out the originals of what a script copied into class folders."""
+    copied = {_stem(name) for name, folder in val.items() if folder}
+    return {name: folder for name, folder in val.items() if folder or _stem(name) not in copied}
 
-    Scripts that copy val's images into class folders leave the originals: passed over here.
-    """
-    is_val = ANNOTATIONS in sources
-    copied = {_stem(name) for name, folder in sources[FOLDER].items() if folder and is_val}
+
+def _label(folders: ClassIds, annotated: Mapping[str, str]) -> ClassIds:
+    """Return the class id of each image, by its folder or its line; the two must agree."""
     class_ids = {}
-    for name, folder in sources[FOLDER].items():
-        if not folder and _stem(name) in copied:
-            continue
-        said = {ids[name]: source for source, ids in sources.items() if ids[name]}
-        if not said:
+    for name, folder in folders.items():
+        line = annotated.get(_stem(name), "")
+        if not (folder or line):
             raise UserError(
                 f"nothing says of which class {name} is: it lies in no class folder and has "
                 f"no line in {ANNOTATIONS}; move it to a folder of its class, or remove it"
             )
-        if len(said) > 1:
-            different = " and ".join(f"{class_id} by {source}" for class_id, source in said.items())
-            raise UserError(f"{name} is of class {different}; correct one of them")
-        (class_ids[name],) = said
+        if folder and line and folder != line:
+            raise UserError(
+                f"{name} is of class {folder} by its folder and {line} by {ANNOTATIONS}; "
+                "correct one of them"
+            )
+        class_ids[name] = folder or line
     return class_ids
+
+
+def _are_wordnet_ids(class_ids: Iterable[str]) -> bool:
+    """Tell Tiny ImageNet's classes from a person's own."""
+    return all(map(WORDNET_ID.fullmatch, class_ids))
 
 
 def _check_classes(ids: Collection[str], found: Mapping[str, ClassIds], listed: bool) -> None:
@@ -230,26 +231,31 @@ def _check_annotations(stems: Iterable[str], val: Iterable[str], test: Iterable[
 
 
 def _notes(
-    label_sources: Mapping[str, LabelSources],
+    by_folder: Mapping[str, ClassIds],
+    annotated: Mapping[str, str],
     found: Mapping[str, ClassIds],
     ids: Collection[str],
-    test: ClassIds,
 ) -> Iterator[str]:
     read = [
-        f"each {split} image's class from {source}"
-        for split, sources in label_sources.items()
-        for source, class_ids in sources.items()
-        if any(class_ids.values())
+        f"each {split} image's class from its folder"
+        for split, class_ids in found.items()
+        if class_ids and any(by_folder[split].values())
     ]
+    if any(_stem(name) in annotated for name in by_folder["val"]):
+        read.append(f"each val image's class from {ANNOTATIONS}")
     yield f"read {', '.join(read)}"
+    if copies := len(by_folder["val"]) - len(found["val"]):
+        yield f"{copies:,} images of val/ are also in its class folders, and are taken once"
     for split, class_ids in found.items():
-        if copies := len(label_sources[split][FOLDER]) - len(class_ids):
-            yield f"{copies:,} images of {split}/ are also in its class folders, and are taken once"
         if others := [class_id for class_id in class_ids.values() if class_id not in ids]:
             count = len(set(others))
             yield f"left out {len(others):,} {split} images of {count:,} classes not in wnids.txt"
-    if not found["test"] and (labelled := sum(map(bool, test.values()))):
+    test = list(by_folder["test"].values())
+    unlabelled = test.count("")
+    if _are_wordnet_ids(ids) and (labelled := len(test) - unlabelled):
         yield f"left out {labelled:,} images in class folders of test/: test is drawn from train/"
+    elif unlabelled and not _are_wordnet_ids(ids):
+        yield f"left out {unlabelled:,} images of test/ that lie in no class folder"
     if not found["val"]:
         yield "no val/: it is drawn from train/"
     elif missing := sorted(set(ids) - set(found["val"].values())):
@@ -303,15 +309,9 @@ def _read_table(source: ImageSource, name: str, max_splits: int = -1) -> list[li
     return [[text.strip() for text in row] for row in rows]
 
 
-def file_name(name: str) -> str:
-    """Return a file's name without its folders."""
-    return name.rpartition("/")[2]
-
-
 def _stem(name: str) -> str:
     """Return the last part of a path without its suffix."""
-    file = file_name(name)
-    return file.rpartition(".")[0] or file
+    return posixpath.splitext(posixpath.basename(name))[0]
 
 
 def _natural_order(name: str) -> list[tuple[int, str]]:
