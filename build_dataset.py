@@ -18,7 +18,6 @@ from pipeline.recipe import LARGEST_SEED, choose_recipe
 if TYPE_CHECKING:
     from pipeline.dataset.builder import BuildSettings
 
-SAMPLE_RECIPE = "demo"
 FEWEST_STEPS, SMALL_BATCH = 20, 32
 """With fewer steps per epoch, ``training_command`` proposes batches of the latter size."""
 
@@ -49,7 +48,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "as it is")  # fmt: skip
     add("-r", "--recipe", choices=config.RECIPES, metavar="NAME",
         help="whose augmentation --preview shows (default: "
-        f"{config.FIRST_RECIPE}; with --sample: {SAMPLE_RECIPE})")  # fmt: skip
+        f"{config.FIRST_RECIPE}; with --sample: {config.SAMPLE_RECIPE})")  # fmt: skip
     args = parser.parse_args(argv)
     if args.recipe and not args.preview:
         parser.error("-r goes with --preview, and says whose augmentation it shows")
@@ -68,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         from pipeline.plotting.style import check_figure_format
 
         check_figure_format(args.preview)
-    recipe = args.recipe or (SAMPLE_RECIPE if args.sample else config.FIRST_RECIPE)
+    recipe = args.recipe or (config.SAMPLE_RECIPE if args.sample else config.FIRST_RECIPE)
     choose_recipe(config.RECIPES, recipe)  # a slip in it is told before the build
     settings = BuildSettings(
         image_size=config.IMAGE_SIZE,

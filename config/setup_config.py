@@ -142,3 +142,5 @@ CPU_RECIPES: tuple[str, ...] = ("quick", "overnight", "demo")
 """A run of another one for over six hours on a CPU recommends ``FIRST_RECIPE``."""
 FIRST_RECIPE: str = "quick"
 """What ``build_dataset.py`` proposes to train with: it needs no GPU."""
+SAMPLE_RECIPE: str = "demo"
+"""What it proposes for the sample."""
