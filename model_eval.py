@@ -114,20 +114,14 @@ def measure(args: argparse.Namespace, state: "RunState", hdf5: Path) -> None:
     if warning:
         say(f"warning: {warning}", error=True)
     import_keras()
-    import numpy as np
-
-    from pipeline.evaluation.metrics import predict_batches, score
+    from pipeline.evaluation.metrics import predict, score
     from pipeline.io.hdf5_generator import HDF5Generator
     from pipeline.run.checkpoint import export
 
-    predictor = load_predictor(args, state)
     with HDF5Generator(dataset, args.batch_size) as data:
         data.begin_epoch(1, state.size_to_evaluate)
-        predicted = predict_batches(predictor, data)
-        if args.report:
-            predicted = list(predicted)
-        scores = score(predicted)
-
+        probabilities = predict(load_predictor(args, state), data)
+    scores = score(probabilities, dataset.labels)
     say(f"Rank-1: {scores.rank1:.2%}  Rank-5: {scores.rank5:.2%}  ({scores.images} images)")
     if args.json:
         settings = {"split": args.split, "data": str(dataset.path), "flip": args.flip,
@@ -141,7 +135,6 @@ def measure(args: argparse.Namespace, state: "RunState", hdf5: Path) -> None:
     if args.report:
         from pipeline.evaluation.report import Report
 
-        probabilities = np.concatenate([batch for batch, _ in predicted])
         write_report(args, state, Report(dataset, probabilities), warning)
 
 

@@ -21,7 +21,7 @@ from pipeline.evaluation.metrics import (  # noqa: E402
     Predictor,
     best_predictions,
     cross_entropies,
-    predict_batches,
+    predict,
     rank_of_truth,
     score,
 )
@@ -51,8 +51,7 @@ def test_ranks_and_loss_agree_with_scikit_learn() -> None:
         assert (ranks < k).mean() == pytest.approx(expected)
     expected = log_loss(truth, probabilities, labels=range(20))
     assert cross_entropies(probabilities, truth).mean() == pytest.approx(expected)
-    parts = [slice(0, 300), slice(300, 1000)]
-    scores = score((probabilities[part], truth[part]) for part in parts)
+    scores = score(probabilities, truth)
     assert (scores.rank1, scores.rank5) == ((ranks < 1).mean(), (ranks < 5).mean())
     assert (scores.images, scores.loss) == (1000, pytest.approx(expected))
 
@@ -95,7 +94,7 @@ def test_a_batch_is_at_most_the_split(made_hdf5: Path) -> None:
     model.predict_on_batch = lambda images: shapes.append(images.shape) or np.full((20, 4), 0.25)
     with HDF5Generator(open_split(made_hdf5, "val"), 1000) as val:
         val.begin_epoch(1, 64)
-        list(predict_batches(Predictor(model, batch_size=1000), val))
+        predict(Predictor(model, batch_size=1000), val)
     assert shapes == [(20, 64, 64, 3)]
 
 

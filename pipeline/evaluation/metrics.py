@@ -1,6 +1,6 @@
 """Rank-1 and rank-5 over every image, the last partial batch too."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import keras
@@ -10,8 +10,6 @@ from pipeline.classes import Classes
 from pipeline.io.hdf5_generator import HDF5Generator
 from pipeline.progress import progress_bar, remove_bar
 
-Predicted = tuple[np.ndarray, np.ndarray]
-"""Probabilities, float32 (n, classes), and labels, int64 (n,)."""
 RANK = 5
 SMALLEST_PROBABILITY = 1e-7
 """Keras's epsilon: its cross-entropy clips probabilities to it."""
@@ -55,34 +53,34 @@ class Predictor:
         return np.asarray(self.model.predict_on_batch(np.pad(images, padding)))[: len(images)]
 
 
-def predict_batches(predictor: Predictor, data: HDF5Generator) -> Iterator[Predicted]:
-    """Predict all images of ``data``, batch by batch."""
+def predict(predictor: Predictor, data: HDF5Generator) -> np.ndarray:
+    """Return the probabilities, float32 (n, classes), of all images of ``data`` in its order."""
     predictor = replace(predictor, batch_size=data.batch_size)
     bar = progress_bar(data.dataset.split, len(data))
+    probabilities = []
     try:
         for step in range(len(data)):
-            images, labels = data[step]
-            yield predictor(images), labels.argmax(axis=1)
+            probabilities.append(predictor(data[step][0]))
             bar.increment()
     finally:
         remove_bar(bar)
+    return np.concatenate(probabilities)
 
 
-def score(batches: Iterable[Predicted]) -> Scores:
-    """Return the metrics over all batches."""
-    scored = [(rank_of_truth(*batch), cross_entropies(*batch)) for batch in batches]
-    ranks, losses = map(np.concatenate, zip(*scored, strict=True))
+def score(probabilities: np.ndarray, truth: np.ndarray) -> Scores:
+    """Return the metrics of probabilities (n, classes) where ``truth``, int (n,), is right."""
+    ranks = rank_of_truth(probabilities, truth)
     return Scores(
         rank1=float((ranks == 0).mean()),
         rank5=float((ranks < RANK).mean()),
         images=len(ranks),
-        loss=float(losses.mean()),
+        loss=float(cross_entropies(probabilities, truth).mean()),
     )
 
 
 def evaluate(model: keras.Model, data: HDF5Generator) -> Scores:
-    """Score ``model`` on all images of ``data``."""
-    return score(predict_batches(Predictor(model, data.batch_size), data))
+    """Score ``model`` on all images of ``data``, which is not shuffled."""
+    return score(predict(Predictor(model, data.batch_size), data), data.dataset.labels)
 
 
 def cross_entropies(probabilities: np.ndarray, truth: np.ndarray) -> np.ndarray:
