@@ -7,7 +7,7 @@ import keras
 
 from pipeline.callbacks.run_history import RunHistory
 from pipeline.errors import UserError
-from pipeline.io.files import atomic_write, write_csv, write_json
+from pipeline.io.files import write_csv, write_json
 from pipeline.plotting.curves import Changes, Metrics, changes, plot_history
 from pipeline.plotting.style import one_style, save_figure
 from pipeline.printing import say
@@ -66,8 +66,6 @@ def write_curves(
         UserError: One cannot be written.
     """
     write_json(folder / HISTORY_FILE, metrics)
-    with atomic_write(folder / TABLE) as path:
-        rows = zip(*metrics.values(), strict=True)
-        write_csv(path, [("epoch", *metrics), *((n, *row) for n, row in enumerate(rows, 1))])
-    with atomic_write(folder / PLOT) as path:
-        save_figure(plot_history(metrics, title, changes), path)
+    rows = zip(*metrics.values(), strict=True)
+    write_csv(folder / TABLE, [("epoch", *metrics), *((n, *row) for n, row in enumerate(rows, 1))])
+    save_figure(plot_history(metrics, title, changes), folder / PLOT)

@@ -10,7 +10,7 @@ import numpy as np
 from pipeline.classes import Classes
 from pipeline.errors import UserError
 from pipeline.evaluation.metrics import Prediction, Predictor, best_predictions, prediction_table
-from pipeline.io.files import atomic_write, write_csv
+from pipeline.io.files import write_csv
 from pipeline.io.photographs import read_photograph
 from pipeline.printing import say, without_library_messages
 
@@ -75,5 +75,4 @@ def write_predictions(path: Path, photographs: Sequence[Photograph]) -> None:
     """
     columns = {"image": [photo.path for photo in photographs]}
     table = prediction_table(columns, [photo.predictions for photo in photographs])
-    with atomic_write(path) as unfinished:
-        write_csv(unfinished, table)
+    write_csv(path, table)

@@ -8,7 +8,6 @@ from matplotlib.axes import Axes
 
 from pipeline.classes import short_name
 from pipeline.evaluation.photos import Photograph
-from pipeline.io.files import atomic_write
 from pipeline.plotting.style import BLUE, new_figure, one_style, save_figure, shortened
 
 COLUMNS, MOST = 3, 60
@@ -43,8 +42,7 @@ def write_sheet(path: Path, photographs: Sequence[Photograph]) -> None:
         picture.imshow(photo.image)
         picture.set_title(shortened(photo.path.name, LONGEST_NAME), fontsize=7)
         _draw_bars(bars, photo)
-    with atomic_write(path) as unfinished:
-        save_figure(figure, unfinished)
+    save_figure(figure, path)
 
 
 def _draw_bars(axes: Axes, photo: Photograph) -> None:

@@ -119,12 +119,13 @@ def write_json(path: Path, values: Any) -> None:
 
 
 def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
-    """Write a table whose first row names its columns to ``path``, that of an atomic write.
+    """Write a table whose first row names its columns, whole or not at all.
 
     A text that a spreadsheet would run as a formula is made plain by an apostrophe before it.
     """
     # surrogateescape: a file name that is not UTF-8 keeps its bytes
-    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+    text = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
+    with atomic_write(path) as unfinished, unfinished.open("w", **text) as file:
         csv.writer(file, lineterminator="\n").writerows(map(_plain_cell, row) for row in rows)
 
 

@@ -11,7 +11,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline.classes import Classes
-from pipeline.io.files import atomic_write
 from pipeline.io.hdf5_dataset import HDF5Dataset
 from pipeline.io.hdf5_generator import HDF5Generator
 from pipeline.plotting.style import new_figure, one_style, save_figure
@@ -38,8 +37,8 @@ def write_preview(path: Path, train: HDF5Dataset, state: RunState) -> None:
     """
     labels = evenly_spaced(0, len(train.classes) - 1, CLASSES)
     rows = [int(np.argmax(train.labels == label)) for label in labels]
-    with training_batches(train, state) as batches, atomic_write(path) as unfinished:
-        save_figure(plot_preview(batches, state, rows), unfinished)
+    with training_batches(train, state) as batches:
+        save_figure(plot_preview(batches, state, rows), path)
 
 
 def evenly_spaced(first: int, last: int, count: int) -> list[int]:

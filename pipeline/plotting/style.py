@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline.errors import UserError
+from pipeline.io.files import atomic_write
 from pipeline.printing import printable
 
 BLUE, ORANGE, YELLOW, GREY = "#0072B2", "#D55E00", "#E69F00", "0.4"
@@ -62,10 +63,11 @@ def check_figure_format(path: Path) -> None:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write ``figure`` to ``path``, in the format of its suffix.
+    """Write ``figure`` to ``path``, in the format of its suffix, whole or not at all.
 
     It is drawn in memory: not every format's writer fails cleanly on a full disk.
     """
     drawn = io.BytesIO()
     figure.savefig(drawn, dpi=DPI, format=path.suffix[1:].lower())
-    path.write_bytes(drawn.getvalue())
+    with atomic_write(path) as unfinished:
+        unfinished.write_bytes(drawn.getvalue())
