@@ -170,7 +170,7 @@ def classify(args: argparse.Namespace, state: "RunState", photographs: Sequence[
     if args.sheet:
         check_figure_format(args.sheet)
     import_keras()
-    from pipeline.evaluation.photos import (
+    from pipeline.evaluation.predictions import (
         predict_photographs,
         prediction_records,
         write_predictions,

@@ -27,8 +27,7 @@ from pipeline.backend import import_keras
 keras = import_keras()
 
 from pipeline.errors import UserError  # noqa: E402
-from pipeline.evaluation.metrics import Prediction  # noqa: E402
-from pipeline.evaluation.photos import Photograph  # noqa: E402
+from pipeline.evaluation.predictions import Photograph, Prediction  # noqa: E402
 from pipeline.evaluation.sheet import write_sheet  # noqa: E402
 from pipeline.io.photographs import find_photographs, read_photograph  # noqa: E402
 from pipeline.preprocessing.images import centre_crop, decode_image  # noqa: E402

@@ -19,12 +19,12 @@ keras = import_keras()
 from pipeline.classes import Classes  # noqa: E402
 from pipeline.evaluation.metrics import (  # noqa: E402
     Predictor,
-    best_predictions,
     cross_entropies,
     predict,
     rank_of_truth,
     score,
 )
+from pipeline.evaluation.predictions import best_predictions  # noqa: E402
 from pipeline.io.hdf5_dataset import open_split  # noqa: E402
 from pipeline.io.hdf5_generator import HDF5Generator  # noqa: E402
 from pipeline.nn.optimizers import (  # noqa: E402

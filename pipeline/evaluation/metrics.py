@@ -1,12 +1,10 @@
 """Rank-1 and rank-5 over every image, the last partial batch too."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import keras
 import numpy as np
 
-from pipeline.classes import Classes
 from pipeline.io.hdf5_generator import HDF5Generator
 from pipeline.progress import progress_bar, remove_bar
 
@@ -87,41 +85,6 @@ def cross_entropies(probabilities: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Return -log of each image's probability of its true class, float64 (n,)."""
     of_truth = probabilities[np.arange(len(truth)), truth].astype(np.float64)
     return -np.log(np.maximum(of_truth, SMALLEST_PROBABILITY))
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """A class that an image may show."""
-
-    class_id: str
-    words: str
-    probability: float
-
-
-def best_predictions(probabilities: np.ndarray, classes: Classes) -> list[list[Prediction]]:
-    """Return each image's five most probable classes, the best first."""
-    labels = np.argsort(-probabilities, axis=1, kind="stable")[:, :RANK]
-    return [
-        [Prediction(classes.ids[n], classes.names[n], float(row[n])) for n in best]
-        for best, row in zip(labels, probabilities, strict=True)
-    ]
-
-
-def prediction_table(
-    columns: Mapping[str, Sequence[object]], predictions: Sequence[Sequence[Prediction]]
-) -> list[list[object]]:
-    """Return a table for ``write_csv``: ``columns``, and beside them the predictions.
-
-    Args:
-        columns: Their heads, and one value per image.
-        predictions: Of each image; at least one image's.
-    """
-    places = range(1, len(predictions[0]) + 1)
-    heads = [head for place in places for head in (f"class_{place}", f"probability_{place}")]
-    table: list[list[object]] = [[*columns, *heads]]
-    for *first, best in zip(*columns.values(), predictions, strict=True):
-        table.append([*first, *(c for p in best for c in (p.class_id, f"{p.probability:.6f}"))])
-    return table
 
 
 def rank_of_truth(probabilities: np.ndarray, truth: np.ndarray) -> np.ndarray:

@@ -21,7 +21,8 @@ from sklearn.metrics import confusion_matrix
 
 from pipeline.errors import UserError
 from pipeline.evaluation import REPORT_FILES
-from pipeline.evaluation.metrics import RANK, best_predictions, prediction_table, rank_of_truth
+from pipeline.evaluation.metrics import RANK, rank_of_truth
+from pipeline.evaluation.predictions import best_predictions, prediction_table
 from pipeline.io.files import atomic_write, write_csv
 from pipeline.io.hdf5_dataset import HDF5Dataset
 from pipeline.plotting.style import (

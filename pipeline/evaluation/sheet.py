@@ -7,7 +7,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 
 from pipeline.classes import short_name
-from pipeline.evaluation.photos import Photograph
+from pipeline.evaluation.predictions import Photograph
 from pipeline.plotting.style import BLUE, new_figure, one_style, save_figure, shortened
 
 COLUMNS, MOST = 3, 60

@@ -1,6 +1,6 @@
-"""Classify a user's own photographs."""
+"""The most probable classes of images, and of a user's own photographs."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,10 +9,45 @@ import numpy as np
 
 from pipeline.classes import Classes
 from pipeline.errors import UserError
-from pipeline.evaluation.metrics import Prediction, Predictor, best_predictions, prediction_table
+from pipeline.evaluation.metrics import RANK, Predictor
 from pipeline.io.files import write_csv
 from pipeline.io.photographs import read_photograph
 from pipeline.printing import say, without_library_messages
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A class that an image may show."""
+
+    class_id: str
+    words: str
+    probability: float
+
+
+def best_predictions(probabilities: np.ndarray, classes: Classes) -> list[list[Prediction]]:
+    """Return each image's five most probable classes, the best first."""
+    labels = np.argsort(-probabilities, axis=1, kind="stable")[:, :RANK]
+    return [
+        [Prediction(classes.ids[n], classes.names[n], float(row[n])) for n in best]
+        for best, row in zip(labels, probabilities, strict=True)
+    ]
+
+
+def prediction_table(
+    columns: Mapping[str, Sequence[object]], predictions: Sequence[Sequence[Prediction]]
+) -> list[list[object]]:
+    """Return a table for ``write_csv``: ``columns``, and beside them the predictions.
+
+    Args:
+        columns: Their heads, and one value per image.
+        predictions: Of each image; at least one image's.
+    """
+    places = range(1, len(predictions[0]) + 1)
+    heads = [head for place in places for head in (f"class_{place}", f"probability_{place}")]
+    table: list[list[object]] = [[*columns, *heads]]
+    for *first, best in zip(*columns.values(), predictions, strict=True):
+        table.append([*first, *(c for p in best for c in (p.class_id, f"{p.probability:.6f}"))])
+    return table
 
 
 @dataclass(frozen=True)
