@@ -138,11 +138,12 @@ def train(
     from pipeline.callbacks import EpochStart, MomentumCorrection
     from pipeline.callbacks.tensorboard import check_tensorboard
     from pipeline.nn.optimizers import learning_rate_schedule
+    from pipeline.run.checkpoint import restore
     from pipeline.run.conditions import note_on_conditions
     from pipeline.run.distributed import DataParallelism
     from pipeline.run.messages import header
     from pipeline.run.output_folder import begin_branch
-    from pipeline.run.training import build_distributed, fit_phases, training_batches
+    from pipeline.run.training import build_model, fit_phases, training_batches
 
     backend = keras.backend.backend()
     if args.tensorboard:
@@ -154,7 +155,10 @@ def train(
         if checkpoint:
             say(*note_on_conditions(checkpoint, state, parallel.devices))
     with training_batches(train_set, state, parallel.shard) as batches, ExitStack() as opened:
-        model = build_distributed(parallel, state, len(batches), checkpoint)
+        with parallel.scope():
+            model = build_model(state, len(batches))
+            if checkpoint:
+                restore(model, checkpoint)
         schedule = learning_rate_schedule(state.recipe, len(batches), state.learning_rate)
         callbacks = [
             EpochStart(batches, state.seed, state.recipe.image_size),
@@ -184,6 +188,7 @@ def reporting_callbacks(
     from pipeline.callbacks.training_monitor import write_run_curves
     from pipeline.io.hdf5_generator import HDF5Generator
     from pipeline.run.messages import ResumeHints
+    from pipeline.run.training import build_model
 
     if state.epoch:  # an earlier one than the last, perhaps: the curves end there
         write_run_curves(args.output, state, len(batches))
@@ -212,7 +217,8 @@ def reporting_callbacks(
     hints = ResumeHints(args)
     advise = partial(hints.on_rate, patience=config.PATIENCE)
     after_epoch += [log, callbacks.EpochSummary(run, bar, advise)]
-    return [bar, callbacks.EvaluationModel(after_epoch, parallel)]
+    replica = build_model(state, len(batches)) if parallel.is_distributed else None
+    return [bar, callbacks.EvaluationModel(after_epoch, replica)]
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
 """Evaluate and save by a model on one device, where several train."""
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import keras
-
-from pipeline.run.distributed import DataParallelism
+import numpy as np
 
 
 class EvaluationModel(keras.callbacks.Callback):
@@ -17,21 +16,36 @@ class EvaluationModel(keras.callbacks.Callback):
 
     Args:
         callbacks: In order.
-        parallel: The devices that the network trains on; None: one.
+        replica: A compiled model of the same architecture on one device; None: one device trains.
     """
 
     def __init__(
-        self, callbacks: Sequence[keras.callbacks.Callback], parallel: DataParallelism | None = None
+        self, callbacks: Sequence[keras.callbacks.Callback], replica: keras.Model | None = None
     ) -> None:
         super().__init__()
         self._callbacks = callbacks
-        self._parallel = parallel
+        self._replica = replica
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Run the callbacks."""
-        parallel = self._parallel
-        on_one_device = parallel.on_one_device(self.model) if parallel else nullcontext(self.model)
-        with on_one_device as model:
+        with self._on_one_device() as model:
             for callback in self._callbacks:
                 callback.set_model(model)
                 callback.on_epoch_end(epoch, logs)
+
+    @contextmanager
+    def _on_one_device(self) -> Iterator[keras.Model]:
+        """Yield the model, or its replica, updated."""
+        if self._replica is None:
+            yield self.model
+            return
+        copies = [*self._replica.weights, *self._replica.optimizer.variables]
+        originals = [*self.model.weights, *self.model.optimizer.variables]
+        for copy, original in zip(copies, originals, strict=True):
+            copy.assign(np.asarray(original.value))
+        distribution = keras.distribution.distribution()
+        keras.distribution.set_distribution(None)
+        try:
+            yield self._replica
+        finally:
+            keras.distribution.set_distribution(distribution)

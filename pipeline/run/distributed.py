@@ -15,7 +15,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -23,9 +22,6 @@ import numpy as np
 from pipeline.errors import UserError, first_line, is_out_of_memory
 from pipeline.printing import silence
 from pipeline.run.rendezvous import rendezvous
-
-if TYPE_CHECKING:
-    import keras
 
 HEARTBEAT_SECONDS = 20
 """A machine silent for so long counts as lost."""
@@ -185,7 +181,6 @@ class DataParallelism:
             with silence(1, 2):  # JAX's transport reports when it first connects
                 multihost_utils.sync_global_devices("")
         on_jax = keras.backend.backend() == "jax"
-        self.group = group
         self.devices = keras.distribution.list_devices()
         self.on_cpu = all(device.startswith("cpu") for device in self.devices)
         self.is_distributed = on_jax and len(self.devices) > 1
@@ -194,8 +189,6 @@ class DataParallelism:
         # JAX would compile once more for a smaller last batch, so that is padded to a whole one.
         self.shard = range(first, first + size) if on_jax else None
         """The places in each batch whose images this process makes; None on TensorFlow: all."""
-        self.replica: keras.Model | None = None
-        """A compiled model of the same architecture on one device, to evaluate and save by."""
         self._distribution = None
         if self.is_distributed:
             # pairs of images are mixed, so no shard may be odd
@@ -213,21 +206,3 @@ class DataParallelism:
     def scope(self) -> AbstractContextManager[None]:
         """Return the context in which all processes build, restore and train the network."""
         return self._distribution.scope() if self._distribution else nullcontext()
-
-    @contextmanager
-    def on_one_device(self, model: "keras.Model") -> Iterator["keras.Model"]:
-        """Yield the model to evaluate and save: the replica, where there is one, updated."""
-        import keras
-
-        if self.replica is None:
-            yield model
-            return
-        copies = [*self.replica.weights, *self.replica.optimizer.variables]
-        originals = [*model.weights, *model.optimizer.variables]
-        for copy, original in zip(copies, originals, strict=True):
-            copy.assign(np.asarray(original.value))
-        keras.distribution.set_distribution(None)
-        try:
-            yield self.replica
-        finally:
-            keras.distribution.set_distribution(self._distribution)

@@ -6,7 +6,6 @@ exactly after any epoch.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import keras
 
@@ -15,8 +14,6 @@ from pipeline.io.hdf5_generator import HDF5Generator
 from pipeline.nn.fused_norm import fuse_batch_norms
 from pipeline.nn.googlenet import googlenet
 from pipeline.nn.optimizers import compile_model
-from pipeline.run.checkpoint import restore
-from pipeline.run.distributed import DataParallelism
 from pipeline.run.state import RunState
 
 
@@ -26,29 +23,6 @@ def build_model(state: RunState, steps: int) -> keras.Model:
     model = googlenet(network, len(state.classes), means=state.means, seed=state.seed)
     fuse_batch_norms(model)
     compile_model(model, state.recipe, steps, state.learning_rate)
-    return model
-
-
-def build_distributed(
-    parallel: DataParallelism, state: RunState, steps: int, checkpoint: Path | None
-) -> keras.Model:
-    """Build a run's network over all devices, and the primary process's replica.
-
-    Args:
-        parallel: The devices; gets the replica.
-        state: Of the run.
-        steps: Batches per epoch.
-        checkpoint: What to restore; None: initial weights.
-
-    Raises:
-        UserError: The checkpoint does not fit.
-    """
-    with parallel.scope():
-        model = build_model(state, steps)
-        if checkpoint:
-            restore(model, checkpoint)
-    if parallel.group.is_primary and parallel.is_distributed:
-        parallel.replica = build_model(state, steps)
     return model
 
 
