@@ -30,7 +30,6 @@ LARGEST_SEED = 2**32 - 1
 Seed = Annotated[int, Meta(ge=0, le=LARGEST_SEED)]
 Mean = Annotated[float, Meta(ge=0, le=255)]
 """Of a colour channel of the train images."""
-BetaParameter = Annotated[float, Meta(ge=0, le=1000)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +97,7 @@ class Augmentation:
     image in every other epoch, its first drawn at random, so that two epochs show both sides."""
     trivial_augment: bool = False
     """One more change per image, of kind and strength drawn uniformly (see trivial_augment.py)."""
-    cutmix: BetaParameter = 0.0
+    cutmix: Annotated[float, Meta(ge=0, le=1000)] = 0.0
     """Alpha of CutMix: a rectangle comes from another image, with lambda of the label."""
     mixed_share: Annotated[float, Meta(gt=0, le=1)] = 1.0
     """Fraction of the batches that CutMix changes, at random."""

@@ -8,7 +8,7 @@ import keras
 from pipeline.callbacks.run_history import RunHistory
 from pipeline.run.checkpoint import save_checkpoint
 from pipeline.run.output_folder import checkpoint_name, epoch_of, list_checkpoints
-from pipeline.run.state import epoch_rank
+from pipeline.run.state import best_epoch, epoch_rank
 
 
 class EpochCheckpoint(keras.callbacks.Callback):
@@ -42,7 +42,7 @@ class EpochCheckpoint(keras.callbacks.Callback):
         save_checkpoint(self.model, path, state)
         self._ranks[epoch + 1] = epoch_rank(logs.get("val_accuracy"), logs.get("val_loss"))
         if self._keep:
-            best = state.best_epoch if state else max(self._ranks, key=self._ranks.get)
+            best = best_epoch(state.history) if state else max(self._ranks, key=self._ranks.get)
             for old in list_checkpoints(self._folder):
                 if epoch_of(old) <= epoch + 1 - self._keep and epoch_of(old) != best:
                     with suppress(PermissionError):  # Windows: somebody reads it; the next time

@@ -8,7 +8,7 @@ from pipeline.callbacks.progress_bar import ProgressBar
 from pipeline.callbacks.run_history import RunHistory
 from pipeline.printing import say
 from pipeline.progress import duration
-from pipeline.run.state import RunState
+from pipeline.run.state import RunState, best_epoch
 
 TITLES = (
     "         train             val",
@@ -40,7 +40,7 @@ class EpochSummary(keras.callbacks.Callback):
             f"{state.epoch:>3}/{state.epochs:<3}"
             f"{logs['loss']:7.3f}{logs['accuracy']:8.2%}{logs['val_loss']:8.3f}"
             f"{logs['val_accuracy']:8.2%}{logs['val_top5_accuracy']:8.2%} {left:>11}"
-            f"{' *' if state.best_epoch == state.epoch else ''}",
+            f"{' *' if best_epoch(state.history) == state.epoch else ''}",
         )
         self._titles = ()
         if advice := self._advise(state):

@@ -11,8 +11,8 @@ from pipeline.io.files import write_csv, write_json
 from pipeline.plotting.curves import Changes, Metrics, changes, plot_history
 from pipeline.plotting.style import one_style, save_figure
 from pipeline.printing import say
-from pipeline.run.output_folder import PLOT, TABLE
-from pipeline.run.state import HISTORY_FILE, RunState
+from pipeline.run.output_folder import HISTORY, PLOT, TABLE
+from pipeline.run.state import RunState
 
 
 class TrainingMonitor(keras.callbacks.Callback):
@@ -65,7 +65,7 @@ def write_curves(
     Raises:
         UserError: One cannot be written.
     """
-    write_json(folder / HISTORY_FILE, metrics)
+    write_json(folder / HISTORY, metrics)
     rows = zip(*metrics.values(), strict=True)
     write_csv(folder / TABLE, [("epoch", *metrics), *((n, *row) for n, row in enumerate(rows, 1))])
     save_figure(plot_history(metrics, title, changes), folder / PLOT)

@@ -10,7 +10,7 @@ from pipeline.backend import has_bfloat16
 from pipeline.command_line import backend_setting, quote, shell_command
 from pipeline.run.distributed import DataParallelism
 from pipeline.run.output_folder import checkpoint_name, latest_state
-from pipeline.run.state import RunState
+from pipeline.run.state import RunState, best_epoch
 from pipeline.signals import Stopped
 
 IN_NO_CHECKPOINT = ("hdf5", "keep", "tensorboard", "processes", "process_id", "coordinator")
@@ -43,7 +43,7 @@ def header(
 def results(folder: Path, tensorboard: bool) -> list[str]:
     """Return which epoch of the run in ``folder`` was best, what lies there, what to run next."""
     state = latest_state(folder)
-    best = state.best_epoch
+    best = best_epoch(state.history)
     # an early best epoch may lie in another folder, that of the run before it was resumed
     file = folder / checkpoint_name(best, state.history["val_loss"][best - 1])
     where = f"in {file}" if file.is_file() else f"whose checkpoint is not in {folder}"

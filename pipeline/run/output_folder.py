@@ -16,15 +16,14 @@ from pipeline.io.files import atomic_write, explain_write_errors
 from pipeline.plain_file import read_file
 from pipeline.printing import say
 from pipeline.run.checkpoint import copy_checkpoint, read_state
-from pipeline.run.state import HISTORY_FILE, RunState, epoch_rank
+from pipeline.run.state import RunState, epoch_rank
 
 NAME = re.compile(r"epoch-(\d{3,})(-val_loss-(\d+\.\d{3}|nan|inf))?\.keras")
 """Of a checkpoint (see ``checkpoint_name``); a copy under another name is left alone."""
 SUPERSEDED = "superseded"
 LOG = "run.jsonl"
 """A JSON object per line, for each start and each epoch: what differs between equal runs."""
-TABLE, PLOT = "metrics.csv", "training_plot.jpg"
-"""The curves, beside those in ``HISTORY_FILE``."""
+HISTORY, TABLE, PLOT = CURVES = "metric_values.json", "metrics.csv", "training_plot.jpg"
 
 
 def checkpoint_name(epoch: int, val_loss: float | None) -> str:
@@ -41,7 +40,7 @@ def list_checkpoints(folder: Path) -> list[Path]:
 def files_of_run(checkpoint: Path) -> list[Path]:
     """Return ``checkpoint`` and its run's others, log and curves, which nothing may replace."""
     run = _run_folder(checkpoint)
-    others = (run / name for name in (LOG, HISTORY_FILE, TABLE, PLOT))
+    others = (run / name for name in (LOG, *CURVES))
     superseded = (run / SUPERSEDED).glob("*.keras")
     return [checkpoint, *list_checkpoints(run), *superseded, *filter(Path.exists, others)]
 

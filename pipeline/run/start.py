@@ -7,8 +7,8 @@ from pathlib import Path
 from pipeline.errors import UserError
 from pipeline.io.hdf5_dataset import HDF5Dataset
 from pipeline.recipe import Recipe, choose_recipe
-from pipeline.run.output_folder import SUPERSEDED, latest_checkpoint, list_checkpoints
-from pipeline.run.state import HISTORY_FILE, METRICS, RunState
+from pipeline.run.output_folder import HISTORY, SUPERSEDED, latest_checkpoint, list_checkpoints
+from pipeline.run.state import METRICS, RunState
 
 
 def find_checkpoint(model: Path | None, output: Path) -> Path | None:
@@ -28,8 +28,8 @@ def find_checkpoint(model: Path | None, output: Path) -> Path | None:
                 f"{output} holds a run already; resume it by -m {output}, "
                 "or name another folder with -o"
             )
-        if (output / HISTORY_FILE).exists():
-            raise UserError(f"{output} holds another run's {HISTORY_FILE}; name another folder")
+        if (output / HISTORY).exists():
+            raise UserError(f"{output} holds another run's {HISTORY}; name another folder")
         return None
     start = latest_checkpoint(model) if model.is_dir() else model
     folder = output.resolve()

@@ -12,7 +12,6 @@ from pipeline.classes import Classes
 from pipeline.errors import UserError
 from pipeline.recipe import Count, LearningRate, Mean, Recipe, Seed
 
-HISTORY_FILE = "metric_values.json"
 History = Mapping[str, Sequence[float]]
 FromZero = Annotated[int, Meta(ge=0)]
 METRICS = ("loss", "accuracy", "top5_accuracy", "val_loss", "val_accuracy", "val_top5_accuracy",
@@ -30,7 +29,7 @@ def epoch_rank(val_accuracy: float | None, val_loss: float | None) -> tuple[floa
 
 
 def best_epoch(history: History) -> int:
-    """Return the best epoch, of equals the first, from 1."""
+    """Return the epoch of the best rank (see ``epoch_rank``), of equals the first, from 1."""
     losses = history.get("val_loss") or [0.0] * len(history["val_accuracy"])
     ranks = list(map(epoch_rank, history["val_accuracy"], losses))
     return ranks.index(max(ranks)) + 1
@@ -100,11 +99,6 @@ class RunState:
     def last_rate(self) -> float | None:
         """The learning rate of the last step; None before the first epoch."""
         return self.history["learning_rate"][-1] if self.epoch else None
-
-    @property
-    def best_epoch(self) -> int:
-        """The epoch of the highest val accuracy, of equals that of the lowest val loss."""
-        return best_epoch(self.history)
 
     @property
     def stalled_epochs(self) -> int:
