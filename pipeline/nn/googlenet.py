@@ -19,7 +19,7 @@ columns are what is built here.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import keras
 from keras import layers
@@ -156,31 +156,23 @@ class _Builder:
         self, x: keras.KerasTensor, filters: int, kernel: int, name: str, stride: int = 1
     ) -> keras.KerasTensor:
         """Convolution, batch norm and ReLU."""
-        x = self.conv_layer(
+        x = layers.Conv2D(
             max(NARROWEST, round(filters * self.network.width)),
             kernel,
-            name,
-            strides=stride,
+            stride,
             padding="same",
             # Batch norm right after the convolution would take any bias away again.
             use_bias=self.network.relu_before_norm,
+            kernel_initializer=keras.initializers.HeNormal(self.seed()),
+            kernel_regularizer=self.penalty(),
+            dtype=self.dtype,
+            name=name,
         )(x)
         norm = layers.BatchNormalization(
             momentum=self.network.norm_momentum, dtype=self.dtype, name=f"{name}_norm"
         )
         relu = layers.ReLU(dtype=self.dtype, name=f"{name}_relu")
         return norm(relu(x)) if self.network.relu_before_norm else relu(norm(x))
-
-    def conv_layer(self, filters: int, kernel: int, name: str, **settings: Any) -> layers.Conv2D:
-        return layers.Conv2D(
-            filters,
-            kernel,
-            kernel_initializer=keras.initializers.HeNormal(self.seed()),
-            kernel_regularizer=self.penalty(),
-            dtype=self.dtype,
-            name=name,
-            **settings,
-        )
 
     def max_pool(self, x: keras.KerasTensor, stride: int, name: str) -> keras.KerasTensor:
         return layers.MaxPooling2D(3, stride, padding="same", dtype=self.dtype, name=name)(x)
