@@ -213,7 +213,7 @@ def reporting_callbacks(
         callbacks.TrainingMonitor(args.output, run),
     ]
     if args.tensorboard:
-        after_epoch.append(opened.enter_context(callbacks.TensorBoardCurves(args.output, state)))
+        after_epoch.append(callbacks.TensorBoardCurves(args.output, state))
     hints = ResumeHints(args)
     advise = partial(hints.on_rate, patience=config.PATIENCE)
     after_epoch += [log, callbacks.EpochSummary(run, bar, advise)]

@@ -258,15 +258,13 @@ def event_values(folder: Path) -> dict[str, dict[int, float]]:
 
 def test_tensorboard_deletes_its_own_curves_alone(own_run: Path) -> None:
     state = read_state(checkpoint(own_run, 3))
-    with TensorBoardCurves(own_run, state):
-        pass
+    TensorBoardCurves(own_run, state)
     old = set(own_run.glob("tensorboard/*/events*"))
     others = [own_run / "tensorboard" / name for name in ("notes.txt", "other/events.out.tfevents")]
     for path in others:
         path.parent.mkdir(exist_ok=True)
         path.write_text("mine")
-    with TensorBoardCurves(own_run, state):
-        pass
+    TensorBoardCurves(own_run, state)
     assert not old & set(own_run.glob("tensorboard/*/events*"))
     assert [path.read_text() for path in others] == ["mine", "mine"]
 
@@ -278,26 +276,11 @@ def test_tensorboard_that_cannot_be_written(own_run: Path) -> None:
     assert (own_run / "tensorboard").read_text() == "mine"
 
 
-def test_tensorboard_where_the_disk_is_full(own_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tensorflow = pytest.importorskip("tensorflow")
-
-    def refuse(*arguments: object) -> None:
-        message = "{{node x}} file.v2; No space left on device\n\tFailed to flush [Op:Flush] name: "
-        raise tensorflow.errors.ResourceExhaustedError(None, None, message)
-
-    state = read_state(checkpoint(own_run, 3))
-    with TensorBoardCurves(own_run, state) as curves:
-        monkeypatch.setattr(curves._callback, "on_epoch_end", refuse)
-        with pytest.raises(UserError, match=r"tensorboard: No space left on device; free some"):
-            curves.on_epoch_end(3, {"learning_rate": 0.1})
-
-
 def test_tensorboard_shows_the_whole_run(own_run: Path, made_hdf5: Path, run: Run) -> None:
     """Going back to epoch 2 with it: two epochs from the history, one trained, none of before."""
     before = read_state(checkpoint(own_run, 3))
     longer = replace(before, epoch=7, history={k: [9.0] * 7 for k in before.history})
-    with TensorBoardCurves(own_run, longer):
-        pass
+    TensorBoardCurves(own_run, longer)
     with ZipFile(checkpoint(own_run, 3)) as archive:
         weights = archive.read("model.weights.h5")
     done = run("model_train.py", "-m", checkpoint(own_run, 2), "-o", own_run, "--hdf5", made_hdf5,
