@@ -55,7 +55,7 @@ class Attack:
 
 
 def outputs() -> Iterator[Attack]:
-    """Places to write to that are an input, no plain file, or cannot be named."""
+    """Places to write to that are an input, no regular file, or cannot be named."""
     flags = {
         (*EVALUATE, "--json"): ".json",
         (*EVALUATE, "--report"): "",
@@ -432,7 +432,7 @@ def explained(said: str) -> bool:
 
 
 def fingerprints(world: Path, inputs: Collection[str]) -> dict[str, object]:
-    """Return the contents of each input file, and the kind of all that is no plain file."""
+    """Return the contents of each input file, and the kind of all that is no regular file."""
     found: dict[str, object] = {}
     for path in world.rglob("*"):
         name, mode = str(path.relative_to(world)), path.lstat().st_mode

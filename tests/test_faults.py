@@ -215,7 +215,7 @@ def test_link_leads_to_what_is_written(tmp_path: Path) -> None:
         assert link.is_symlink() and target.read_text() == text
 
 
-def test_what_is_no_plain_file_is_never_replaced(tmp_path: Path) -> None:
+def test_what_is_no_regular_file_is_never_replaced(tmp_path: Path) -> None:
     pipe, folder, link, circle = (tmp_path / name for name in ("pipe", "folder", "link", "circle"))
     os.mkfifo(pipe)
     folder.mkdir()
@@ -223,9 +223,9 @@ def test_what_is_no_plain_file_is_never_replaced(tmp_path: Path) -> None:
     circle.symlink_to(circle)
     before = sorted(tmp_path.iterdir())
     for path in (pipe, folder, link, circle, Path(os.devnull)):
-        with pytest.raises(UserError, match=f"cannot write {path}: .* no plain file"):
+        with pytest.raises(UserError, match=f"cannot write {path}: .* no regular file"):
             check_outputs([path], [])
-        with pytest.raises(UserError, match="no plain file"), atomic_write(path) as unfinished:
+        with pytest.raises(UserError, match="no regular file"), atomic_write(path) as unfinished:
             unfinished.write_text("new")
     assert sorted(tmp_path.iterdir()) == before
     assert pipe.is_fifo() and Path(os.devnull).is_char_device()
@@ -567,7 +567,7 @@ def test_what_cannot_be_read_to_an_end_is_refused(make: Callable, own_data: Path
 
 
 @pytest.mark.parametrize("make", [pipe, endless, huge])
-def test_log_that_is_no_plain_file(make: Callable, own_run: Path) -> None:
+def test_log_that_is_no_regular_file(make: Callable, own_run: Path) -> None:
     log = own_run / "run.jsonl"
     log.unlink()
     make(log)

@@ -7,7 +7,7 @@ from conftest import ROOT
 
 BASE = (
     "errors",
-    "plain_file",
+    "regular_files",
     "printing",
     "signals",
     "randomness",

@@ -47,7 +47,7 @@ def atomic_writes(paths: Iterable[Path]) -> Iterator[list[Path]]:
     """Do as ``atomic_write`` for several files; rename none before all are on the disk."""
     paths = list(paths)
     with explain_write_errors(paths[0] if len(paths) == 1 else paths[0].parent):
-        ends = [_plain_file(path) for path in paths]
+        ends = [_regular_file(path) for path in paths]
         unfinished = [temporary_path(end, path.name) for path, end in zip(paths, ends, strict=True)]
         for path in ends:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,11 +79,11 @@ def move_into_place(temporary: Path, path: Path) -> None:
     temporary.replace(path)
 
 
-def _plain_file(path: Path) -> Path:
+def _regular_file(path: Path) -> Path:
     """Return where ``path`` leads, if that is a file or nothing yet."""
     end = Path(os.path.realpath(path))
     if not path.is_file() and (path.exists() or os.path.lexists(end)):
-        raise UserError(f"cannot write {path}: it is there and no plain file; name another place")
+        raise UserError(f"cannot write {path}: it is there and no regular file; name another place")
     return end
 
 
@@ -97,7 +97,7 @@ def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
     """
     taken = {_identity(path): path for path in (*inputs, *PRINTED)}
     for path in outputs:
-        end = _plain_file(path)
+        end = _regular_file(path)
         there = next((folder for folder in end.parents if folder.exists()), end.parent)
         if not (there.is_dir() and os.access(there, os.W_OK)):
             raise UserError(f"cannot write {path}: {there} is no folder to write to; name another")

@@ -13,8 +13,8 @@ from typing import Any
 from pipeline.dataset.tiny_imagenet import default_hdf5_folder, find_data_set
 from pipeline.errors import UserError
 from pipeline.io.files import atomic_write, explain_write_errors
-from pipeline.plain_file import read_file
 from pipeline.printing import say
+from pipeline.regular_files import read_file
 from pipeline.run.checkpoint import copy_checkpoint, read_state
 from pipeline.run.state import RunState, epoch_rank
 

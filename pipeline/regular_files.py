@@ -36,7 +36,7 @@ def visible_files(root: str) -> Iterator[str]:
 
 
 def read_file(path: str | Path) -> bytes:
-    """Read a plain file by few system calls.
+    """Read a regular file by few system calls.
 
     ``open(path).read()`` makes more, and releases the GIL at each: decoding would take a sixth
     longer.
@@ -48,7 +48,7 @@ def read_file(path: str | Path) -> bytes:
     try:
         status = os.fstat(file)
         if not stat.S_ISREG(status.st_mode):
-            raise OSError(0, "it is no plain file")
+            raise OSError(0, "it is no regular file")
         if status.st_size > LARGEST_FILE:
             raise OSError(0, f"it is larger than {LARGEST_FILE:,} bytes")
         data = os.read(file, status.st_size)
