@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from pipeline.run import start
     from pipeline.run.checkpoint import read_state_to_resume
     from pipeline.run.distributed import find_process_group
-    from pipeline.run.messages import ResumeHints, results
+    from pipeline.run.messages import results, resume_hint
     from pipeline.run.output_folder import find_hdf5
 
     name = args.recipe or config.DEFAULT_RECIPE
@@ -107,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if group.is_primary and state.epoch >= state.epochs:
             restore_curves(args.output, state, len(train_set))
         start.check_trainable(state, len(train_set))
-        on_signal = ResumeHints(args).on_signal() if group.is_primary else nullcontext()
+        on_signal = resume_hint(args) if group.is_primary else nullcontext()
         with on_signal, group.connected(repr(state)):
             train(args, group, state, checkpoint, train_set, val_set)
         if group.is_primary:
@@ -187,7 +187,7 @@ def reporting_callbacks(
     from pipeline import callbacks
     from pipeline.callbacks.training_monitor import write_run_curves
     from pipeline.io.hdf5_generator import HDF5Generator
-    from pipeline.run.messages import ResumeHints
+    from pipeline.run.messages import rate_advice
     from pipeline.run.training import build_model
 
     if state.epoch:  # an earlier one than the last, perhaps: the curves end there
@@ -214,8 +214,7 @@ def reporting_callbacks(
     ]
     if args.tensorboard:
         after_epoch.append(callbacks.TensorBoardCurves(args.output, state))
-    hints = ResumeHints(args)
-    advise = partial(hints.on_rate, patience=config.PATIENCE)
+    advise = partial(rate_advice, args, patience=config.PATIENCE)
     after_epoch += [log, callbacks.EpochSummary(run, bar, advise)]
     replica = build_model(state, len(batches)) if parallel.is_distributed else None
     return [bar, callbacks.EvaluationModel(after_epoch, replica)]

@@ -30,7 +30,7 @@ from pipeline.callbacks.tensorboard import TensorBoardCurves, check_tensorboard 
 from pipeline.errors import UserError  # noqa: E402
 from pipeline.plotting.curves import plot_history  # noqa: E402
 from pipeline.run.checkpoint import copy_checkpoint, read_state  # noqa: E402
-from pipeline.run.messages import ResumeHints, header, results  # noqa: E402
+from pipeline.run.messages import header, rate_advice, results  # noqa: E402
 from pipeline.run.output_folder import best_checkpoint  # noqa: E402
 from pipeline.run.state import RunState, best_epoch  # noqa: E402
 
@@ -190,25 +190,21 @@ def test_advice_is_a_command_that_lowers_the_rate(
 ) -> None:
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     output = tmp_path / "my run"
-    output.mkdir()
     flags = ["-o", str(output), "--hdf5", "h", "--keep", "3", "--tensorboard"]
     args = model_train.parse_arguments(flags)
     stalled = with_history(state, [2.0] + [2.5] * 5, [float(np.float32(1e-3))] * 6)
-    last = output / "epoch-006-val_loss-2.500.keras"
-    last.touch()
-    advice = ResumeHints(args).on_rate
-    proposed = advice(stalled, 5)
+    proposed = rate_advice(args, stalled, 5)
     assert "\n" not in proposed
     command = proposed.partition("run: ")[2]
     program = "KERAS_BACKEND=jax python model_train.py "
     assert command.startswith(program)
     again = model_train.parse_arguments(shlex.split(command.removeprefix(program)))
-    assert (again.model, again.epoch, again.learning_rate) == (last, 6, 1e-4)
+    assert (again.model, again.epoch, again.learning_rate) == (output, None, 1e-4)
     assert (again.output, again.hdf5, again.keep) == (output, Path("h"), 3)
     assert again.tensorboard
     for losses in ([2.0] + [2.5] * 4, [2.0] + [2.5] * 6, [2.5] * 5 + [2.0]):
-        assert advice(with_history(state, losses, [1e-3] * len(losses)), 5) == ""
-    assert advice(replace(stalled, epochs=6), 5) == ""
+        assert rate_advice(args, with_history(state, losses, [1e-3] * len(losses)), 5) == ""
+    assert rate_advice(args, replace(stalled, epochs=6), 5) == ""
 
 
 def test_best_of_equals_has_the_lowest_val_loss() -> None:

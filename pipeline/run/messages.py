@@ -9,7 +9,7 @@ from pathlib import Path
 from pipeline.backend import has_bfloat16
 from pipeline.command_line import backend_setting, quote, shell_command
 from pipeline.run.distributed import DataParallelism
-from pipeline.run.output_folder import checkpoint_name, latest_state
+from pipeline.run.output_folder import checkpoint_name, latest_state, list_checkpoints
 from pipeline.run.state import RunState, best_epoch
 from pipeline.signals import Stopped
 
@@ -58,44 +58,37 @@ def results(folder: Path, tensorboard: bool) -> list[str]:
     ]
 
 
-class ResumeHints:
-    """The commands that resume a run, made of the flags ``args`` that started it."""
+def resume_command(args: argparse.Namespace, **changed: object) -> str:
+    """Return the command that resumes the run of ``args``, with ``changed`` short flags."""
+    kept = {f"--{name.replace('_', '-')}": getattr(args, name) for name in IN_NO_CHECKPOINT}
+    flags = {f"-{flag}": value for flag, value in changed.items()}
+    return shell_command("model_train.py", {"-m": args.output, **flags, "-o": args.output, **kept})
 
-    def __init__(self, args: argparse.Namespace) -> None:
-        self._output = args.output
-        self._kept = {f"--{n.replace('_', '-')}": getattr(args, n) for n in IN_NO_CHECKPOINT}
 
-    def _command(self, checkpoint: Path, **changed: object) -> str:
-        """Return the command that resumes from ``checkpoint`` with ``changed`` short flags."""
-        flags = {f"-{flag}": value for flag, value in changed.items()}
-        return shell_command(
-            "model_train.py", {"-m": checkpoint, **flags, "-o": self._output, **self._kept}
-        )
+@contextmanager
+def resume_hint(args: argparse.Namespace) -> Iterator[None]:
+    """Add a note on how to resume the run of ``args`` to what a signal raises."""
+    before = _dated_checkpoints(args.output)
+    try:
+        yield
+    except Stopped as stop:
+        again = backend_setting() + " ".join(map(quote, ["python", *sys.argv]))
+        command = again if _dated_checkpoints(args.output) == before else resume_command(args)
+        stop.add_note(f"the running epoch is lost, every finished one kept; to resume: {command}")
+        raise
 
-    @contextmanager
-    def on_signal(self) -> Iterator[None]:
-        """Add a note on how to resume to what a signal raises."""
-        before = latest_state(self._output)
-        try:
-            yield
-        except Stopped as stop:
-            if latest_state(self._output) in (None, before):
-                command = backend_setting() + " ".join(map(quote, ["python", *sys.argv]))
-            else:
-                command = self._command(self._output)
-            stop.add_note(
-                f"the running epoch is lost, every finished one kept; to resume: {command}"
-            )
-            raise
 
-    def on_rate(self, state: RunState, patience: int) -> str:
-        """Return how to lower the rate by hand every ``patience`` stalled epochs; "" otherwise."""
-        stalled = state.stalled_epochs
-        if stalled == 0 or stalled % patience or state.epoch == state.epochs:
-            return ""
-        checkpoint = self._output / checkpoint_name(state.epoch, state.history["val_loss"][-1])
-        rate = f"{state.last_rate / 10:.3g}"
-        return (
-            f"val loss has not improved for {stalled} epochs; to lower the rate, stop with Ctrl-C "
-            f"and run: {self._command(checkpoint, e=state.epoch, l=rate)}"
-        )
+def _dated_checkpoints(folder: Path) -> dict[Path, int]:
+    """Return when each checkpoint was written; none is opened, for a signal's end is near."""
+    return {path: path.stat().st_mtime_ns for path in list_checkpoints(folder)}
+
+
+def rate_advice(args: argparse.Namespace, state: RunState, patience: int) -> str:
+    """Return how to lower the rate by hand every ``patience`` stalled epochs; "" otherwise."""
+    stalled = state.stalled_epochs
+    if stalled == 0 or stalled % patience or state.epoch == state.epochs:
+        return ""
+    return (
+        f"val loss has not improved for {stalled} epochs; to lower the rate, stop with Ctrl-C "
+        f"and run: {resume_command(args, l=f'{state.last_rate / 10:.3g}')}"
+    )
