@@ -173,7 +173,12 @@ SLURM = {
 def test_process_group_comes_from_the_flags_or_from_slurm() -> None:
     assert find_process_group(None, None, None, {}) == ProcessGroup()
     assert find_process_group(None, None, None, {"SLURM_STEP_NUM_TASKS": "1"}) == ProcessGroup()
-    assert find_process_group(None, None, None, SLURM) == ProcessGroup(8, 3, ("node007", 61443))
+    coordinator = "node007", 61443
+    assert find_process_group(None, None, None, SLURM) == ProcessGroup(8, 3, coordinator, 1)
+    for visible, gpu in (("0,1,2,3", 1), ("0", None)):
+        environment = {**SLURM, "CUDA_VISIBLE_DEVICES": visible}
+        group = find_process_group(None, None, None, environment)
+        assert group == ProcessGroup(8, 3, coordinator, gpu)
     assert find_process_group(2, 1, "host:1", SLURM) == ProcessGroup(2, 1, ("host", 1))
     assert find_process_group(2, 1, "[::1]:65535", {}) == ProcessGroup(2, 1, ("::1", 65535))
     for incomplete in ((2, None, None), (None, 0, None), (2, 1, None), (None, None, "host:1")):
@@ -182,6 +187,16 @@ def test_process_group_comes_from_the_flags_or_from_slurm() -> None:
                 find_process_group(*incomplete, environment)
     with pytest.raises(UserError, match="below 2"):
         find_process_group(2, 2, "host:1", {})
+
+
+def test_jax_gets_no_gpu_from_a_cluster_it_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would take the one of SLURM_LOCALID or OMPI_COMM_WORLD_LOCAL_RANK alone."""
+    given = []
+    monkeypatch.setattr("jax.distributed.initialize", lambda *_, **named: given.append(named))
+    for gpu in (None, 1):
+        ProcessGroup(2, 1, ("host", 1), gpu)._initialize_jax()
+    assert [named["local_device_ids"] for named in given] == [None, 1]
+    assert {named["cluster_detection_method"] for named in given} == {"deactivate"}
 
 
 @pytest.mark.parametrize(

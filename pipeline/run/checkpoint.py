@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     import keras
 
 CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
-LARGEST_CONTENT = 2**30
-"""Bytes that a checkpoint's members may unpack to; the real ones take 75 MB."""
+LARGEST_CONTENT = 2**32
+"""Bytes that a checkpoint's members may unpack to: more than any network of a recipe has, with its
+optimizer. Those of ``published`` take 75 MB."""
 LARGEST_TEXT = 2**23
 """Bytes of a JSON member; real ones have 0.2 MB, and take 25 times as much memory when parsed."""
 KEY, FORMAT = "googlenet_tiny_imagenet", 2

@@ -31,7 +31,7 @@ NOTICE_SECONDS = 3
 """Another process's end may cause an error here before ``rendezvous`` notices that end."""
 SLURM_TASKS, SLURM_NODES = "SLURM_STEP_NUM_TASKS", "SLURM_STEP_NODELIST"
 SLURM_NUMBERS = (SLURM_TASKS, "SLURM_PROCID", "SLURM_JOB_ID", "SLURM_LOCALID")
-"""Set by ``srun`` for each process; JAX reads the last."""
+"""Set by ``srun`` for each process."""
 SLURM_PORTS = range(61_440, 65_536)
 """Chosen from by the job's number, so that two jobs on a node do not meet."""
 
@@ -45,6 +45,8 @@ class ProcessGroup:
     """Of this process; 0 is the primary."""
     coordinator: tuple[str, int] | None = None
     """Host and port of the primary; None for one process."""
+    gpu: int | None = None
+    """This process's GPU, of those that it sees; None: all."""
 
     @property
     def is_primary(self) -> bool:
@@ -66,8 +68,8 @@ class ProcessGroup:
             return
         if os.environ.get("KERAS_BACKEND") != "jax" or find_spec("jax") is None:
             raise UserError(
-                "TensorFlow trains here in one process alone; "
-                "pip install jax and set KERAS_BACKEND=jax for several"
+                "TensorFlow trains here in one process alone; pip install jax and set "
+                f"KERAS_BACKEND=jax for several, or unset {SLURM_TASKS} for runs of their own"
             )
         with rendezvous(self.coordinator, self.process_id, self.processes, settings):
             self._initialize_jax()
@@ -96,6 +98,8 @@ class ProcessGroup:
                 f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
                 self.processes,
                 self.process_id,
+                local_device_ids=self.gpu,
+                cluster_detection_method="deactivate",  # it would choose one GPU wherever it finds
                 heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
                 initialization_timeout=INITIALIZATION_SECONDS,
             )
@@ -146,9 +150,9 @@ def _host_and_port(coordinator: str) -> tuple[str, int]:
 
 
 def _slurm_group(environment: Mapping[str, str]) -> ProcessGroup:
-    """Return the group that ``srun`` started; its task 0 runs on the step's first node."""
+    """Return the group that ``srun`` started, a task per GPU; task 0 runs on the first node."""
     try:
-        processes, process_id, job, _ = (int(environment[name]) for name in SLURM_NUMBERS)
+        processes, process_id, job, local = (int(environment[name]) for name in SLURM_NUMBERS)
         first = re.match(r"([^,\[]+)(?:\[(\d+))?", environment[SLURM_NODES])
         host = first[1] + (first[2] or "")
     except (KeyError, ValueError, TypeError):
@@ -158,7 +162,9 @@ def _slurm_group(environment: Mapping[str, str]) -> ProcessGroup:
             f"Slurm's variables do not name this process's place in its step; start with srun, "
             f"which sets {', '.join(SLURM_NUMBERS)} and {SLURM_NODES}, or unset {SLURM_TASKS}"
         )
-    return ProcessGroup(processes, process_id, (host, SLURM_PORTS[job % len(SLURM_PORTS)]))
+    port = SLURM_PORTS[job % len(SLURM_PORTS)]
+    sees_its_own = "," not in environment.get("CUDA_VISIBLE_DEVICES", ",")  # --gpus-per-task
+    return ProcessGroup(processes, process_id, (host, port), None if sees_its_own else local)
 
 
 class DataParallelism:
