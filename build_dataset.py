@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         check_figure_format(args.preview)
     recipe = args.recipe or (config.SAMPLE_RECIPE if args.sample else config.FIRST_RECIPE)
-    choose_recipe(config.RECIPES, recipe)  # a slip in it is told before the build
+    choose_recipe(config.RECIPES, recipe)  # an invalid recipe fails before the build
     settings = BuildSettings(
         image_size=config.IMAGE_SIZE,
         test_images_per_class=config.TEST_IMAGES_PER_CLASS,

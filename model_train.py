@@ -190,7 +190,7 @@ def reporting_callbacks(
     from pipeline.run.messages import rate_advice
     from pipeline.run.training import build_model
 
-    if state.epoch:  # an earlier one than the last, perhaps: the curves end there
+    if state.epoch:  # where it resumed before its last epoch, this cuts the curves there
         write_run_curves(args.output, state, len(batches))
     hint = ""
     if parallel.on_cpu and state.recipe_name not in config.CPU_RECIPES:
@@ -201,7 +201,7 @@ def reporting_callbacks(
     log.write_start(state, parallel.devices)
     run = callbacks.RunHistory(state, len(batches))
     after_epoch: list[keras.callbacks.Callback] = []
-    if state.recipe.network.precise_norm:  # what it measures, validation uses
+    if state.recipe.network.precise_norm:  # before Validation, which uses what it measures
         clean = HDF5Generator(batches.dataset, state.batch_size, seed=state.seed, shuffle=True)
         opened.enter_context(clean)
         after_epoch.append(callbacks.PreciseBatchNorm(clean, state.recipe.size_to_evaluate))

@@ -10,7 +10,8 @@ try:
 
     check_settings(vars(setup_config))
 except Exception as error:
-    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if "setup_config" in f[0]]
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if "setup_config" in frame.filename]
     line = getattr(error, "lineno", None) or (lines[-1] if lines else None)
     where = f"config/setup_config.py, line {line}" if line else "config/setup_config.py"
     sys.stderr.write(f"error: {where}: {error}; correct it\n")

@@ -34,7 +34,7 @@ class BatchDraws:
         self, rng: np.random.Generator, count: int, positions: np.ndarray | None = None
     ) -> None:
         self.rng = rng
-        """For draws once a batch."""
+        """For draws made once per batch."""
         self._count = count
         self._positions = np.arange(count) if positions is None else positions
 

@@ -18,7 +18,7 @@ from pipeline.errors import UserError
 AUTO = "auto"
 DTYPE = "network.dtype"
 LARGEST_COUNT = 1_000_000
-"""Of epochs, images a batch, processes, and whatever else is counted."""
+"""Of epochs, images per batch, processes, and whatever else is counted."""
 Count = Annotated[int, Meta(ge=1, le=LARGEST_COUNT)]
 Fraction = Annotated[float, Meta(ge=0, lt=1)]
 SMALLEST_IMAGE, LARGEST_IMAGE = 32, 1024
@@ -43,15 +43,16 @@ class Network:
     relu_before_norm: bool = False
     """Convolution, ReLU, batch norm instead of convolution, batch norm, ReLU."""
     l2: Fraction = 0.0
-    """Penalty on the squared convolution and classifier weights, added to the loss."""
+    """Added to the loss: this times the sum of the squares of all kernels, not of biases."""
     stage_dropout: Fraction = 0.0
-    """Fraction dropped after stages 3 and 4, behind the max pooling that follows, and after 5."""
+    """Dropout rate after stages 3 and 4, behind the max pooling that follows, and after 5."""
     dropout: Fraction = 0.4
-    """Fraction dropped before the classifier (the paper: 0.4)."""
+    """Dropout rate before the classifier (the paper: 0.4)."""
     norm_momentum: Fraction = 0.99
-    """Of batch norm's running statistics."""
+    """Of batch norm, Keras's: the share of the running statistics that a batch leaves (PyTorch's is
+    1 minus this)."""
     precise_norm: bool = False
-    """PreciseBN: replace them after each epoch by statistics measured on train images."""
+    """PreciseBN: after each epoch, measure the running statistics on train images."""
     dtype: Literal["float32", "mixed_bfloat16", "auto"] = "float32"
     """``"mixed_bfloat16"`` computes in bfloat16 and keeps the weights, the means, the classifier
     and its softmax in float32; ``"auto"`` does so where the device computes in bfloat16:
@@ -75,8 +76,8 @@ class Optimizer:
     warmup_epochs: Annotated[float, Meta(ge=0)] = 0.0
     """The rate rises linearly from zero over these; cosine only."""
     weight_decay: Fraction = 0.0
-    """Fraction of ``learning_rate`` x weight taken off kernels at each step. With momentum 0.9, ten
-    times the value that other libraries add to the gradient."""
+    """Decoupled (arXiv:1711.05101): each step takes rate x this x weight off a kernel. With
+    momentum 0.9, about ten times the value that PyTorch's SGD adds to the gradient."""
     label_smoothing: Fraction = 0.0
 
 
@@ -94,13 +95,14 @@ class Augmentation:
     """Each axis is scaled by 1 - zoom to 1 + zoom."""
     flip: Literal["none", "random", "alternating"] = "none"
     """``"random"``: mirror half the images, drawn anew each epoch; ``"alternating"``: mirror each
-    image in every other epoch, its first drawn at random, so that two epochs show both sides."""
+    image every other epoch, from a random first on (arXiv:2404.00498)."""
     trivial_augment: bool = False
     """One more change per image, of kind and strength drawn uniformly (see trivial_augment.py)."""
     cutmix: Annotated[float, Meta(ge=0, le=1000)] = 0.0
-    """Alpha of CutMix: a rectangle comes from another image, with lambda of the label."""
+    """Alpha of CutMix: an image keeps lambda, of Beta(alpha, alpha), of its area and of its label;
+    0: no CutMix."""
     mixed_share: Annotated[float, Meta(gt=0, le=1)] = 1.0
-    """Fraction of the batches that CutMix changes, at random."""
+    """Probability that CutMix changes a batch."""
     mixed_from: Count = 1
     """CutMix's first epoch: it helps once a network overfits."""
 
@@ -116,10 +118,10 @@ class Recipe:
     epochs: Count
     batch_size: Count
     image_sizes: Annotated[tuple[tuple[Count, ImageSide], ...], Meta(min_length=1)] = ((1, 64),)
-    """(first epoch, pixels a side), in order; small images first cost less."""
+    """Progressive resizing: (first epoch, pixels a side), in order; small images cost less."""
     evaluation_size: ImageSide | None = None
-    """Pixels a side that the last of these sizes is evaluated at, and photographs predicted;
-    None: the same. Choose it by val: another one can be better (docs/accuracy.md)."""
+    """Pixels a side to evaluate and predict at, from the last size's first epoch on (FixRes,
+    arXiv:1906.06423); None: as in training. Choose it by val (docs/accuracy.md)."""
     network: Network = field(default_factory=Network)
     optimizer: Optimizer = field(default_factory=Optimizer)
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -155,7 +157,7 @@ class Recipe:
         return self.evaluation_size if last and self.evaluation_size else self.image_size(epoch)
 
     def phases(self, first: int, last: int) -> Iterator[tuple[int, int]]:
-        """Yield (first, last) of each stretch of epochs with one image size."""
+        """Yield the (first, last) epochs of each phase, a stretch with one image size."""
         starts = [start for start, _ in self.image_sizes if first < start <= last]
         for begin, following in itertools.pairwise([first, *starts, last + 1]):
             yield begin, following - 1

@@ -45,5 +45,5 @@ class EpochCheckpoint(keras.callbacks.Callback):
             best = best_epoch(state.history) if state else max(self._ranks, key=self._ranks.get)
             for old in list_checkpoints(self._folder):
                 if epoch_of(old) <= epoch + 1 - self._keep and epoch_of(old) != best:
-                    with suppress(PermissionError):  # Windows: somebody reads it; the next time
+                    with suppress(PermissionError):  # Windows, while it is read: next epoch again
                         old.unlink()

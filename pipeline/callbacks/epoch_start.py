@@ -28,7 +28,7 @@ class EpochStart(keras.callbacks.Callback):
         """Seed epoch ``epoch`` + 1."""
         self._batches.begin_epoch(epoch + 1, self._image_size(epoch + 1))
         for layer in self.model.layers:
-            if isinstance(layer, keras.layers.Dropout) and layer.rate:  # one of 0 has no state
+            if isinstance(layer, keras.layers.Dropout) and layer.rate:  # Dropout(0) has no seed
                 state = layer.seed_generator.state
                 stream = random_stream(self._seed, layer.name, epoch + 1)
                 state.assign(stream.integers(2**32, size=state.shape, dtype="uint32"))

@@ -19,7 +19,7 @@ class MomentumCorrection(keras.callbacks.Callback):
     Args:
         schedule: The learning rate by step.
         steps: In an epoch.
-        last_rate: Of the last step before the first epoch; None: the schedule's.
+        last_rate: Of the step before the first epoch to train; None: the schedule's.
     """
 
     def __init__(

@@ -21,8 +21,8 @@ IMAGES = 5_120
 class PreciseBatchNorm(keras.callbacks.Callback):
     """Replaces batch norm's running statistics after each epoch by those of some train images.
 
-    The mean is the mean of the batches' means, the variance the mean of their second moments less
-    its square. Training normalises by each batch's own statistics, and is not changed.
+    The mean is the mean of the batches' means, the variance the mean of their second moments minus
+    the squared mean. Training still normalises by each batch's own statistics.
 
     Args:
         batches: Of train images without augmentation, shuffled.
@@ -61,7 +61,7 @@ class PreciseBatchNorm(keras.callbacks.Callback):
 
 
 class _InTrainingMode(keras.Layer):
-    """Lets a model ``predict`` by each batch's own statistics: compiled, where a call is eager."""
+    """Lets ``predict_on_batch``, which is compiled, run a model with ``training=True``."""
 
     def __init__(self, model: keras.Model) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Rank-1 and rank-5 over every image, the last partial batch too."""
+"""Top-1 and top-5 accuracy (rank-1, rank-5) over every image, the last partial batch too."""
 
 from dataclasses import dataclass, replace
 
@@ -32,7 +32,7 @@ class Predictor:
 
     model: keras.Model
     batch_size: int
-    """Most images a call."""
+    """Most images per call."""
     image_size: int | None = None
     """Pixels a side of the images that it is given; None: any."""
     flip: bool = False
@@ -53,7 +53,7 @@ class Predictor:
 
 def predict(predictor: Predictor, data: HDF5Generator) -> np.ndarray:
     """Return the probabilities, float32 (n, classes), of all images of ``data`` in its order."""
-    predictor = replace(predictor, batch_size=data.batch_size)
+    predictor = replace(predictor, batch_size=data.batch_size)  # a split may be below one batch
     bar = progress_bar(data.dataset.split, len(data))
     probabilities = []
     try:
@@ -66,7 +66,7 @@ def predict(predictor: Predictor, data: HDF5Generator) -> np.ndarray:
 
 
 def score(probabilities: np.ndarray, truth: np.ndarray) -> Scores:
-    """Return the metrics of probabilities (n, classes) where ``truth``, int (n,), is right."""
+    """Score probabilities (n, classes) by the true labels, int (n,)."""
     ranks = rank_of_truth(probabilities, truth)
     return Scores(
         rank1=float((ranks == 0).mean()),

@@ -42,7 +42,7 @@ class HDF5Dataset:
     build_id: str
     """The same in all files of one build."""
     means: tuple[float, float, float]
-    """Of the R, G and B of all images, 0 to 255."""
+    """Channel means (R, G, B) of this split's images, 0 to 255."""
     encoded_names: np.ndarray
     """bytes (n,), the images' file names without folders, in UTF-8."""
     train_fingerprint: str | None = None
@@ -150,7 +150,7 @@ def _read_checked(path: Path, file: h5py.File, split: str) -> HDF5Dataset:
 
 
 class _Map(np.memmap):
-    """A map of a file that may be cut short meanwhile: reading on would kill the process."""
+    """A memory map that refuses a file cut short since: reading past its end kills the process."""
 
     def __getitem__(self, index: Any) -> np.ndarray:
         if self._mmap.size() < self.offset + self.nbytes:

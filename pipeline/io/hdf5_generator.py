@@ -22,6 +22,7 @@ from pipeline.randomness import BatchDraws, random_stream
 from pipeline.recipe import Augmentation
 
 Batch = tuple[np.ndarray, ...]
+"""(images, labels), and with a shard the sample weights too."""
 UNCHANGED = Augmentation()
 THREADS = min(cores(), 4)
 """More contend for the GIL, under which much of a batch is made."""
@@ -35,9 +36,11 @@ class _Epoch:
     """From 1."""
     image_size: int
     order: np.ndarray
+    """Rows of the data set, int64 (n,)."""
     begun: bool = False
     finished: bool = False
     prepared: dict[int, Future[Batch]] = field(default_factory=dict)
+    """By step."""
     seconds_waited: float = 0.0
 
 
@@ -54,10 +57,10 @@ class HDF5Generator(keras.utils.PyDataset):
         seed: Decides the order and the augmentation.
         shuffle: Draw a new order each epoch.
         augmentation: The default is none.
-        shard: Make only the images in these places of each batch, and add the weight of each,
-            float32 (n,). Those of a smaller last batch are repeated to pad it, with weight 0: the
-            padding counts nothing in the loss, and a little in batch norm's statistics. None makes
-            whole batches, without weights.
+        shard: The positions in each batch whose images to make; batches then end with sample
+            weights, float32 (n,). A smaller last batch is padded with copies of its own images, of
+            weight 0: the loss does not count them, batch norm's statistics do. None: whole batches,
+            without weights.
     """
 
     def __init__(
@@ -125,21 +128,22 @@ class HDF5Generator(keras.utils.PyDataset):
             self.failure = error
             raise
         epoch.seconds_waited += time.perf_counter() - started
-        epoch.finished |= epoch.begun and step == len(self) - 1
+        if epoch.begun and step == len(self) - 1:
+            epoch.finished = True
         return batch
 
     @property
     def seconds_waited(self) -> float:
         """How long this epoch's batches were waited for.
 
-        A backend asks for a batch while it works on the one before: the network waits no longer.
+        The network waits no longer than that: a backend asks for a batch while it computes another.
         """
         return self._epoch.seconds_waited
 
     def for_fit(self) -> Any:
         """Return what to give to ``fit``: on TensorFlow a ``tf.data.Dataset`` of the batches.
 
-        Of a PyDataset, Keras makes one with autotuning. A ``fit`` on that often ends only when
+        Of a PyDataset Keras would make one with autotuning, whose ``fit`` often ends only when
         1.28, 2.56, 5.12, … seconds have passed, and so takes up to twice as long.
         """
         if keras.backend.backend() != "tensorflow":

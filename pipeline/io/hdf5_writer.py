@@ -83,7 +83,7 @@ class HDF5Writer:
 
         Args:
             build_id: The same for all files of a build, so that a reader can refuse a mixture.
-            means: Of the R, G and B of all images, 0 to 255.
+            means: Of the R, G and B of the split's images, 0 to 255.
         """
         self._file.attrs.update(
             fingerprint=self.fingerprint,

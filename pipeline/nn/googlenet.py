@@ -1,18 +1,18 @@
 """GoogLeNet: Szegedy et al. 2014, "Going Deeper with Convolutions" (arXiv:1409.4842), Table 1.
 
-Adapted to small images in three ways. Global average pooling takes feature maps of any size, so
-the side of the images is free. Batch norm (Ioffe and Szegedy 2015, arXiv:1502.03167) stands in
-for local response normalisation; the auxiliary classifiers, for gradients and regularisation
-(section 5), are left out. And a second stem keeps finer feature maps. For 64x64 pixels:
+Departures from the paper: batch norm (Ioffe and Szegedy 2015, arXiv:1502.03167) replaces local
+response normalisation, the auxiliary classifiers (section 5) are left out, and a second stem keeps
+finer feature maps. Global average pooling takes maps of any size, so images may have any side. For
+64x64 pixels:
 
-======== =============== =========== ============ ===============
-stem     first           stages 3-5  parameters   multiply-adds
-======== =============== =========== ============ ===============
-"paper"  7x7, stride 2   8, 4, 2     6.2 million  129 million
-"fine"   5x5, stride 1   16, 8, 4    6.2 million  498 million
-======== =============== =========== ============ ===============
+======== =============== ================ ============ ===============
+stem     first conv      maps, stages 3-5 parameters   multiply-adds
+======== =============== ================ ============ ===============
+"paper"  7x7, stride 2   8, 4, 2          6.2 million  129 million
+"fine"   5x5, stride 1   16, 8, 4         6.2 million  498 million
+======== =============== ================ ============ ===============
 
-The paper prints the modules' weights in units of 1,024. Its figures for the first convolution
+Table 1 gives the modules' parameters in units of 1,024. Its figures for the first convolution
 (2.7K, where 7x7x3x64 is 9,408), 4c (463K, by its own filters 509,440) and 5a (1072K, 1,042,432)
 do not follow from its filter columns, and most others are off by a percent or so; the filter
 columns are what is built here.
@@ -89,7 +89,7 @@ def googlenet(
     x = build.stem(x)
     for stage, modules in STAGES.items():
         x = build.max_pool(x, 2, f"pool_{stage}")
-        if stage - 1 in STAGES:  # behind the pooling: a maximum over dropped values is biased
+        if stage - 1 in STAGES:  # after the pooling: a maximum over dropped values is biased
             x = build.dropout(x, network.stage_dropout, f"dropout_{stage - 1}")
         for name, filters in modules.items():
             x = build.inception(x, filters, f"inception_{name}")
@@ -138,7 +138,7 @@ class _Builder:
     def inception(
         self, x: keras.KerasTensor, filters: InceptionFilters, name: str
     ) -> keras.KerasTensor:
-        """Figure 2b of the paper."""
+        """Inception module with dimension reduction (Figure 2b)."""
         inputs = keras.Input(x.shape[1:], dtype=x.dtype, name="inputs")
         by_1x1 = self.conv_block(inputs, filters.conv_1x1, 1, "conv_1x1")
         by_3x3 = self.conv_block(inputs, filters.reduce_3x3, 1, "reduce_3x3")
@@ -155,7 +155,7 @@ class _Builder:
     def conv_block(
         self, x: keras.KerasTensor, filters: int, kernel: int, name: str, stride: int = 1
     ) -> keras.KerasTensor:
-        """Convolution, batch norm and ReLU."""
+        """Convolution, batch norm and ReLU, the last two in the order of ``relu_before_norm``."""
         x = layers.Conv2D(
             max(NARROWEST, round(filters * self.network.width)),
             kernel,

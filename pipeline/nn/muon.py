@@ -1,10 +1,10 @@
-"""Muon: SGD whose steps on convolutions are orthogonalised (Jordan et al. 2024, "Muon: an optimizer
-for hidden layers in neural networks").
+"""Muon: SGD whose updates of convolutions are orthogonalised (Jordan et al. 2024, "Muon: an
+optimizer for hidden layers in neural networks").
 
-The step of a kernel, as a matrix of (height x width x inputs, outputs), is replaced by the nearest
-orthogonal one, whose singular values are all equal: directions that few images need are learned as
-fast as those that all need. (Its authors step farther where a matrix has more columns than rows:
-GoogLeNet of width 1 has none such.)
+The update of a kernel, as a matrix of (height x width x inputs, outputs), is replaced by the
+nearest semi-orthogonal one, whose singular values are all equal: directions that few images need
+are learned as fast as those that all need. (Its authors step farther where a matrix has more
+columns than rows: GoogLeNet of width 1 has none such.)
 
 Keras has a Muon of its own, which leaves convolutions to Adam; its Newton-Schulz iteration is used
 here. The optimizer stays Keras's SGD, with SGD's state, so that a checkpoint opens in plain Keras.

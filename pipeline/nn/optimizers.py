@@ -15,13 +15,13 @@ def learning_rate_schedule(
     recipe: Recipe, steps_per_epoch: int, constant: float | None = None
 ) -> schedules.LearningRateSchedule:
     """Return the rate as a function of the step, from 0; ``constant`` overrides the recipe's."""
-    if constant is not None:
+    if constant is not None:  # a decay by 1, for Keras has no constant schedule
         return schedules.ExponentialDecay(constant, decay_steps=1, decay_rate=1.0)
     values = recipe.optimizer
     if values.rate_drops:
         return schedules.PiecewiseConstantDecay(
             # the last steps before the drops: at a boundary itself Keras keeps the earlier rate
-            [(first - 1) * steps_per_epoch - 1 for first, _ in values.rate_drops],
+            [(epoch - 1) * steps_per_epoch - 1 for epoch, _ in values.rate_drops],
             [values.learning_rate, *(rate for _, rate in values.rate_drops)],
         )
     steps, warmup = recipe.epochs * steps_per_epoch, round(values.warmup_epochs * steps_per_epoch)
@@ -41,7 +41,7 @@ def compile_model(
     rate = learning_rate_schedule(recipe, steps_per_epoch, constant_rate)
     model.compile(
         optimizer=_optimizer(model, recipe, rate),
-        # Samples of weight 0 pad a batch shared by several devices, and do not count.
+        # Samples of weight 0 pad the last batch (see HDF5Generator), and do not count.
         loss=keras.losses.CategoricalCrossentropy(
             label_smoothing=recipe.optimizer.label_smoothing, reduction="mean_with_sample_weight"
         ),

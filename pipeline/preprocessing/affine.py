@@ -26,7 +26,7 @@ class AffineParameters:
     shear: np.ndarray
     """Degrees."""
     zoom_x: np.ndarray
-    """Above 1 shows more of the image, smaller."""
+    """Zooms out above 1, as in Keras."""
     zoom_y: np.ndarray
     mirror: np.ndarray
     """Whether to mirror left and right, after all else."""

@@ -8,11 +8,11 @@ from pipeline.randomness import BatchDraws
 def cutmix(
     images: np.ndarray, labels: np.ndarray, alpha: float, draws: BatchDraws
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Give images a rectangle of another one, in place, and labels mixed by area; return both.
+    """Paste a rectangle of another image into each, in place; return images and mixed labels.
 
-    The other one is the neighbour in the batch, a random one since the epoch is shuffled: the first
-    and the second have each other, and so on. For each image lambda, the fraction that it keeps, is
-    drawn from Beta(alpha, alpha), and the rectangle's centre uniformly.
+    The other image is the neighbour in the batch, which the epoch's shuffle makes random: the first
+    and the second take from each other, and so on. For each image lambda, the share of its area to
+    keep, is drawn from Beta(alpha, alpha), and the rectangle's centre uniformly.
 
     Args:
         images: uint8 (n, side, side, 3).
@@ -31,5 +31,6 @@ def cutmix(
     for row, other in enumerate(others):
         box = np.s_[top[row] : bottom[row], left[row] : right[row]]
         images[row][box] = other[box]
+    # by the pixels kept: an image's edges may clip the rectangle
     lam = (1 - (bottom - top) * (right - left) / side**2).astype(np.float32)[:, None]
     return images, labels * lam + labels[neighbour] * (1 - lam)

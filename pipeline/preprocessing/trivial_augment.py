@@ -29,6 +29,7 @@ MOVES = 5
 VALUES = np.arange(256, dtype=np.uint8)
 """Of a pixel: what a lookup table is made from."""
 SMOOTHING = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]]) / 13
+"""Pillow's ``ImageFilter.SMOOTH``, which its ``Sharpness`` blends with."""
 
 
 def trivial_augment(images: np.ndarray, draws: BatchDraws) -> np.ndarray:
@@ -59,6 +60,7 @@ def move_matrices(kinds: np.ndarray, strengths: np.ndarray, side: int) -> np.nda
     shear_x, shear_y = strength_of(1, STRONGEST_SHEAR), strength_of(2, STRONGEST_SHEAR)
     shift = STRONGEST_SHIFT * side
     cos, sin = np.cos(angle), np.sin(angle)
+    # each image has one kind: of rotation and the two shears, at most one is not the identity
     linear = stack_2x2(cos, shear_x - sin, shear_y + sin, cos)
     shifts = np.stack([strength_of(3, shift), strength_of(4, shift)], axis=1)
     return about_centre(linear, shifts, side)

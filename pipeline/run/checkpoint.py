@@ -30,7 +30,6 @@ LARGEST_TEXT = 2**23
 """Bytes of a JSON member; real ones have 0.2 MB, and take 25 times as much memory when parsed."""
 KEY, FORMAT = "googlenet_tiny_imagenet", 2
 HALF_PRECISION = ("bfloat16", "mixed_bfloat16", "float16", "mixed_float16")
-UNDATED = (1980, 1, 1, 0, 0, 0)
 
 
 def save_checkpoint(model: "keras.Model", path: Path, state: RunState | None = None) -> None:
@@ -77,11 +76,11 @@ def _to_state(path: Path, record: Any) -> RunState:
 
 
 def read_state_to_resume(path: Path) -> RunState:
-    """Return the state of a run, as ``read_state``, if its optimizer's is there too.
+    """Return the state as ``read_state`` does, of a checkpoint that a run can resume from.
 
     Raises:
-        UserError: It is not, as in an exported model; its recipe has what this version lacks; or as
-            ``read_state``.
+        UserError: It has no optimizer state, as an exported model; its recipe has values that this
+            version does not know; or as ``read_state``.
     """
     record = _read_record(path)
     state = _to_state(path, record)
@@ -100,7 +99,7 @@ def read_state_to_resume(path: Path) -> RunState:
 
 
 def _unknown_values(stored: Mapping[str, Any], known: Mapping[str, Any]) -> list[str]:
-    """Return the values of a stored recipe that would be dropped, but for those that say no."""
+    """Return a stored recipe's values that ``known`` lacks, but for false, 0 and empty ones."""
     found = [f"{name} {value}" for name, value in stored.items() if name not in known and value]
     for name, part in known.items():
         if isinstance(part, dict):
@@ -184,12 +183,12 @@ def _write_with_state(members: dict[str, bytes], path: Path, state: RunState | N
     members = {**members, METADATA: json.dumps(metadata).encode()}
     with ZipFile(path, "w") as archive:
         for name, contents in members.items():
-            archive.writestr(ZipInfo(name, UNDATED), contents)
+            archive.writestr(ZipInfo(name), contents)  # dated 1980: equal runs write equal files
 
 
 @contextmanager
 def _explain_damage(path: Path) -> Iterator[None]:
-    """Turn what zipfile, JSON, HDF5 or Keras raise on a damaged or foreign file to a UserError."""
+    """Turn what zipfile, JSON, HDF5 or Keras raise on a damaged or foreign file into a UserError."""
     try:
         with explain_read_refusal(path):
             yield

@@ -29,14 +29,14 @@ def epoch_rank(val_accuracy: float | None, val_loss: float | None) -> tuple[floa
 
 
 def best_epoch(history: History) -> int:
-    """Return the epoch of the best rank (see ``epoch_rank``), of equals the first, from 1."""
+    """Return the best epoch, from 1, by ``epoch_rank``; of equals the first."""
     losses = history.get("val_loss") or [0.0] * len(history["val_accuracy"])
     ranks = list(map(epoch_rank, history["val_accuracy"], losses))
     return ranks.index(max(ranks)) + 1
 
 
 def check_losses(epoch: int, *losses: float) -> None:
-    """Check that the ``losses`` seen in ``epoch`` are numbers.
+    """Check that the ``losses`` of ``epoch`` are finite.
 
     Raises:
         UserError: One is not.
@@ -52,7 +52,7 @@ def check_losses(epoch: int, *losses: float) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class RunState:
-    """A run after ``epoch`` finished epochs. Each checkpoint stores one in its metadata."""
+    """A run after ``epoch`` finished epochs, as each checkpoint's metadata stores it."""
 
     recipe_name: str
     recipe: Recipe
@@ -90,7 +90,7 @@ class RunState:
     def evaluated_at(self, size: int) -> "RunState":
         """Return the state with another image size, to predict, not to resume.
 
-        ``evaluation_size`` is that of the last phase, so later ones are dropped.
+        ``evaluation_size`` holds for the last image size alone, so sizes of later epochs go.
         """
         begun = tuple(pair for pair in self.recipe.image_sizes if pair[0] <= max(self.epoch, 1))
         return replace(self, recipe=replace(self.recipe, image_sizes=begun, evaluation_size=size))

@@ -54,7 +54,8 @@ def fit_phases(
         UserError: A batch could not be made.
     """
     for first, last in state.recipe.phases(state.epoch + 1, state.epochs):
-        batches.begin_epoch(first, state.recipe.image_size(first))  # ``fit`` may look ahead
+        # ``fit`` may ask for a batch, to see its shapes, before ``EpochStart``
+        batches.begin_epoch(first, state.recipe.image_size(first))
         try:
             model.fit(
                 batches.for_fit(),
