@@ -48,7 +48,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "as it is")  # fmt: skip
     add("-r", "--recipe", choices=config.RECIPES, metavar="NAME",
         help="whose augmentation --preview shows (default: "
-        f"{config.FIRST_RECIPE}; with --sample: {config.SAMPLE_RECIPE})")  # fmt: skip
+        f"{config.SUGGESTED_RECIPE}; with --sample: {config.SAMPLE_RECIPE})")  # fmt: skip
     args = parser.parse_args(argv)
     if args.recipe and not args.preview:
         parser.error("-r goes with --preview, and says whose augmentation it shows")
@@ -67,8 +67,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         from pipeline.plotting.style import check_figure_format
 
         check_figure_format(args.preview)
-    recipe = args.recipe or (config.SAMPLE_RECIPE if args.sample else config.FIRST_RECIPE)
-    choose_recipe(config.RECIPES, recipe)  # an invalid recipe fails before the build
+    recipe_name = args.recipe or (config.SAMPLE_RECIPE if args.sample else config.SUGGESTED_RECIPE)
+    choose_recipe(config.RECIPES, recipe_name)  # an invalid recipe fails before the build
     settings = BuildSettings(
         image_size=config.IMAGE_SIZE,
         test_images_per_class=config.TEST_IMAGES_PER_CLASS,
@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     data_set = prepare_data_set(args)
     output = args.output or default_hdf5_folder(data_set)
-    check_places(args, data_set, output)
+    check_output_paths(args, data_set, output)
     if is_built(output) and not args.overwrite:
         if not args.preview:
             check_built(open_source(data_set), output, settings)
@@ -86,8 +86,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     else:
         build(data_set, output, settings, args.overwrite)
     if args.preview:
-        draw_preview(args, output, recipe)
-    say(f"next: {training_command(output, recipe)}")
+        draw_preview(args, output, recipe_name)
+    say(f"next: {training_command(output, recipe_name)}")
 
 
 def prepare_data_set(args: argparse.Namespace) -> Path:
@@ -112,7 +112,7 @@ def prepare_data_set(args: argparse.Namespace) -> Path:
     return args.dataset or find_data_set(config.DATASET)
 
 
-def check_places(args: argparse.Namespace, data_set: Path, hdf5: Path) -> None:
+def check_output_paths(args: argparse.Namespace, data_set: Path, hdf5: Path) -> None:
     """Refuse to write over what is read, or among the images."""
     from pipeline.dataset.builder import OUTPUTS
     from pipeline.dataset.tiny_imagenet import SPLITS
@@ -148,7 +148,7 @@ def build(data_set: Path, output: Path, settings: "BuildSettings", overwrite: bo
     say(f"wrote {', '.join(OUTPUTS)} to {output}")
 
 
-def draw_preview(args: argparse.Namespace, hdf5: Path, recipe: str) -> None:
+def draw_preview(args: argparse.Namespace, hdf5: Path, recipe_name: str) -> None:
     """Draw some images, stored and augmented."""
     import_keras()
     from pipeline.io.hdf5_dataset import open_training_splits
@@ -156,23 +156,23 @@ def draw_preview(args: argparse.Namespace, hdf5: Path, recipe: str) -> None:
     from pipeline.run.start import fresh_run
 
     train, val = open_training_splits(hdf5)
-    values = choose_recipe(config.RECIPES, recipe)
-    state = fresh_run(recipe, values, args.seed, train, val)
+    recipe = choose_recipe(config.RECIPES, recipe_name)
+    state = fresh_run(recipe_name, recipe, args.seed, train, val)
     write_preview(args.preview, train, state)
     say(f"wrote {args.preview}")
 
 
-def training_command(hdf5: Path, recipe: str) -> str:
+def training_command(hdf5: Path, recipe_name: str) -> str:
     """Return the command that trains on what was built."""
     from pipeline.dataset.tiny_imagenet import default_hdf5_folder, find_data_set
     from pipeline.io.hdf5_dataset import open_split
     from pipeline.run.output_folder import unused_path
 
-    usual = hdf5 == default_hdf5_folder(find_data_set(config.DATASET))
-    flags = {"-r": recipe, "--hdf5": None if usual else hdf5,
-             "-o": unused_path(config.OUTPUT / recipe)}  # fmt: skip
+    is_default = hdf5 == default_hdf5_folder(find_data_set(config.DATASET))
+    flags = {"-r": recipe_name, "--hdf5": None if is_default else hdf5,
+             "-o": unused_path(config.OUTPUT / recipe_name)}  # fmt: skip
     images = len(open_split(hdf5, "train"))
-    if images < FEWEST_STEPS * config.RECIPES[recipe].batch_size:
+    if images < FEWEST_STEPS * config.RECIPES[recipe_name].batch_size:
         flags["-b"] = min(SMALL_BATCH, images)
     return shell_command("model_train.py", flags)
 

@@ -82,15 +82,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         state = state.evaluated_at(args.image_size)
     hdf5 = find_hdf5(args.hdf5, args.checkpoint, config.DATASET)
     photographs = find_photographs(args.images or ())
-    check_places(args, hdf5, photographs)
+    check_output_paths(args, hdf5, photographs)
     if args.images:
         classify(args, state, photographs)
     else:
-        measure(args, state, hdf5)
+        evaluate(args, state, hdf5)
     print_next(args, hdf5)
 
 
-def check_places(args: argparse.Namespace, hdf5: Path, photographs: Sequence[Path]) -> None:
+def check_output_paths(args: argparse.Namespace, hdf5: Path, photographs: Sequence[Path]) -> None:
     """Refuse to write over the run, the data or the photographs."""
     from pipeline.dataset.builder import OUTPUTS
     from pipeline.io.files import check_outputs
@@ -102,7 +102,7 @@ def check_places(args: argparse.Namespace, hdf5: Path, photographs: Sequence[Pat
     check_outputs(outputs, [*inputs, *photographs])
 
 
-def measure(args: argparse.Namespace, state: "RunState", hdf5: Path) -> None:
+def evaluate(args: argparse.Namespace, state: "RunState", hdf5: Path) -> None:
     """Print rank-1 and rank-5 over every image of a split; write the report if asked for."""
     from pipeline.io.files import write_json
     from pipeline.io.hdf5_dataset import open_split

@@ -154,7 +154,7 @@ def train(
         say(*header(state, backend, parallel, (len(train_set), len(val_set))))
         if checkpoint:
             say(*note_on_conditions(checkpoint, state, parallel.devices))
-    with training_batches(train_set, state, parallel.shard) as batches, ExitStack() as opened:
+    with training_batches(train_set, state, parallel.shard) as batches, ExitStack() as stack:
         with parallel.scope():
             model = build_model(state, len(batches))
             if checkpoint:
@@ -167,10 +167,10 @@ def train(
         if group.is_primary:
             state = replace(state, backend=backend)
             if checkpoint:
-                state, own, aside = begin_branch(checkpoint, state, args.output)
-                kept = [f"kept an earlier checkpoint as {path}" for path in aside]
-                say(*kept, f"resuming after epoch {state.epoch} from {own}")
-            callbacks += reporting_callbacks(args, state, parallel, batches, val_set, opened)
+                state, resumed, superseded = begin_branch(checkpoint, state, args.output)
+                kept = [f"kept an earlier checkpoint as {path}" for path in superseded]
+                say(*kept, f"resuming after epoch {state.epoch} from {resumed}")
+            callbacks += reporting_callbacks(args, state, parallel, batches, val_set, stack)
         with parallel.scope():
             fit_phases(model, batches, state, callbacks)
 
@@ -181,9 +181,9 @@ def reporting_callbacks(
     parallel: "DataParallelism",
     batches: "HDF5Generator",
     val_set: "HDF5Dataset",
-    opened: ExitStack,
+    stack: ExitStack,
 ) -> "list[keras.callbacks.Callback]":
-    """Return what evaluates, writes and prints, in order; ``opened`` closes it."""
+    """Return what evaluates, writes and prints, in order; ``stack`` closes what they hold open."""
     from pipeline import callbacks
     from pipeline.callbacks.training_monitor import write_run_curves
     from pipeline.io.hdf5_generator import HDF5Generator
@@ -194,18 +194,20 @@ def reporting_callbacks(
         write_run_curves(args.output, state, len(batches))
     hint = ""
     if parallel.on_cpu and state.recipe_name not in config.CPU_RECIPES:
-        hint = f"that is long: -r {config.FIRST_RECIPE} is the recipe made for two CPU cores"
+        hint = f"that is long: -r {config.SUGGESTED_RECIPE} is the recipe made for two CPU cores"
     bar = callbacks.ProgressBar(state, len(batches.dataset), hint)
-    opened.callback(bar.close)
+    stack.callback(bar.close)
     log = callbacks.RunLog(args.output, batches, bar)
     log.write_start(state, parallel.devices)
     run = callbacks.RunHistory(state, len(batches))
     after_epoch: list[keras.callbacks.Callback] = []
     if state.recipe.network.precise_norm:  # before Validation, which uses what it measures
-        clean = HDF5Generator(batches.dataset, state.batch_size, seed=state.seed, shuffle=True)
-        opened.enter_context(clean)
-        after_epoch.append(callbacks.PreciseBatchNorm(clean, state.recipe.size_to_evaluate))
-    val = opened.enter_context(HDF5Generator(val_set, state.batch_size))
+        unaugmented = HDF5Generator(
+            batches.dataset, state.batch_size, seed=state.seed, shuffle=True
+        )
+        stack.enter_context(unaugmented)
+        after_epoch.append(callbacks.PreciseBatchNorm(unaugmented, state.recipe.size_to_evaluate))
+    val = stack.enter_context(HDF5Generator(val_set, state.batch_size))
     after_epoch += [
         callbacks.Validation(val, state.recipe.size_to_evaluate),
         run,

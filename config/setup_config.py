@@ -138,9 +138,9 @@ RECIPES = {
     ),
 }
 DEFAULT_RECIPE: str = "published"
-CPU_RECIPES: tuple[str, ...] = ("quick", "overnight", "demo")
-"""A run of another one for over six hours on a CPU recommends ``FIRST_RECIPE``."""
-FIRST_RECIPE: str = "quick"
+SUGGESTED_RECIPE: str = "quick"
 """What ``build_dataset.py`` proposes to train with: it needs no GPU."""
 SAMPLE_RECIPE: str = "demo"
-"""What it proposes for the sample."""
+"""What ``build_dataset.py`` proposes for the sample."""
+CPU_RECIPES: tuple[str, ...] = ("quick", "overnight", "demo")
+"""On a CPU, a run of another recipe that takes over six hours recommends ``SUGGESTED_RECIPE``."""

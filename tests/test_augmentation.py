@@ -21,7 +21,7 @@ from pipeline.preprocessing.affine import (  # noqa: E402
     AffineParameters,
     affine_matrices,
     draw_affine,
-    move_pixels,
+    warp_images,
 )
 from pipeline.preprocessing.images import resize_image, resize_images  # noqa: E402
 from pipeline.randomness import BatchDraws  # noqa: E402
@@ -60,7 +60,7 @@ def test_pixels_move_as_keras_moves_them(ranges: Augmentation) -> None:
     stream = np.random.default_rng(3)
     mirror = stream.random(len(images)) < 0.5
     drawn = draw_affine(ranges, BatchDraws(stream, len(images)), 64, mirror)
-    ours = move_pixels(images.copy(), affine_matrices(drawn, 64))
+    ours = warp_images(images.copy(), affine_matrices(drawn, 64))
     generator = ImageDataGenerator(fill_mode="nearest", interpolation_order=1)
     distances = []
     for index, image in enumerate(images):
@@ -105,7 +105,7 @@ def test_mirrored_pixels_are_exact(side: int) -> None:
     images = np.random.default_rng(1).integers(256, size=(5, side, side, 3), dtype=np.uint8)
     mirror = np.ones(5, bool)
     still = AffineParameters(*np.zeros((4, 5)), *np.ones((2, 5)), mirror=mirror)
-    moved = move_pixels(images.copy(), affine_matrices(still, side))
+    moved = warp_images(images.copy(), affine_matrices(still, side))
     assert np.array_equal(moved, images[:, :, ::-1])
 
 

@@ -447,7 +447,7 @@ def test_file_that_a_scanner_has_open_for_a_moment(
 def test_table_that_a_spreadsheet_has_open_ends_no_training(
     own_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    run = SimpleNamespace(state=read_state(checkpoint(own_run, 3)), steps=3)
+    run = SimpleNamespace(state=read_state(checkpoint(own_run, 3)), steps_per_epoch=3)
     monitor = TrainingMonitor(own_run, run)
     table = own_run / "metrics.csv"
     table.unlink()

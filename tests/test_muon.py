@@ -7,7 +7,7 @@ from pipeline.backend import import_keras
 
 keras = import_keras()
 
-from pipeline.nn.muon import orthogonalise_steps  # noqa: E402
+from pipeline.nn.muon import orthogonalise_updates  # noqa: E402
 
 RATE, MOMENTUM = 0.1, 0.9
 SHAPES = {
@@ -27,7 +27,7 @@ def steps(
     optimizer = keras.optimizers.SGD(RATE, MOMENTUM, nesterov=True)
     optimizer.build(list(variables.values()))
     if muon_dtype:
-        orthogonalise_steps(optimizer, muon_dtype)
+        orthogonalise_updates(optimizer, muon_dtype)
     seen = {name: [] for name in variables}
     for step in gradients:
         given = [keras.ops.convert_to_tensor(step[name]) for name in variables]

@@ -43,7 +43,7 @@ def state(trained: Path) -> RunState:
 def test_loss_of_a_run_is_the_cross_entropy(state: RunState) -> None:
     """Without what L2 and label smoothing add to what is minimised."""
     logs = {name: values[-1] for name, values in state.history.items()}
-    run = RunHistory(state, steps=3)
+    run = RunHistory(state, steps_per_epoch=3)
     run.on_epoch_end(3, {**logs, "loss": 9.0, "cross_entropy": 1.5})
     assert run.state.history["loss"][-1] == 1.5
 

@@ -256,7 +256,7 @@ def test_export_of_a_16_bit_model_computes_in_32(trained: Path, tmp_path: Path) 
 
     state = read_state(checkpoint(trained, 3))
     state = replace(state, recipe=state.recipe.replaced({"network.dtype": "mixed_bfloat16"}))
-    model = build_model(state, steps=3)
+    model = build_model(state, steps_per_epoch=3)
     save_checkpoint(model, tmp_path / "large.keras", state)
     export(tmp_path / "large.keras", tmp_path / "small.keras", state)
     exported = keras.saving.load_model(tmp_path / "small.keras")

@@ -9,7 +9,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from test_augmentation import photographs
 
 from pipeline.preprocessing import trivial_augment as ours
-from pipeline.preprocessing.affine import move_pixels
+from pipeline.preprocessing.affine import warp_images
 from pipeline.randomness import BatchDraws
 
 STRENGTHS = (-1.0, -0.4, 0.0, 0.3, 1.0)
@@ -34,7 +34,7 @@ def enhanced(kind: type) -> Theirs:
 )
 @pytest.mark.parametrize("strength", STRENGTHS)
 def test_colours_change_as_pillow_changes_them(
-    change: ours.Colouring, theirs: Theirs, strength: float
+    change: ours.ColourOperation, theirs: Theirs, strength: float
 ) -> None:
     for image in photographs(12):
         expected = np.asarray(theirs(Image.fromarray(image), strength)).astype(int)
@@ -78,12 +78,12 @@ def test_a_flat_image_stays_as_it_is() -> None:
 )
 def test_pixels_move_as_pillow_moves_them(kind: int, theirs: Theirs, strength: float) -> None:
     """Where Pillow leaves black, we repeat the edge: only what both have is compared."""
-    matrix = ours.move_matrices(np.array([kind]), np.array([strength]), 64)
+    matrix = ours.geometric_matrices(np.array([kind]), np.array([strength]), 64)
     for image in photographs(6):
         shown = Image.fromarray(np.ones_like(image))
         inside = cv2.erode(np.asarray(theirs(shown, strength)), np.ones((5, 5))) > 0
         expected = np.asarray(theirs(Image.fromarray(image), strength)).astype(int)
-        moved = move_pixels(image[None].copy(), matrix)[0]
+        moved = warp_images(image[None].copy(), matrix)[0]
         assert inside.any()
         assert np.abs(moved - expected)[inside].mean() < 1
 
@@ -97,13 +97,13 @@ def sampled(image: Image.Image, *coefficients: float) -> Image.Image:
 def test_every_kind_is_as_likely(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each marks its images by its number: 0 for no change, 1 to 5 for moves, 6 to 13."""
 
-    def mark(number: int) -> ours.Colouring:
+    def mark(number: int) -> ours.ColourOperation:
         return lambda image, strength: np.full_like(image, number)
 
-    monkeypatch.setattr(ours, "COLOURINGS", tuple(map(mark, range(6, 14))))
-    monkeypatch.setattr(ours, "move_matrices", lambda kinds, strengths, side: kinds + 1)
+    monkeypatch.setattr(ours, "COLOUR_OPERATIONS", tuple(map(mark, range(6, 14))))
+    monkeypatch.setattr(ours, "geometric_matrices", lambda kinds, strengths, side: kinds + 1)
     monkeypatch.setattr(
-        ours, "move_pixels", lambda images, marks: images + np.uint8(marks)[:, None, None, None]
+        ours, "warp_images", lambda images, marks: images + np.uint8(marks)[:, None, None, None]
     )
     draws = BatchDraws(np.random.default_rng(2), 14_000)
     marked = ours.trivial_augment(np.zeros((14_000, 1, 1, 3), np.uint8), draws)
@@ -113,11 +113,13 @@ def test_every_kind_is_as_likely(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_strengths_reach_each_image_and_fill_their_range(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert len(set(ours.COLOURINGS)) == 8
+    assert len(set(ours.COLOUR_OPERATIONS)) == 8
     coloured, moved = [], []
-    monkeypatch.setattr(ours, "COLOURINGS", (lambda image, s: coloured.append(s) or image,) * 8)
-    monkeypatch.setattr(ours, "move_matrices", lambda kinds, s, side: moved.extend(s) or kinds)
-    monkeypatch.setattr(ours, "move_pixels", lambda images, matrices: images)
+    monkeypatch.setattr(
+        ours, "COLOUR_OPERATIONS", (lambda image, s: coloured.append(s) or image,) * 8
+    )
+    monkeypatch.setattr(ours, "geometric_matrices", lambda kinds, s, side: moved.extend(s) or kinds)
+    monkeypatch.setattr(ours, "warp_images", lambda images, matrices: images)
     draws = BatchDraws(np.random.default_rng(2), 14_000)
     ours.trivial_augment(np.zeros((14_000, 1, 1, 3), np.uint8), draws)
     for strengths in (coloured, moved):

@@ -18,21 +18,21 @@ class MomentumCorrection(keras.callbacks.Callback):
 
     Args:
         schedule: The learning rate by step.
-        steps: In an epoch.
+        steps_per_epoch: Batches in one.
         last_rate: Of the step before the first epoch to train; None: the schedule's.
     """
 
     def __init__(
-        self, schedule: LearningRateSchedule, steps: int, last_rate: float | None = None
+        self, schedule: LearningRateSchedule, steps_per_epoch: int, last_rate: float | None = None
     ) -> None:
         super().__init__()
         self._schedule = schedule
-        self._steps = steps
+        self._steps_per_epoch = steps_per_epoch
         self._last_rate = last_rate
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Correct the velocity, if the rate dropped."""
-        step = epoch * self._steps
+        step = epoch * self._steps_per_epoch
         before = self._last_rate or float(self._schedule(max(step - 1, 0)))
         self._last_rate = None
         ratio = float(self._schedule(step)) / before if before else 1.0

@@ -10,15 +10,14 @@ class RunHistory(keras.callbacks.Callback):
     """Holds the state after the last finished epoch, in ``state``.
 
     It adds the ``learning_rate`` of the epoch's last step to the logs, and makes their ``loss`` the
-    cross-entropy, without penalties or label smoothing, as ``val_loss`` is. ``steps`` are those of
-    an epoch.
+    cross-entropy, without penalties or label smoothing, as ``val_loss`` is.
     """
 
-    def __init__(self, state: RunState, steps: int) -> None:
+    def __init__(self, state: RunState, steps_per_epoch: int) -> None:
         super().__init__()
         self.state = state
-        self.steps = steps
-        self._schedule = learning_rate_schedule(state.recipe, steps, state.learning_rate)
+        self.steps_per_epoch = steps_per_epoch
+        self._schedule = learning_rate_schedule(state.recipe, steps_per_epoch, state.learning_rate)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Append the epoch's metrics.
@@ -26,7 +25,7 @@ class RunHistory(keras.callbacks.Callback):
         Raises:
             UserError: The loss is not a number any more.
         """
-        logs["learning_rate"] = float(self._schedule((epoch + 1) * self.steps - 1))
+        logs["learning_rate"] = float(self._schedule((epoch + 1) * self.steps_per_epoch - 1))
         logs["loss"] = logs.pop("cross_entropy")
         check_losses(epoch + 1, logs["loss"], logs["val_loss"])
         self.state = self.state.after_epoch(logs)

@@ -33,7 +33,7 @@ class TrainingMonitor(keras.callbacks.Callback):
         """Append the epoch's metrics and write the files."""
         if self._run:
             try:
-                write_run_curves(self._folder, self._run.state, self._run.steps)
+                write_run_curves(self._folder, self._run.state, self._run.steps_per_epoch)
             except UserError as error:
                 if not isinstance(error.__cause__, PermissionError):
                     raise
@@ -48,10 +48,10 @@ class TrainingMonitor(keras.callbacks.Callback):
         write_curves(self._folder, self._metrics)
 
 
-def write_run_curves(folder: Path, state: RunState, steps: int) -> None:
-    """Write the curves of a run of ``steps`` batches per epoch, with what changed in it."""
+def write_run_curves(folder: Path, state: RunState, steps_per_epoch: int) -> None:
+    """Write the curves of a run, with what changed in it."""
     title = f"GoogLeNet, recipe {state.recipe_name}"
-    write_curves(folder, state.history, title, changes(state, steps))
+    write_curves(folder, state.history, title, changes(state, steps_per_epoch))
 
 
 @one_style()

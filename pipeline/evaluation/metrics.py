@@ -8,7 +8,7 @@ import numpy as np
 from pipeline.io.hdf5_generator import HDF5Generator
 from pipeline.progress import progress_bar, remove_bar
 
-RANK = 5
+TOP_K = 5
 SMALLEST_PROBABILITY = 1e-7
 """Keras's epsilon: its cross-entropy clips probabilities to it."""
 
@@ -51,14 +51,14 @@ class Predictor:
         return np.asarray(self.model.predict_on_batch(np.pad(images, padding)))[: len(images)]
 
 
-def predict(predictor: Predictor, data: HDF5Generator) -> np.ndarray:
-    """Return the probabilities, float32 (n, classes), of all images of ``data`` in its order."""
-    predictor = replace(predictor, batch_size=data.batch_size)  # a split may be below one batch
-    bar = progress_bar(data.dataset.split, len(data))
+def predict(predictor: Predictor, batches: HDF5Generator) -> np.ndarray:
+    """Return the probabilities, float32 (n, classes), of all images of ``batches`` in its order."""
+    predictor = replace(predictor, batch_size=batches.batch_size)  # a split may be below one batch
+    bar = progress_bar(batches.dataset.split, len(batches))
     probabilities = []
     try:
-        for step in range(len(data)):
-            probabilities.append(predictor(data[step][0]))
+        for step in range(len(batches)):
+            probabilities.append(predictor(batches[step][0]))
             bar.increment()
     finally:
         remove_bar(bar)
@@ -70,15 +70,15 @@ def score(probabilities: np.ndarray, truth: np.ndarray) -> Scores:
     ranks = rank_of_truth(probabilities, truth)
     return Scores(
         rank1=float((ranks == 0).mean()),
-        rank5=float((ranks < RANK).mean()),
+        rank5=float((ranks < TOP_K).mean()),
         images=len(ranks),
         loss=float(cross_entropies(probabilities, truth).mean()),
     )
 
 
-def evaluate(model: keras.Model, data: HDF5Generator) -> Scores:
-    """Score ``model`` on all images of ``data``, which is not shuffled."""
-    return score(predict(Predictor(model, data.batch_size), data), data.dataset.labels)
+def evaluate(model: keras.Model, batches: HDF5Generator) -> Scores:
+    """Score ``model`` on all images of ``batches``, which is not shuffled."""
+    return score(predict(Predictor(model, batches.batch_size), batches), batches.dataset.labels)
 
 
 def cross_entropies(probabilities: np.ndarray, truth: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.classes import Classes
 from pipeline.errors import UserError
-from pipeline.evaluation.metrics import RANK, Predictor
+from pipeline.evaluation.metrics import TOP_K, Predictor
 from pipeline.io.files import write_csv
 from pipeline.io.photographs import read_photograph
 from pipeline.printing import say, without_library_messages
@@ -26,7 +26,7 @@ class Prediction:
 
 def best_predictions(probabilities: np.ndarray, classes: Classes) -> list[list[Prediction]]:
     """Return each image's five most probable classes, the best first."""
-    labels = np.argsort(-probabilities, axis=1, kind="stable")[:, :RANK]
+    labels = np.argsort(-probabilities, axis=1, kind="stable")[:, :TOP_K]
     return [
         [Prediction(classes.ids[n], classes.names[n], float(row[n])) for n in best]
         for best, row in zip(labels, probabilities, strict=True)

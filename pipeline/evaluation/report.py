@@ -21,7 +21,7 @@ from sklearn.metrics import confusion_matrix
 
 from pipeline.errors import UserError
 from pipeline.evaluation import REPORT_FILES
-from pipeline.evaluation.metrics import RANK, rank_of_truth
+from pipeline.evaluation.metrics import TOP_K, rank_of_truth
 from pipeline.evaluation.predictions import best_predictions, prediction_table
 from pipeline.io.files import atomic_write, write_csv
 from pipeline.io.hdf5_dataset import HDF5Dataset
@@ -237,7 +237,7 @@ class Report:
              "most_predicted_as", "times"]
         ]  # fmt: skip
         for label, class_id in enumerate(self.dataset.classes.ids):
-            rank1, rank5 = self.accuracy(1, label), self.accuracy(RANK, label)
+            rank1, rank5 = self.accuracy(1, label), self.accuracy(TOP_K, label)
             shares = (rank1.value, *rank1.interval, rank5.value)
             cells = [f"{share:.4f}" if rank1.total else "" for share in shares]
             table.append([class_id, self.dataset.classes.names[label], rank1.total, *cells,

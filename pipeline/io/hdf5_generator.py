@@ -23,7 +23,7 @@ from pipeline.recipe import Augmentation
 
 Batch = tuple[np.ndarray, ...]
 """(images, labels), and with a shard the sample weights too."""
-UNCHANGED = Augmentation()
+NO_AUGMENTATION = Augmentation()
 THREADS = min(cores(), 4)
 """More contend for the GIL, under which much of a batch is made."""
 
@@ -70,7 +70,7 @@ class HDF5Generator(keras.utils.PyDataset):
         *,
         seed: int = 0,
         shuffle: bool = False,
-        augmentation: Augmentation = UNCHANGED,
+        augmentation: Augmentation = NO_AUGMENTATION,
         shard: range | None = None,
     ) -> None:
         super().__init__()
@@ -166,15 +166,15 @@ class HDF5Generator(keras.utils.PyDataset):
     def _make_batch(self, epoch: _Epoch, step: int) -> Batch:
         rows = epoch.order[step * self.batch_size : (step + 1) * self.batch_size]
         count = len(rows)
-        places = np.arange(count) if self._shard is None else np.array(self._shard)
-        is_padding = places >= count
-        places = places % count  # padding repeats the batch's own images
-        rows = rows[places]
+        positions = np.arange(count) if self._shard is None else np.array(self._shard)
+        is_padding = positions >= count
+        positions = positions % count  # padding repeats the batch's own images
+        rows = rows[positions]
         images = self.dataset.images[rows]
         labels = np.zeros((len(rows), len(self.dataset.classes)), np.float32)
         labels[np.arange(len(rows)), self.dataset.labels[rows]] = 1
         rng = random_stream(self._seed, "augment", epoch.number, step)
-        draws = BatchDraws(rng, count, places)
+        draws = BatchDraws(rng, count, positions)
         mirror = self._mirrored(epoch.number, rows, draws)
         augmentation = self._augmentation.in_epoch(epoch.number)
         images, labels = augment(images, labels, mirror, augmentation, draws)

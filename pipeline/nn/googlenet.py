@@ -63,7 +63,7 @@ STEMS: Mapping[str, tuple[int, int]] = {"paper": (7, 2), "fine": (5, 1)}
 """The first convolution's kernel side and stride."""
 STEM_FILTERS = (64, 64, 192)
 """Of the first convolution, and of the 1x1 and 3x3 convolutions that follow it."""
-NARROWEST = 4
+FEWEST_FILTERS = 4
 """No convolution gets fewer filters than this, however thin the network."""
 
 
@@ -100,7 +100,7 @@ def googlenet(
         classes,
         activation="softmax",
         kernel_initializer=keras.initializers.GlorotUniform(build.seed()),
-        kernel_regularizer=build.penalty(),
+        kernel_regularizer=build.regularizer(),
         dtype="float32",
         name="classifier",
     )(x)
@@ -122,7 +122,7 @@ class _Builder:
         """Draw the seed of a layer that draws numbers; no global state is touched."""
         return int(self.seeds.integers(2**31))
 
-    def penalty(self) -> keras.Regularizer | None:
+    def regularizer(self) -> keras.Regularizer | None:
         return keras.regularizers.L2(self.network.l2) if self.network.l2 else None
 
     def stem(self, x: keras.KerasTensor) -> keras.KerasTensor:
@@ -157,14 +157,14 @@ class _Builder:
     ) -> keras.KerasTensor:
         """Convolution, batch norm and ReLU, the last two in the order of ``relu_before_norm``."""
         x = layers.Conv2D(
-            max(NARROWEST, round(filters * self.network.width)),
+            max(FEWEST_FILTERS, round(filters * self.network.width)),
             kernel,
             stride,
             padding="same",
             # Batch norm right after the convolution would take any bias away again.
             use_bias=self.network.relu_before_norm,
             kernel_initializer=keras.initializers.HeNormal(self.seed()),
-            kernel_regularizer=self.penalty(),
+            kernel_regularizer=self.regularizer(),
             dtype=self.dtype,
             name=name,
         )(x)

@@ -17,11 +17,11 @@ from keras import ops
 
 NEWTON_SCHULZ_STEPS = 5
 """Five bring all but the weakest singular values to between 0.68 and 1.21."""
-KERNEL_RANK = 4
-"""Dimensions of a convolution's kernel, and of no other variable."""
+KERNEL_AXES = 4
+"""Of a convolution's kernel, and of no other variable."""
 
 
-def orthogonalise_steps(optimizer: keras.optimizers.SGD, dtype: str) -> None:
+def orthogonalise_updates(optimizer: keras.optimizers.SGD, dtype: str) -> None:
     """Make ``optimizer``, with Nesterov momentum, step by Muon on the kernels of convolutions.
 
     Classifier, biases and batch norm keep to SGD.
@@ -34,15 +34,15 @@ def orthogonalise_steps(optimizer: keras.optimizers.SGD, dtype: str) -> None:
     sgd_step = optimizer.update_step
 
     def update_step(gradient: Any, variable: keras.Variable, learning_rate: Any) -> None:
-        if len(variable.shape) != KERNEL_RANK:
+        if len(variable.shape) != KERNEL_AXES:
             sgd_step(gradient, variable, learning_rate)
             return
         rate = ops.cast(learning_rate, variable.dtype)
-        momentum = optimizer.momentums[optimizer._get_variable_index(variable)]
-        optimizer.assign(momentum, momentum * optimizer.momentum - gradient * rate)
-        step = momentum * optimizer.momentum - gradient * rate
-        matrix = ops.cast(ops.reshape(step, (-1, variable.shape[-1])), dtype)
-        step = ops.reshape(orthogonalise(matrix, NEWTON_SCHULZ_STEPS), variable.shape)
-        optimizer.assign_add(variable, ops.cast(step, variable.dtype) * rate)
+        velocity = optimizer.momentums[optimizer._get_variable_index(variable)]
+        optimizer.assign(velocity, velocity * optimizer.momentum - gradient * rate)
+        update = velocity * optimizer.momentum - gradient * rate  # Nesterov's
+        matrix = ops.cast(ops.reshape(update, (-1, variable.shape[-1])), dtype)
+        update = ops.reshape(orthogonalise(matrix, NEWTON_SCHULZ_STEPS), variable.shape)
+        optimizer.assign_add(variable, ops.cast(update, variable.dtype) * rate)
 
     optimizer.update_step = update_step

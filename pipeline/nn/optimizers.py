@@ -7,7 +7,7 @@ even where it is constant, so that the optimizer's state has one form throughout
 import keras
 from keras.optimizers import schedules
 
-from pipeline.nn.muon import orthogonalise_steps
+from pipeline.nn.muon import orthogonalise_updates
 from pipeline.recipe import Recipe
 
 
@@ -64,7 +64,7 @@ def _optimizer(
     else:
         optimizer = keras.optimizers.SGD(**settings, momentum=values.momentum, nesterov=True)
     if values.name == "muon":
-        orthogonalise_steps(optimizer, keras.DTypePolicy(recipe.network.dtype).compute_dtype)
+        orthogonalise_updates(optimizer, keras.DTypePolicy(recipe.network.dtype).compute_dtype)
     if values.weight_decay:
         optimizer.exclude_from_weight_decay(
             var_list=[v for v in model.trainable_variables if v.name != "kernel"]

@@ -33,19 +33,19 @@ Changes = Mapping[int, str]
 """What changed with an epoch, by hand or by the recipe, as "rate 0.0001" or "48 px"."""
 
 
-def changes(state: RunState, steps: int) -> Changes:
+def changes(state: RunState, steps_per_epoch: int) -> Changes:
     """Return what changed in a run: image sizes, and rates other than the schedule's smooth fall.
 
     Args:
         state: Of the run.
-        steps: Batches per epoch.
+        steps_per_epoch: Batches in one.
     """
     found = {first: f"{side} px" for first, side in state.recipe.image_sizes[1:]}
-    by_recipe = learning_rate_schedule(state.recipe, steps)
+    by_recipe = learning_rate_schedule(state.recipe, steps_per_epoch)
     drops = dict(state.recipe.optimizer.rate_drops)
     before = 0.0
     for epoch, rate in enumerate(state.history["learning_rate"], start=1):
-        planned = float(by_recipe(epoch * steps - 1))
+        planned = float(by_recipe(epoch * steps_per_epoch - 1))
         by_hand = not math.isclose(rate, planned, rel_tol=1e-4)
         if rate != before and (epoch in drops or by_hand):
             found[epoch] = ", ".join(filter(None, (found.get(epoch), f"rate {rate:.2g}")))

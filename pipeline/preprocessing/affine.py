@@ -80,7 +80,7 @@ def about_centre(linear: np.ndarray, shift: np.ndarray, side: int) -> np.ndarray
     return np.dstack([linear, shift + centre - linear @ centre])
 
 
-def move_pixels(images: np.ndarray, matrices: np.ndarray) -> np.ndarray:
+def warp_images(images: np.ndarray, matrices: np.ndarray) -> np.ndarray:
     """Resample each image bilinearly through its matrix, nearest fill, in place; return them.
 
     Args:

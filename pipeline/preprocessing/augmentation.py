@@ -6,7 +6,7 @@ it is sharded.
 
 import numpy as np
 
-from pipeline.preprocessing.affine import affine_matrices, draw_affine, move_pixels
+from pipeline.preprocessing.affine import affine_matrices, draw_affine, warp_images
 from pipeline.preprocessing.cutmix import cutmix
 from pipeline.preprocessing.trivial_augment import trivial_augment
 from pipeline.randomness import BatchDraws
@@ -36,7 +36,7 @@ def augment(
     parameters = draw_affine(augmentation, draws, side, mirror)
     moved = augmentation.rotation, augmentation.shift, augmentation.shear, augmentation.zoom
     if mirror.any() or any(moved):
-        images = move_pixels(images, affine_matrices(parameters, side))
+        images = warp_images(images, affine_matrices(parameters, side))
     if augmentation.trivial_augment:
         images = trivial_augment(images, draws)
     if not augmentation.cutmix or draws.rng.random() >= augmentation.mixed_share:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from pipeline.preprocessing.affine import about_centre, move_pixels, stack_2x2
+from pipeline.preprocessing.affine import about_centre, stack_2x2, warp_images
 from pipeline.randomness import BatchDraws
 
 STRONGEST_BLEND = 0.99
@@ -21,10 +21,11 @@ STRONGEST_ROTATION = 135.0
 STRONGEST_SHIFT = 0.5
 """Of the side."""
 FEWEST_BITS, ALL_BITS = 2, 8
-Colouring = Callable[[np.ndarray, float], np.ndarray]
+ColourOperation = Callable[[np.ndarray, float], np.ndarray]
 """From uint8 (side, side, 3) and a strength, -1 to 1, to the same in other colours."""
-MOVES = 5
-"""Rotation, shear along x and y, shift along x and y; the kind after them changes nothing."""
+GEOMETRIC = 5
+"""Kinds 0 to 4: rotation, shear along x and y, shift along x and y. Kind 5 is the identity, and the
+colour operations follow."""
 
 VALUES = np.arange(256, dtype=np.uint8)
 """Of a pixel: what a lookup table is made from."""
@@ -34,21 +35,21 @@ SMOOTHING = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]]) / 13
 
 def trivial_augment(images: np.ndarray, draws: BatchDraws) -> np.ndarray:
     """Change uint8 RGB images (n, side, side, 3) in place; return them."""
-    kinds = draws.integers(MOVES + len(COLOURINGS) + 1)
+    kinds = draws.integers(GEOMETRIC + len(COLOUR_OPERATIONS) + 1)
     strengths = draws.uniform(-1, 1)
-    moved = np.flatnonzero(kinds < MOVES)
-    matrices = move_matrices(kinds[moved], strengths[moved], images.shape[1])
-    images[moved] = move_pixels(images[moved], matrices)
-    for row in np.flatnonzero(kinds > MOVES):
-        images[row] = COLOURINGS[kinds[row] - MOVES - 1](images[row], strengths[row])
+    moved = np.flatnonzero(kinds < GEOMETRIC)
+    matrices = geometric_matrices(kinds[moved], strengths[moved], images.shape[1])
+    images[moved] = warp_images(images[moved], matrices)
+    for row in np.flatnonzero(kinds > GEOMETRIC):
+        images[row] = COLOUR_OPERATIONS[kinds[row] - GEOMETRIC - 1](images[row], strengths[row])
     return images
 
 
-def move_matrices(kinds: np.ndarray, strengths: np.ndarray, side: int) -> np.ndarray:
+def geometric_matrices(kinds: np.ndarray, strengths: np.ndarray, side: int) -> np.ndarray:
     """Return float64 (n, 2, 3): from (x, y, 1) in the result to (x, y) in the source image.
 
     Args:
-        kinds: Integers (n,), 0 to below ``MOVES``.
+        kinds: Integers (n,), 0 to below ``GEOMETRIC``.
         strengths: (n,), -1 to 1.
         side: Pixels.
     """
@@ -120,7 +121,7 @@ def _blend(image: np.ndarray, other: np.ndarray, strength: float) -> np.ndarray:
     return cv2.addWeighted(image, weight, other, 1 - weight, 0)
 
 
-COLOURINGS: tuple[Colouring, ...] = (
+COLOUR_OPERATIONS: tuple[ColourOperation, ...] = (
     change_brightness,
     change_contrast,
     change_saturation,

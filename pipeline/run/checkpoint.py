@@ -188,7 +188,7 @@ def _write_with_state(members: dict[str, bytes], path: Path, state: RunState | N
 
 @contextmanager
 def _explain_damage(path: Path) -> Iterator[None]:
-    """Turn what zipfile, JSON, HDF5 or Keras raise on a damaged or foreign file into a UserError."""
+    """Turn what zipfile, JSON, HDF5 or Keras raise on a damaged file into a UserError."""
     try:
         with explain_read_refusal(path):
             yield

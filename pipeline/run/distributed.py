@@ -194,7 +194,7 @@ class DataParallelism:
         first = group.process_id * size
         # JAX would compile once more for a smaller last batch, so that is padded to a whole one.
         self.shard = range(first, first + size) if on_jax else None
-        """The places in each batch whose images this process makes; None on TensorFlow: all."""
+        """The positions in each batch whose images this process makes; None on TensorFlow: all."""
         self._distribution = None
         if self.is_distributed:
             # pairs of images are mixed, so no shard may be odd

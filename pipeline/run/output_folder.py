@@ -148,32 +148,32 @@ def begin_branch(
 ) -> tuple[RunState, Path, list[Path]]:
     """Record in ``folder`` that its run resumes from ``checkpoint`` with ``state``'s settings.
 
-    Killed before its next epoch ends, the run still resumes so by ``folder`` alone. Later epochs,
-    and the checkpoint of this one unless only the epoch to end at changes, are kept in
+    If it is killed before its next epoch ends, ``folder`` alone still resumes it this way. Later
+    epochs, and the checkpoint of this one unless only the epoch to end at changes, are kept in
     ``folder/superseded/``. Return the run's state, its checkpoint in ``folder``, and those kept.
 
     Raises:
         UserError: A file cannot be read or written.
     """
-    own = folder / checkpoint_name(state.epoch, state.history["val_loss"][-1])
+    resumed = folder / checkpoint_name(state.epoch, state.history["val_loss"][-1])
     states = _states(folder)
-    others = {path: other for path, other in states.items() if path != own}
+    others = {path: other for path, other in states.items() if path != resumed}
     newest = max(((other.branch, other.epoch) for other in others.values()), default=(-1, 0))
     if newest >= (state.branch, state.epoch):  # it would pass for the latest
         state = replace(state, branch=1 + max(other.branch for other in states.values()))
-    aside = []
-    if states.get(own) != state:
-        if own.exists() and replace(states[own], epochs=state.epochs) != state:
-            aside.append(_free_name(own))
-            with atomic_write(aside[-1]) as unfinished:
-                shutil.copyfile(own, unfinished)
-        copy_checkpoint(checkpoint, own, state)
+    superseded = []
+    if states.get(resumed) != state:
+        if resumed.exists() and replace(states[resumed], epochs=state.epochs) != state:
+            superseded.append(_free_name(resumed))
+            with atomic_write(superseded[-1]) as unfinished:
+                shutil.copyfile(resumed, unfinished)
+        copy_checkpoint(checkpoint, resumed, state)
     for path, other in others.items():
         if other.epoch >= state.epoch or not state.continues(other):
-            aside.append(_free_name(path))
+            superseded.append(_free_name(path))
             with explain_write_errors(path):
-                path.rename(aside[-1])
-    return state, own, aside
+                path.rename(superseded[-1])
+    return state, resumed, superseded
 
 
 def _states(folder: Path) -> dict[Path, RunState]:

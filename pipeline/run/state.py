@@ -13,7 +13,7 @@ from pipeline.errors import UserError
 from pipeline.recipe import Count, LearningRate, Mean, Recipe, Seed
 
 History = Mapping[str, Sequence[float]]
-FromZero = Annotated[int, Meta(ge=0)]
+NonNegativeInt = Annotated[int, Meta(ge=0)]
 METRICS = ("loss", "accuracy", "top5_accuracy", "val_loss", "val_accuracy", "val_top5_accuracy",
            "learning_rate")  # fmt: skip
 
@@ -69,9 +69,9 @@ class RunState:
     classes: Classes
     backend: str
     """What Keras ran on; "" before the run began."""
-    branch: FromZero
+    branch: NonNegativeInt
     """How often the run resumed from an epoch before its last."""
-    epoch: FromZero
+    epoch: NonNegativeInt
     history: History
     """A list for each of ``METRICS``, one value per epoch."""
 

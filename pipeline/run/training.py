@@ -17,12 +17,12 @@ from pipeline.nn.optimizers import compile_model
 from pipeline.run.state import RunState
 
 
-def build_model(state: RunState, steps: int) -> keras.Model:
-    """Build and compile a run's network, of ``steps`` per epoch; its seed draws the weights."""
+def build_model(state: RunState, steps_per_epoch: int) -> keras.Model:
+    """Build and compile the network of a run, whose seed draws the weights."""
     network = state.recipe.network
     model = googlenet(network, len(state.classes), means=state.means, seed=state.seed)
     fuse_batch_norms(model)
-    compile_model(model, state.recipe, steps, state.learning_rate)
+    compile_model(model, state.recipe, steps_per_epoch, state.learning_rate)
     return model
 
 
