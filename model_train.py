@@ -159,6 +159,8 @@ def train(
             model = build_model(state, len(batches))
             if checkpoint:
                 restore(model, checkpoint)
+        to_evaluate = group.is_primary and parallel.is_distributed
+        replica = build_model(state, len(batches)) if to_evaluate else None
         schedule = learning_rate_schedule(state.recipe, len(batches), state.learning_rate)
         callbacks = [
             EpochStart(batches, state.seed, state.recipe.image_size),
@@ -170,7 +172,9 @@ def train(
                 state, resumed, superseded = begin_branch(checkpoint, state, args.output)
                 kept = [f"kept an earlier checkpoint as {path}" for path in superseded]
                 say(*kept, f"resuming after epoch {state.epoch} from {resumed}")
-            callbacks += reporting_callbacks(args, state, parallel, batches, val_set, stack)
+            callbacks += reporting_callbacks(
+                args, state, parallel, replica, batches, val_set, stack
+            )
         with parallel.scope():
             fit_phases(model, batches, state, callbacks)
 
@@ -179,6 +183,7 @@ def reporting_callbacks(
     args: argparse.Namespace,
     state: "RunState",
     parallel: "DataParallelism",
+    replica: "keras.Model | None",
     batches: "HDF5Generator",
     val_set: "HDF5Dataset",
     stack: ExitStack,
@@ -188,7 +193,6 @@ def reporting_callbacks(
     from pipeline.callbacks.training_monitor import write_run_curves
     from pipeline.io.hdf5_generator import HDF5Generator
     from pipeline.run.messages import rate_advice
-    from pipeline.run.training import build_model
 
     if state.epoch:  # where it resumed before its last epoch, this cuts the curves there
         write_run_curves(args.output, state, len(batches))
@@ -218,7 +222,6 @@ def reporting_callbacks(
         after_epoch.append(callbacks.TensorBoardCurves(args.output, state))
     advise = partial(rate_advice, args, patience=config.PATIENCE)
     after_epoch += [log, callbacks.EpochSummary(run, bar, advise)]
-    replica = build_model(state, len(batches)) if parallel.is_distributed else None
     return [bar, callbacks.EvaluationModel(after_epoch, replica)]
 
 

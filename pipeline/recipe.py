@@ -38,7 +38,7 @@ class Network:
 
     stem: Literal["paper", "fine"] = "paper"
     """``"paper"``: 7x7 stride 2; ``"fine"``: 5x5 stride 1: feature maps twice as fine."""
-    width: Annotated[float, Meta(gt=0, le=4)] = 1.0
+    width: Annotated[float, Meta(gt=0, le=16)] = 1.0
     """Multiplies every filter count of Table 1."""
     relu_before_norm: bool = False
     """Convolution, ReLU, batch norm instead of convolution, batch norm, ReLU."""

@@ -77,7 +77,7 @@ def test_pixels_move_as_keras_moves_them(ranges: Augmentation) -> None:
             },
         )
         difference = np.abs(ours[index] - theirs)
-        assert difference.mean() < 0.5
+        assert difference.max() < 0.51  # rounding
         distances.append(np.abs(image - theirs).mean())
         assert distances[-1] > 1
     assert np.mean(distances) > 5  # they did move

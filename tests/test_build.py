@@ -188,6 +188,11 @@ def test_earlier_build_stays_unless_overwritten(own_data: Path, run: Run) -> Non
     assert "next: python model_train.py -r quick --hdf5 " in again
     error = run("build_dataset.py", "-d", own_data, "--seed", 1, status=2).stderr
     assert "holds another build (other seed); give --overwrite" in error
+    means = own_data / "hdf5" / OUTPUTS[-1]
+    means.write_text("as a kill between two renames leaves it, of another build")
+    error = run("build_dataset.py", "-d", own_data, status=2).stderr
+    assert f"holds another build (other {means.name}); give --overwrite" in error
+    means.write_bytes(before[means.name])
     add_an_image(own_data)
     error = run("build_dataset.py", "-d", own_data, status=2).stderr
     assert "holds another build (other images); give --overwrite" in error

@@ -175,9 +175,13 @@ def test_process_group_comes_from_the_flags_or_from_slurm() -> None:
     assert find_process_group(None, None, None, {"SLURM_STEP_NUM_TASKS": "1"}) == ProcessGroup()
     coordinator = "node007", 61443
     assert find_process_group(None, None, None, SLURM) == ProcessGroup(8, 3, coordinator, 1)
-    for visible, gpu in (("0,1,2,3", 1), ("0", None)):
-        environment = {**SLURM, "CUDA_VISIBLE_DEVICES": visible}
-        group = find_process_group(None, None, None, environment)
+    for name, value, gpu in (
+        ("CUDA_VISIBLE_DEVICES", "0,1,2,3", 1),
+        ("CUDA_VISIBLE_DEVICES", "0", None),
+        ("SLURM_STEP_TASKS_PER_NODE", "1(x8)", None),
+        ("JAX_LOCAL_DEVICE_IDS", "2,3", None),
+    ):
+        group = find_process_group(None, None, None, {**SLURM, name: value})
         assert group == ProcessGroup(8, 3, coordinator, gpu)
     assert find_process_group(2, 1, "host:1", SLURM) == ProcessGroup(2, 1, ("host", 1))
     assert find_process_group(2, 1, "[::1]:65535", {}) == ProcessGroup(2, 1, ("::1", 65535))
@@ -192,6 +196,8 @@ def test_process_group_comes_from_the_flags_or_from_slurm() -> None:
 def test_jax_gets_no_gpu_from_a_cluster_it_finds(monkeypatch: pytest.MonkeyPatch) -> None:
     """It would take the one of SLURM_LOCALID or OMPI_COMM_WORLD_LOCAL_RANK alone."""
     given = []
+    monkeypatch.setattr("resource.setrlimit", lambda *_: None)
+    monkeypatch.setattr("jax.config.update", lambda *_: None)
     monkeypatch.setattr("jax.distributed.initialize", lambda *_, **named: given.append(named))
     for gpu in (None, 1):
         ProcessGroup(2, 1, ("host", 1), gpu)._initialize_jax()

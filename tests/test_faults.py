@@ -587,7 +587,7 @@ def test_lines_of_the_log_that_cannot_be_read_spoil_no_other(
     assert log.read_bytes().startswith(lines + b'{"event": "start"')
 
 
-def test_metadata_that_swells(own_run: Path) -> None:
+def test_members_that_swell(own_run: Path) -> None:
     path = checkpoint(own_run, 3)
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
@@ -597,6 +597,11 @@ def test_metadata_that_swells(own_run: Path) -> None:
                 archive.writestr(other, contents + b" " * 2**23 * (other == name))
         with pytest.raises(UserError, match="larger than a checkpoint's can be"):
             read_state(path)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, contents in members.items():
+            archive.writestr(name, contents)
+    with pytest.raises(UserError, match="weights are compressed"):
+        read_state(path)
 
 
 def test_unreadable_is_not_called_damaged(

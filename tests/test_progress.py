@@ -272,6 +272,19 @@ def test_tensorboard_that_cannot_be_written(own_run: Path) -> None:
     assert (own_run / "tensorboard").read_text() == "mine"
 
 
+def test_tensorboard_where_the_disk_is_full(own_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tensorflow = pytest.importorskip("tensorflow")
+
+    def refuse(*arguments: object) -> None:
+        message = "{{node x}} file.v2; No space left on device\n\tFailed to flush [Op:Flush] name: "
+        raise tensorflow.errors.ResourceExhaustedError(None, None, message)
+
+    curves = TensorBoardCurves(own_run, read_state(checkpoint(own_run, 3)))
+    monkeypatch.setattr("tensorflow.summary.scalar", refuse)
+    with pytest.raises(UserError, match=r"train: No space left on device; free some"):
+        curves.on_epoch_end(3, {"learning_rate": 0.1})
+
+
 def test_tensorboard_shows_the_whole_run(own_run: Path, made_hdf5: Path, run: Run) -> None:
     """Going back to epoch 2 with it: two epochs from the history, one trained, none of before."""
     before = read_state(checkpoint(own_run, 3))

@@ -326,6 +326,15 @@ def test_page_never_scrolls_sideways(width: int, written: Path, browser: object)
     assert page <= window
 
 
+def test_report_replaces_all_files_or_none(
+    split: HDF5Dataset, probabilities: np.ndarray, tmp_path: Path
+) -> None:
+    (tmp_path / "predictions.csv").mkdir()
+    with pytest.raises(UserError, match=r"predictions\.csv: it is there and no regular file"):
+        Report(split, probabilities).write(tmp_path, {})
+    assert [path.name for path in tmp_path.iterdir()] == ["predictions.csv"]
+
+
 def test_strange_words(split: HDF5Dataset, probabilities: np.ndarray, tmp_path: Path) -> None:
     """No formula in figures or cells, nothing on the terminal, and no surrogate in a name."""
     strange = replace(split, classes=Classes(split.classes.ids, STRANGE))

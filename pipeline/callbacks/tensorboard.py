@@ -1,6 +1,9 @@
 """The training curves for TensorBoard, in the folders and by the names of Keras's own callback."""
 
+import errno
 import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import keras
@@ -29,11 +32,11 @@ class TensorBoardCurves(keras.callbacks.Callback):
         self._writers = {}
         for part in ("train", "validation"):
             place = folder / FOLDER / part
-            with explain_write_errors(place):
+            with _explained(place):
                 place.mkdir(parents=True, exist_ok=True)
                 for curves in place.glob("events.out.tfevents.*"):
                     curves.unlink()
-            self._writers[part] = tf.summary.create_file_writer(str(place))
+                self._writers[place] = tf.summary.create_file_writer(str(place))
         for epoch in range(state.epoch):
             self.on_epoch_end(epoch, {k: values[epoch] for k, values in state.history.items()})
 
@@ -41,12 +44,25 @@ class TensorBoardCurves(keras.callbacks.Callback):
         """Write the epoch's metrics."""
         import tensorflow as tf
 
-        for name, value in logs.items():
-            part = "validation" if name.startswith("val_") else "train"
-            with self._writers[part].as_default(step=epoch + 1):
-                tf.summary.scalar(f"epoch_{name.removeprefix('val_')}", value)
-        for writer in self._writers.values():
-            writer.flush()
+        for place, writer in self._writers.items():
+            with _explained(place), writer.as_default(step=epoch + 1):
+                for name, value in logs.items():
+                    if name.startswith("val_") == (place.name == "validation"):
+                        tf.summary.scalar(f"epoch_{name.removeprefix('val_')}", value)
+
+
+@contextmanager
+def _explained(place: Path) -> Iterator[None]:
+    """Turn what TensorFlow raises where it cannot write into a UserError."""
+    import tensorflow as tf
+
+    with explain_write_errors(place):
+        try:
+            yield
+        except tf.errors.OpError as error:
+            full = isinstance(error, tf.errors.ResourceExhaustedError)
+            reason = error.message.partition("\n")[0].rpartition("; ")[2]
+            raise OSError(errno.ENOSPC if full else errno.EIO, reason) from error
 
 
 def check_tensorboard(backend: str) -> None:

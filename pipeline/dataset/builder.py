@@ -245,6 +245,7 @@ def check_built(source: ImageSource, folder: Path, settings: BuildSettings) -> N
         "IMAGE_SIZE": train.images.shape[1] != settings.image_size,
         "TEST_IMAGES_PER_CLASS": not found.test and per_class != settings.test_images_per_class,
         "images": images != expected,
+        MEANS: train.build_id not in (folder / MEANS).read_text(errors="replace"),
     }
     if any(differs.values()):
         raise UserError(

@@ -1,8 +1,10 @@
 """A folder or a zip archive of files, read by name; the zip is never unpacked to disk."""
 
+import errno
 import zlib
 from contextlib import suppress
 from pathlib import Path
+from threading import Lock
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 from pipeline.errors import UserError
@@ -14,7 +16,7 @@ METHODS = ZIP_STORED, ZIP_DEFLATED
 ENCRYPTED, UTF_8_NAME = 1, 0x800
 """Flags of a member."""
 DAMAGE = BadZipFile, EOFError, NotImplementedError, OSError, ValueError, zlib.error
-"""What zipfile raises where a member is damaged."""
+"""What zipfile raises where a member is damaged; of OSErrors EINVAL, at an impossible offset."""
 
 
 class FolderSource:
@@ -46,8 +48,7 @@ class ZipSource:
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            # opened here: ZipFile counts readers without a lock, and at none closes its own file
-            self._archive = ZipFile(path.open("rb"))
+            self._archive, self._lock = ZipFile(path), Lock()
         except (BadZipFile, NotImplementedError, ValueError) as error:
             raise UserError(
                 f"{path} is not a whole zip file ({error}); fetch it again, or unpack it if it is "
@@ -61,10 +62,12 @@ class ZipSource:
         self._members = {_member_name(member): member for member in members}
         if len(self._members) < len(members):
             raise UserError(f"{path} holds two members of one name; fetch the archive again")
-        if any(m.flag_bits & ENCRYPTED or m.compress_type not in METHODS for m in members):
-            raise UserError(
-                f"{path} is encrypted or packed in an unusual way; unpack it, and name the folder"
-            )
+        for name, member in self._members.items():
+            if member.flag_bits & ENCRYPTED or member.compress_type not in METHODS:
+                raise UserError(
+                    f"{name} in {path} is encrypted or packed in an unusual way; unpack the zip, "
+                    "and name the folder"
+                )
         if sum(member.file_size for member in members) > LARGEST_ZIP_CONTENT:
             raise UserError(f"{path} unpacks to over 2 GiB; unpack it, and name the folder")
         self.names = sorted(
@@ -77,9 +80,12 @@ class ZipSource:
         """Return a whole file (see ImageSource); zipfile checks its name and its CRC-32."""
         member = self._members[name]
         try:
-            with self._archive.open(member) as file:
+            # until Python 3.12.9 and 3.13.2 ZipFile.open seeks outside its own lock
+            with self._lock, self._archive.open(member) as file:
                 return file.read(member.file_size + 1)  # without a size, all of a zip bomb
         except DAMAGE as error:
+            if isinstance(error, OSError) and error.errno != errno.EINVAL:
+                raise UserError(f"cannot read {self._path}: {error.strerror}; try again") from error
             raise UserError(
                 f"{name} in {self._path} is damaged; fetch the archive again"
             ) from error

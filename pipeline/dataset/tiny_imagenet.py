@@ -92,8 +92,9 @@ def read_labelled_images(source: ImageSource, *, draw_val: bool = False) -> Labe
     listed = [line for (line,) in _read_table(source, f"{root}wnids.txt", 0)]
     ids = sorted(set(listed or found["train"].values()))
     labels = {class_id: label for label, class_id in enumerate(ids)}
+    is_tiny_imagenet = all(map(WORDNET_ID.fullmatch, ids))
     own_test = {name: class_id for name, class_id in by_folder["test"].items() if class_id}
-    found["test"] = {} if _are_wordnet_ids(ids) else own_test
+    found["test"] = {} if is_tiny_imagenet else own_test
     _check_classes(labels, found, bool(listed))
     taken = (stem for stem, class_id in annotated.items() if class_id in labels)
     _check_annotations(taken, found["val"], by_folder["test"])
@@ -101,7 +102,7 @@ def read_labelled_images(source: ImageSource, *, draw_val: bool = False) -> Labe
         [LabelledImage(name, labels[id_]) for name, id_ in class_ids.items() if id_ in labels]
         for class_ids in found.values()
     )
-    if not val and not draw_val and _are_wordnet_ids(ids):
+    if not val and not draw_val and is_tiny_imagenet:
         raise UserError(
             "val/ holds no image of these classes; fetch the data set again, or give --draw-val to "
             "draw it from the train images, as the test split is"
@@ -112,7 +113,7 @@ def read_labelled_images(source: ImageSource, *, draw_val: bool = False) -> Labe
     words = dict(row for row in _read_table(source, f"{root}words.txt", 1) if len(row) == 2)
     classes = Classes(tuple(ids), tuple(words.get(class_id, class_id) for class_id in ids))
     notes = [
-        *_notes(by_folder, annotated, found, labels),
+        *_notes(by_folder, annotated, found, labels, is_tiny_imagenet),
         *_notes_on_files(folders, others, root),
     ]
     return LabelledImages(classes, train, val, test, notes)
@@ -190,11 +191,6 @@ def _label(folders: ClassIds, annotated: Mapping[str, str]) -> ClassIds:
     return class_ids
 
 
-def _are_wordnet_ids(class_ids: Iterable[str]) -> bool:
-    """Tell Tiny ImageNet's classes from a person's own."""
-    return all(map(WORDNET_ID.fullmatch, class_ids))
-
-
 def _check_classes(ids: Collection[str], found: Mapping[str, ClassIds], listed: bool) -> None:
     if len(ids) == 1:
         raise UserError(
@@ -235,6 +231,7 @@ def _notes(
     annotated: Mapping[str, str],
     found: Mapping[str, ClassIds],
     ids: Collection[str],
+    is_tiny_imagenet: bool,
 ) -> Iterator[str]:
     read = [
         f"each {split} image's class from its folder"
@@ -252,9 +249,9 @@ def _notes(
             yield f"left out {len(others):,} {split} images of {count:,} classes not in wnids.txt"
     test = list(by_folder["test"].values())
     unlabelled = test.count("")
-    if _are_wordnet_ids(ids) and (labelled := len(test) - unlabelled):
+    if is_tiny_imagenet and (labelled := len(test) - unlabelled):
         yield f"left out {labelled:,} images in class folders of test/: test is drawn from train/"
-    elif unlabelled and not _are_wordnet_ids(ids):
+    elif unlabelled and not is_tiny_imagenet:
         yield f"left out {unlabelled:,} images of test/ that lie in no class folder"
     if not found["val"]:
         yield "no val/: it is drawn from train/"
@@ -277,7 +274,7 @@ def _read_annotations(source: ImageSource, root: str) -> dict[str, str]:
     """Return the class id of each annotated image, by the stem of its file's name."""
     annotated: dict[str, str] = {}
     for place in source.names:
-        if not place.startswith(root) or place.rpartition("/")[2] != ANNOTATIONS:
+        if not place.startswith(root) or posixpath.basename(place) != ANNOTATIONS:
             continue
         for file, *more in _read_table(source, place):
             if not more:

@@ -55,14 +55,15 @@ def predict(predictor: Predictor, batches: HDF5Generator) -> np.ndarray:
     """Return the probabilities, float32 (n, classes), of all images of ``batches`` in its order."""
     predictor = replace(predictor, batch_size=batches.batch_size)  # a split may be below one batch
     bar = progress_bar(batches.dataset.split, len(batches))
-    probabilities = []
+    size, classes = predictor.batch_size, len(batches.dataset.classes)
+    probabilities = np.empty((len(batches.dataset), classes), np.float32)
     try:
         for step in range(len(batches)):
-            probabilities.append(predictor(batches[step][0]))
+            probabilities[step * size : (step + 1) * size] = predictor(batches[step][0])
             bar.increment()
     finally:
         remove_bar(bar)
-    return np.concatenate(probabilities)
+    return probabilities
 
 
 def score(probabilities: np.ndarray, truth: np.ndarray) -> Scores:
@@ -77,8 +78,9 @@ def score(probabilities: np.ndarray, truth: np.ndarray) -> Scores:
 
 
 def evaluate(model: keras.Model, batches: HDF5Generator) -> Scores:
-    """Score ``model`` on all images of ``batches``, which is not shuffled."""
-    return score(predict(Predictor(model, batches.batch_size), batches), batches.dataset.labels)
+    """Score ``model`` on all images of ``batches``."""
+    truth = batches.dataset.labels[batches.order]
+    return score(predict(Predictor(model, batches.batch_size), batches), truth)
 
 
 def cross_entropies(probabilities: np.ndarray, truth: np.ndarray) -> np.ndarray:

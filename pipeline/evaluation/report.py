@@ -23,7 +23,7 @@ from pipeline.errors import UserError
 from pipeline.evaluation import REPORT_FILES
 from pipeline.evaluation.metrics import TOP_K, rank_of_truth
 from pipeline.evaluation.predictions import best_predictions, prediction_table
-from pipeline.io.files import atomic_write, write_csv
+from pipeline.io.files import atomic_writes, write_csv
 from pipeline.io.hdf5_dataset import HDF5Dataset
 from pipeline.plotting.style import (
     BLUE,
@@ -117,19 +117,19 @@ class Report:
             UserError: A file cannot be written.
         """
         calibration = self.calibration()
-        page, classes, predictions, matrix, curve = (folder / name for name in REPORT_FILES)
-        save_figure(self.plot_confusion(), matrix)
-        save_figure(plot_calibration(calibration), curve)
-        write_csv(classes, self._class_table())
-        write_csv(predictions, self._prediction_table())
-        text = self._page(
-            facts=facts,
-            calibration=calibration,
-            matrix=_data_uri("png", matrix.read_bytes()),
-            curve=_data_uri("png", curve.read_bytes()),
-        )
-        with atomic_write(page) as unfinished:
-            unfinished.write_text(text, "utf-8", "backslashreplace")
+        with atomic_writes(folder / name for name in REPORT_FILES) as paths:
+            page, classes, predictions, matrix, curve = paths
+            save_figure(self.plot_confusion(), matrix)
+            save_figure(plot_calibration(calibration), curve)
+            write_csv(classes, self._class_table())
+            write_csv(predictions, self._prediction_table())
+            text = self._page(
+                facts=facts,
+                calibration=calibration,
+                matrix=_data_uri("png", matrix.read_bytes()),
+                curve=_data_uri("png", curve.read_bytes()),
+            )
+            page.write_text(text, "utf-8", "backslashreplace")
 
     def accuracy(self, rank: int, label: int | None = None) -> Proportion:
         """Return how many images have their class among the ``rank`` most probable ones.

@@ -69,7 +69,7 @@ class ProcessGroup:
         if os.environ.get("KERAS_BACKEND") != "jax" or find_spec("jax") is None:
             raise UserError(
                 "TensorFlow trains here in one process alone; pip install jax and set "
-                f"KERAS_BACKEND=jax for several, or unset {SLURM_TASKS} for runs of their own"
+                f"KERAS_BACKEND=jax for several; for single runs under srun unset {SLURM_TASKS}"
             )
         with rendezvous(self.coordinator, self.process_id, self.processes, settings):
             self._initialize_jax()
@@ -99,7 +99,7 @@ class ProcessGroup:
                 self.processes,
                 self.process_id,
                 local_device_ids=self.gpu,
-                cluster_detection_method="deactivate",  # it would choose one GPU wherever it finds
+                cluster_detection_method="deactivate",  # it leaves each process one GPU
                 heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
                 initialization_timeout=INITIALIZATION_SECONDS,
             )
@@ -150,7 +150,7 @@ def _host_and_port(coordinator: str) -> tuple[str, int]:
 
 
 def _slurm_group(environment: Mapping[str, str]) -> ProcessGroup:
-    """Return the group that ``srun`` started, a task per GPU; task 0 runs on the first node."""
+    """Return the group that ``srun`` started, a task per GPU or node; the first node has task 0."""
     try:
         processes, process_id, job, local = (int(environment[name]) for name in SLURM_NUMBERS)
         first = re.match(r"([^,\[]+)(?:\[(\d+))?", environment[SLURM_NODES])
@@ -164,7 +164,10 @@ def _slurm_group(environment: Mapping[str, str]) -> ProcessGroup:
         )
     port = SLURM_PORTS[job % len(SLURM_PORTS)]
     sees_its_own = "," not in environment.get("CUDA_VISIBLE_DEVICES", ",")  # --gpus-per-task
-    return ProcessGroup(processes, process_id, (host, port), None if sees_its_own else local)
+    alone = environment.get("SLURM_STEP_TASKS_PER_NODE") == f"1(x{processes})"
+    by_hand = "JAX_LOCAL_DEVICE_IDS" in environment
+    gpu = None if sees_its_own or alone or by_hand else local
+    return ProcessGroup(processes, process_id, (host, port), gpu)
 
 
 class DataParallelism:

@@ -79,7 +79,7 @@ def resume_hint(args: argparse.Namespace) -> Iterator[None]:
 
 
 def _dated_checkpoints(folder: Path) -> dict[Path, int]:
-    """Return when each checkpoint was written; none is opened, for a signal's end is near."""
+    """Return when each checkpoint was written; none is opened, for SIGKILL may follow soon."""
     return {path: path.stat().st_mtime_ns for path in list_checkpoints(folder)}
 
 

@@ -24,6 +24,7 @@ SUPERSEDED = "superseded"
 LOG = "run.jsonl"
 """A JSON object per line, for each start and each epoch: what differs between equal runs."""
 HISTORY, TABLE, PLOT = CURVES = "metric_values.json", "metrics.csv", "training_plot.jpg"
+"""See ``callbacks/training_monitor.py``."""
 
 
 def checkpoint_name(epoch: int, val_loss: float | None) -> str:
