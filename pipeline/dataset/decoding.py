@@ -19,7 +19,7 @@ from pipeline.preprocessing.images import centre_crop, decode_image, resize_imag
 CHUNK = 256
 """Images a thread decodes, and a write takes, at once: 3 MB at 64x64."""
 MOST_THREADS = 3
-"""More wait for the GIL between two native calls: on two cores, two threads decode 1.33 times
+"""More wait for the GIL between two native calls: on two cores, two threads decoded 1.33 times
 as fast as one, and eight slower than one (``tests/benchmarks/compare.py --only threads``)."""
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
