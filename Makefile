@@ -1,4 +1,4 @@
-# Everything here needs Python 3.11 to 3.13 and no other preparation.
+# Needs Python 3.11 to 3.13 and PyPI; README.md names the system packages.
 
 PYTHON ?= python3
 VENV := .venv

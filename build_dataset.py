@@ -25,7 +25,9 @@ FEWEST_STEPS, SMALL_BATCH = 20, 32
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = new_parser(
-        __doc__, "python build_dataset.py -d tiny-imagenet-200.zip -o hdf5 --preview sheet.png"
+        __doc__,
+        "python build_dataset.py --download\n"
+        "  python build_dataset.py -d my-pictures --preview sheet.png",
     )
     add = parser.add_argument
     add("-d", "--dataset", type=Path, metavar="PATH",

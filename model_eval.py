@@ -33,21 +33,21 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "  python model_eval.py --images holiday.jpg album/ --sheet outs/album.png",
     )
     add = parser.add_argument
-    add("-m", "--model", type=Path, metavar="FILE", default=config.RELEASED_MODEL,
+    add("-m", "--model", type=Path, metavar="PATH", default=config.RELEASED_MODEL,
         help="a checkpoint, or a run's folder, whose best epoch by val is taken")  # fmt: skip
     add("--split", choices=("test", "val", "train"), default="test",
-        help="select models by val, and evaluate on test once")  # fmt: skip
+        help="the split to evaluate: val to select models, test once")  # fmt: skip
     add("--flip", action="store_true", help="average with the predictions for mirrored images")
     add("--image-size", type=number(int, SMALLEST_IMAGE, LARGEST_IMAGE), metavar="N",
         help="pixels a side to predict at (default: the recipe's); --export keeps it")  # fmt: skip
     add("--json", type=Path, metavar="FILE",
         help="write the metrics here too; with --images, the predictions")  # fmt: skip
     add("--export", type=Path, metavar="FILE",
-        help="write the model without optimizer state, its kernels in float16")  # fmt: skip
+        help="after evaluating, write the model: no optimizer state, float16 kernels")  # fmt: skip
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument("--report", type=Path, metavar="DIR",
         help="write report.html, its figures and tables here")  # fmt: skip
-    instead.add_argument("--images", type=Path, nargs="+", metavar="FILE",
+    instead.add_argument("--images", type=Path, nargs="+", metavar="PATH",
         help="classify these photographs, or all in a folder, instead of evaluating")  # fmt: skip
     add("--csv", type=Path, metavar="FILE",
         help="with --images: write their five best classes here, one row per image")  # fmt: skip

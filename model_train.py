@@ -37,7 +37,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     count = number(int, 1, LARGEST_COUNT)
     add("-o", "--output", type=Path, metavar="DIR", required=True, help="where to write")
-    add("-m", "--model", type=Path, metavar="FILE",
+    add("-m", "--model", type=Path, metavar="PATH",
         help="a checkpoint to resume from, or a folder, whose latest is taken; its run's settings "
         "take the place of the defaults below (default: a fresh run)")  # fmt: skip
     add("-e", "--epoch", type=count, metavar="N",
@@ -60,7 +60,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help=f"fixes every random choice (default: {config.SEED})")  # fmt: skip
     many = parser.add_argument_group(
         "several processes",
-        "with KERAS_BACKEND=jax: the same command for each, but for --process-id; "
+        "with KERAS_BACKEND=jax; the same command for each, but for --process-id;\n"
         "leave these out under srun",
     )
     many.add_argument("--processes", type=count, metavar="N", help="how many there are")

@@ -16,7 +16,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = new_parser(__doc__, "python view_model.py --layers -o outs/googlenet-layers.svg")
     add = parser.add_argument
-    add("-m", "--model", type=Path, metavar="FILE",
+    add("-m", "--model", type=Path, metavar="PATH",
         help="a Keras file, or a run's folder, whose best epoch by val is taken "
         "(default: the network of the recipe)")  # fmt: skip
     add("-r", "--recipe", choices=config.RECIPES, default=config.DEFAULT_RECIPE,
