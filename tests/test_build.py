@@ -89,33 +89,18 @@ def change_a_val_image(data_set: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "seed"), [(add_an_image, 42), (change_a_val_image, 42), (lambda data_set: None, 7)]
 )
-@pytest.mark.parametrize(("renamed", "split"), [(1, "val"), (1, "test"), (2, "test")])
 def test_files_of_two_builds_never_train_together(
-    renamed: int,
-    split: str,
-    change: Callable[[Path], None],
-    seed: int,
-    made_hdf5: Path,
-    own_data: Path,
+    change: Callable[[Path], None], seed: int, made_hdf5: Path, own_data: Path
 ) -> None:
     """What a kill between two renames of an --overwrite leaves."""
     mixture = Path(shutil.copytree(made_hdf5, own_data / "mixture"))
     change(own_data)
     build_dataset.main(["-d", str(own_data), "--seed", str(seed)])
-    for name in OUTPUTS[:renamed]:
-        shutil.copy(own_data / "hdf5" / name, mixture)
-    with pytest.raises(UserError, match=r"of another build than train\.hdf5; build it again"):
-        open_split(mixture, split)
-
-
-def test_training_refuses_a_mixture(made_hdf5: Path, own_data: Path, run: Run) -> None:
-    mixture = own_data / "hdf5"
-    add_an_image(own_data)
-    run("build_dataset.py", "-d", own_data)
-    settings = ("-r", "thin", "--hdf5", mixture, "-o", own_data / "run")
-    shutil.copy(made_hdf5 / "val.hdf5", mixture)
-    error = run("model_train.py", *settings, status=2).stderr
-    assert error.startswith(f"error: {mixture / 'val.hdf5'} is of another build than train.hdf5")
+    for renamed, mixed in ((OUTPUTS[0], ("val", "test")), (OUTPUTS[1], ("test",))):
+        shutil.copy(own_data / "hdf5" / renamed, mixture)
+        for split in mixed:
+            with pytest.raises(UserError, match=r"of another build than train\.hdf5; build it"):
+                open_split(mixture, split)
 
 
 @pytest.mark.parametrize(
@@ -131,15 +116,6 @@ def test_attributes_out_of_range_are_refused(
         file.attrs[name] = value
     with pytest.raises(UserError, match=r"not a readable HDF5 file.*build it again"):
         open_split(tmp_path, "train")
-
-
-def test_zip_gives_the_same_bytes_as_the_folder(
-    made_data: Path, made_hdf5: Path, tmp_path: Path, run: Run
-) -> None:
-    archive = zip_folder(made_data, tmp_path / "some.zip")
-    done = run("build_dataset.py", "-d", archive)
-    assert contents(tmp_path / "hdf5") == contents(made_hdf5)
-    assert f"--hdf5 {tmp_path / 'hdf5'}" in done.stdout
 
 
 @pytest.mark.parametrize("threads", [1, 7])
@@ -205,29 +181,15 @@ def test_earlier_build_stays_unless_overwritten(own_data: Path, run: Run) -> Non
     assert contents(own_data / "hdf5") != before
 
 
-def test_failed_overwrite_leaves_the_old_files(own_data: Path, run: Run) -> None:
-    run("build_dataset.py", "-d", own_data)
-    before = contents(own_data / "hdf5")
-    (own_data / "val" / "images" / "val_3.JPEG").write_bytes(b"")
-    run("build_dataset.py", "-d", own_data, "--overwrite", status=2)
-    assert contents(own_data / "hdf5") == before
-    assert not leftovers(own_data / "hdf5")
-
-
 TRAIN_IMAGE = f"train/{CLASS_IDS[0]}/images/{CLASS_IDS[0]}_5.JPEG"
 
 
-def spoil_jpeg(data: bytes) -> dict[str, bytes]:
-    return {"cut short": data[: len(data) // 2], "is empty": b"", "no image": b"GIF" * 99}
-
-
-@pytest.mark.parametrize("what", ["cut short", "is empty", "no image"])
-def test_corrupt_image_is_named_or_skipped(what: str, own_data: Path, run: Run) -> None:
+def test_corrupt_image_is_named_or_skipped(own_data: Path, run: Run) -> None:
     path = own_data / TRAIN_IMAGE
-    path.write_bytes(spoil_jpeg(path.read_bytes())[what])
+    path.write_bytes(path.read_bytes()[:400])
     error = run("build_dataset.py", "-d", own_data, status=2).stderr
     assert TRAIN_IMAGE in error
-    assert what in error
+    assert "cut short" in error
     assert not contents(own_data / "hdf5")
     assert not leftovers(own_data / "hdf5")
     done = run("build_dataset.py", "-d", own_data, "--skip-corrupt")
@@ -235,21 +197,6 @@ def test_corrupt_image_is_named_or_skipped(what: str, own_data: Path, run: Run) 
     assert TRAIN_IMAGE in done.stderr
     with h5py.File(own_data / "hdf5" / "train.hdf5") as file:
         assert len(file["Labels"]) == len(CLASS_IDS) * (TRAIN_IMAGES - TEST_PER_CLASS) - 1
-
-
-def absurdly_large_jpeg(data: bytes) -> bytes:
-    """Claim 17,000 x 17,000 pixels in the frame header (SOF0: height and width in its 5 to 8).
-
-    OpenCV by itself would take them, and 867 MB.
-    """
-    start = data.index(b"\xff\xc0") + 5
-    return data[:start] + (17_000).to_bytes(2) * 2 + data[start + 4 :]
-
-
-def test_header_that_claims_a_huge_image_is_refused(own_data: Path, run: Run) -> None:
-    path = own_data / TRAIN_IMAGE
-    path.write_bytes(absurdly_large_jpeg(path.read_bytes()))
-    assert TRAIN_IMAGE in run("build_dataset.py", "-d", own_data, status=2).stderr
 
 
 def remove(root: Path, name: str) -> None:
@@ -310,8 +257,9 @@ def test_zip_is_never_unpacked(made_data: Path, made_hdf5: Path, tmp_path: Path,
         archive.writestr(link, "/etc/passwd")
         for name in ("../outside.txt", "/outside.txt", "a/../../outside.txt"):
             archive.writestr(name, "x")
-    run("build_dataset.py", "-d", path)
+    done = run("build_dataset.py", "-d", path)
     assert contents(path.parent / "hdf5") == contents(made_hdf5)
+    assert f"--hdf5 {path.parent / 'hdf5'}" in done.stdout
     assert [p.name for p in tmp_path.iterdir()] == ["data"]
 
 

@@ -11,8 +11,16 @@ from pipeline.backend import import_keras
 from pipeline.run.checkpoint import KEY, read_state
 
 
-@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
-@pytest.mark.parametrize("recipe", ["thin-published", "thin-best", "thin-quick"])
+@pytest.mark.parametrize(
+    ("recipe", "backend"),
+    [
+        ("thin-published", "tensorflow"),
+        ("thin-published", "jax"),
+        ("thin-quick", "tensorflow"),
+        ("thin-quick", "jax"),
+        ("thin-best", "tensorflow"),  # its CutMix is NumPy's on both
+    ],
+)
 def test_resumed_run_writes_the_same_checkpoints(
     recipe: str, backend: str, made_hdf5: Path, tmp_path: Path, run: Run
 ) -> None:

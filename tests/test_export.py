@@ -21,15 +21,16 @@ from pipeline.recipe import Network  # noqa: E402
 IMAGES = np.random.default_rng(0).integers(256, size=(3, 48, 48, 3)).astype("float32")
 
 
-def test_python_of_the_documents(tmp_path: Path) -> None:
+def test_python_of_the_documents(made_hdf5: Path, tmp_path: Path) -> None:
     document = (ROOT / "docs/notebook.md").read_text()
     train, predict = re.findall(r"```python\n(.*?)```", document, re.DOTALL)
     (tmp_path / "outs").mkdir()
     shutil.copy(ROOT / "outs" / "googlenet-tiny-imagenet.keras", tmp_path / "outs")
     (tmp_path / "holiday.jpg").write_bytes(random_jpeg(np.random.default_rng(1), 2))
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "KERAS_BACKEND": "tensorflow"}
-    for command in ([ROOT / "build_dataset.py", "--sample"], ["-c", train], ["-c", predict]):
-        done = subprocess.run([sys.executable, *command], cwd=tmp_path, env=environment,
+    assert "digits/hdf5" in train
+    for code in (train.replace("digits/hdf5", made_hdf5.as_posix()), predict):
+        done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment,
                               capture_output=True, text=True)  # fmt: skip
         assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "outs" / "notebook").glob("epoch-*.keras"))) == 3

@@ -134,25 +134,6 @@ def test_preview_on_a_full_disk(
     assert done.stderr.count("\n") == 1, done.stderr
 
 
-def test_second_process_is_refused_and_a_dead_one_holds_nothing(
-    made_hdf5: Path, tmp_path: Path, run: Run
-) -> None:
-    settings = ("--hdf5", made_hdf5, "-o", tmp_path)
-    first = subprocess.Popen(
-        train_command("-r", RECIPE, *settings), cwd=ROOT, stdout=subprocess.PIPE, text=True
-    )
-    with first:
-        for line in first.stdout:
-            if line.startswith("  1/"):
-                break
-        error = run("model_train.py", "-m", tmp_path, *settings, status=2).stderr
-        assert "another process" in error
-        first.kill()
-        first.wait()
-    with folder_lock(tmp_path):
-        pass
-
-
 def test_two_builds_into_one_folder(made_data: Path, tmp_path: Path, run: Run) -> None:
     with folder_lock(tmp_path):
         error = run("build_dataset.py", "-d", made_data, "-o", tmp_path, status=2).stderr
@@ -517,7 +498,8 @@ def test_hdf5_held_open_elsewhere_is_read(made_hdf5: Path, tmp_path: Path) -> No
 
 
 def test_hdf5_cut_short_while_it_is_mapped(made_hdf5: Path, tmp_path: Path) -> None:
-    """The system kills a process that reads a map where the file has ended."""
+    """The system kills a process that reads a map where the file has ended. Until it ends, training
+    holds its folder."""
     folder = Path(shutil.copytree(made_hdf5, tmp_path / "hdf5"))
     command = train_command("-r", "thin-long", "--hdf5", folder, "-o", tmp_path / "run")
     with subprocess.Popen(
@@ -526,6 +508,8 @@ def test_hdf5_cut_short_while_it_is_mapped(made_hdf5: Path, tmp_path: Path) -> N
         for line in training.stdout:
             if line.startswith("  1/"):
                 break
+        with pytest.raises(UserError, match="another process"), folder_lock(tmp_path / "run"):
+            pass
         os.truncate(folder / "train.hdf5", 10_000)
         _, error = training.communicate()
     assert training.returncode == 2, error

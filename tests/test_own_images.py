@@ -19,7 +19,6 @@ from conftest import (
     with_odd_profile,
 )
 from PIL import Image
-from test_build import absurdly_large_jpeg
 
 import model_eval
 from pipeline.backend import import_keras
@@ -136,6 +135,15 @@ def test_photographs_are_turned_upright(scene: np.ndarray, tmp_path: Path) -> No
     assert np.array_equal(read_photograph(turned, 30), expected)
 
 
+def absurdly_large_jpeg(data: bytes) -> bytes:
+    """Claim 17,000 x 17,000 pixels in the frame header (SOF0: height and width in its 5 to 8).
+
+    OpenCV by itself would take them, and 867 MB.
+    """
+    start = data.index(b"\xff\xc0") + 5
+    return data[:start] + (17_000).to_bytes(2) * 2 + data[start + 4 :]
+
+
 def test_what_cannot_be_read_is_named(scene: np.ndarray, tmp_path: Path) -> None:
     cut = save(tmp_path / "cut.jpg", scene)
     data = cut.read_bytes()
@@ -149,6 +157,9 @@ def test_what_cannot_be_read_is_named(scene: np.ndarray, tmp_path: Path) -> None
     cut.write_bytes(absurdly_large_jpeg(data))
     with pytest.raises(UserError, match=r"cut\.jpg: it is larger than any camera's"):
         read_photograph(cut, 30)
+    (tmp_path / "empty.jpg").touch()
+    with pytest.raises(UserError, match=r"empty\.jpg: it is empty"):
+        read_photograph(tmp_path / "empty.jpg", 30)
     (tmp_path / "notes.txt").write_text("no image")
     with pytest.raises(UserError, match=r"notes\.txt: it is no image that OpenCV reads"):
         read_photograph(tmp_path / "notes.txt", 30)

@@ -46,6 +46,9 @@ def test_loss_of_a_run_is_the_cross_entropy(state: RunState) -> None:
     run = RunHistory(state, steps_per_epoch=3)
     run.on_epoch_end(3, {**logs, "loss": 9.0, "cross_entropy": 1.5})
     assert run.state.history["loss"][-1] == 1.5
+    for name in ("cross_entropy", "val_loss"):
+        with pytest.raises(UserError, match="loss of epoch 4 is not a number"):
+            RunHistory(state, 3).on_epoch_end(3, {**logs, "cross_entropy": 1.5, name: np.nan})
 
 
 def test_advice_stands_below_its_epoch(state: RunState, capsys: pytest.CaptureFixture) -> None:

@@ -94,7 +94,7 @@ def test_archive_behind_something_else(archive: Path) -> None:
 )
 def test_damaged_directory(archive: Path, spoil: Callable[[bytes], bytes]) -> None:
     archive.write_bytes(spoil(archive.read_bytes()))
-    with pytest.raises(UserError, match=r"some.zip is not a whole zip file"):
+    with pytest.raises(UserError, match=r"some\.zip is not a whole zip .* another kind of archive"):
         open_source(archive)
 
 
