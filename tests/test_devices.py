@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -112,8 +113,8 @@ def test_two_processes_train_as_one_and_others_resume(
     assert len(list(folder.glob("*.keras"))) == 1
     check_alike(folder, on_one)
     run("model_eval.py", "-m", checkpoint(folder, 1), "--hdf5", made_hdf5)
-    resumed = tmp_path / "resumed"
-    processes = start_two("-m", on_one, "-n", 2, "--hdf5", made_hdf5, "-o", resumed)
+    resumed = Path(shutil.copytree(on_one, tmp_path / "resumed"))
+    processes = start_two("-m", resumed, "-n", 2, "--hdf5", made_hdf5, "-o", resumed)
     outputs = [process.communicate(timeout=300) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert len(numbers(resumed)["loss"]) == 2

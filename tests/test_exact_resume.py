@@ -16,9 +16,9 @@ from pipeline.run.checkpoint import KEY, read_state
     [
         ("thin-published", "tensorflow"),
         ("thin-published", "jax"),
-        ("thin-quick", "tensorflow"),
-        ("thin-quick", "jax"),
-        ("thin-best", "tensorflow"),  # its CutMix is NumPy's on both
+        ("thin-best", "tensorflow"),
+        ("thin-best", "jax"),
+        ("thin-quick", "tensorflow"),  # in bfloat16, which JAX on a CPU is not asked for
     ],
 )
 def test_resumed_run_writes_the_same_checkpoints(

@@ -584,7 +584,7 @@ def test_members_that_swell(own_run: Path) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, contents in members.items():
             archive.writestr(name, contents)
-    with pytest.raises(UserError, match="weights are compressed"):
+    with pytest.raises(UserError, match="it is compressed"):
         read_state(path)
 
 

@@ -283,7 +283,8 @@ def test_tensorboard_where_the_disk_is_full(own_run: Path, monkeypatch: pytest.M
         raise tensorflow.errors.ResourceExhaustedError(None, None, message)
 
     curves = TensorBoardCurves(own_run, read_state(checkpoint(own_run, 3)))
-    monkeypatch.setattr("tensorflow.summary.scalar", refuse)
+    for writer in curves._writers.values():
+        monkeypatch.setattr(writer, "flush", refuse)
     with pytest.raises(UserError, match=r"train: No space left on device; free some"):
         curves.on_epoch_end(3, {"learning_rate": 0.1})
 

@@ -1,6 +1,7 @@
 """model_eval.py --report: its numbers against other makers', and its page in a browser."""
 
 import csv
+import errno
 import json
 import warnings
 from dataclasses import replace
@@ -331,8 +332,23 @@ def test_report_replaces_all_files_or_none(
 ) -> None:
     (tmp_path / "predictions.csv").mkdir()
     with pytest.raises(UserError, match=r"predictions\.csv: it is there and no regular file"):
-        Report(split, probabilities).write(tmp_path, {})
+        Report(split, probabilities).write(tmp_path, {"model": "some.keras"})
     assert [path.name for path in tmp_path.iterdir()] == ["predictions.csv"]
+
+
+def test_report_on_a_full_disk(
+    split: HDF5Dataset,
+    probabilities: np.ndarray,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    with pytest.raises(UserError, match=f"cannot write {tmp_path}: No space left on device; free"):
+        Report(split, probabilities).write(tmp_path, {"model": "some.keras"})
+    assert not list(tmp_path.iterdir())
 
 
 def test_strange_words(split: HDF5Dataset, probabilities: np.ndarray, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from pipeline.classes import Classes  # noqa: E402
 from pipeline.evaluation.metrics import (  # noqa: E402
     Predictor,
     cross_entropies,
+    evaluate,
     predict,
     rank_of_truth,
     score,
@@ -96,6 +97,21 @@ def test_a_batch_is_at_most_the_split(made_hdf5: Path) -> None:
         val.begin_epoch(1, 64)
         predict(Predictor(model, batch_size=1000), val)
     assert shapes == [(20, 64, 64, 3)]
+
+
+def test_evaluation_knows_shuffled_labels(made_hdf5: Path) -> None:
+    """The last of the batches is smaller."""
+    pixels = keras.Input((64, 64, 3))
+    logits = keras.layers.Dense(4, "softmax")(keras.layers.GlobalAveragePooling2D()(pixels))
+    model, val = keras.Model(pixels, logits), open_split(made_hdf5, "val")
+    with (
+        HDF5Generator(val, 7) as in_order,
+        HDF5Generator(val, 7, shuffle=True, seed=1) as shuffled,
+    ):
+        expected = evaluate(model, in_order)
+        found = evaluate(model, shuffled)
+    assert (found.rank1, found.images) == (expected.rank1, len(val))
+    assert found.loss == pytest.approx(expected.loss, rel=1e-5)
 
 
 def test_published_lowers_its_rate_after_the_published_epochs() -> None:

@@ -303,8 +303,6 @@ def test_branching_back_by_hand(own_run: Path, made_hdf5: Path, run: Run) -> Non
                "--hdf5", made_hdf5)  # fmt: skip
     assert "\n  2/2 " in done.stdout
     assert latest_checkpoint(own_run) == checkpoint(own_run, 2)
-    begun = read_state(checkpoint(own_run, 1))  # so a kill before epoch 2 ends keeps them
-    assert (begun.learning_rate, begun.epochs) == (1e-10, 2)
     kept = {path.name: path.read_bytes() for path in (own_run / "superseded").iterdir()}
     assert kept == before
     curves = numbers(own_run)
@@ -330,6 +328,20 @@ def test_longer_run_sets_nothing_aside(own_run: Path) -> None:
     assert copy.is_file()
     assert read_state(last) == longer
     assert not (own_run / "superseded").exists()
+
+
+def test_rate_set_by_hand_survives_a_kill_before_the_next_epoch(
+    own_run: Path, made_hdf5: Path
+) -> None:
+    """Once training resumes, the folder alone says how."""
+    command = train_command("-m", checkpoint(own_run, 2), "-l", "1e-4", "-n", 5, "-o", own_run,
+                            "--hdf5", made_hdf5)  # fmt: skip
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            if line.startswith("resuming"):
+                process.kill()
+    state = read_state(latest_checkpoint(own_run))
+    assert (state.epoch, state.learning_rate, state.epochs) == (2, 1e-4, 5)
 
 
 def test_going_back_to_a_branch_that_was_left(own_run: Path) -> None:
@@ -671,6 +683,16 @@ def test_kill_after_the_last_checkpoint_is_healed(own_run: Path, made_hdf5: Path
     assert "name a later one with -n" in error.stderr
     assert (own_run / "metric_values.json").read_bytes() == whole
     assert (own_run / "training_plot.jpg").is_file()
+
+
+def test_diverging_run_stops_without_a_checkpoint(
+    made_hdf5: Path, tmp_path: Path, run: Run
+) -> None:
+    """Each step multiplies the weights by a thousand."""
+    error = run("model_train.py", "-r", "thin", "-l", 1000, "-b", 4, "--hdf5", made_hdf5, "-o",
+                tmp_path, status=2, EDITED="thin optimizer weight_decay 0.99").stderr  # fmt: skip
+    assert "not a number any more; start again with a lower rate by -l" in error
+    assert not list(tmp_path.glob("*.keras"))
 
 
 def test_unusable_backend_is_explained(tmp_path: Path, run: Run) -> None:

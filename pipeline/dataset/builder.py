@@ -228,7 +228,7 @@ def is_built(folder: Path) -> bool:
 def check_built(source: ImageSource, folder: Path, settings: BuildSettings) -> None:
     """Check that ``folder`` holds what ``build_data_set`` would write there.
 
-    Settings, classes and counts are compared, not pixels.
+    Settings, classes, counts and the means' build id are compared, not pixels.
 
     Raises:
         UserError: It holds another build, or a damaged one.

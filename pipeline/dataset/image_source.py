@@ -80,12 +80,14 @@ class ZipSource:
         """Return a whole file (see ImageSource); zipfile checks its name and its CRC-32."""
         member = self._members[name]
         try:
-            # until Python 3.12.9 and 3.13.2 ZipFile.open seeks outside its own lock
+            # before Python 3.12.9 and 3.13.2, open() may seek from where another read ended
             with self._lock, self._archive.open(member) as file:
                 return file.read(member.file_size + 1)  # without a size, all of a zip bomb
         except DAMAGE as error:
             if isinstance(error, OSError) and error.errno != errno.EINVAL:
-                raise UserError(f"cannot read {self._path}: {error.strerror}; try again") from error
+                raise UserError(
+                    f"cannot read {self._path}: {error.strerror or error}; try again"
+                ) from error
             raise UserError(
                 f"{name} in {self._path} is damaged; fetch the archive again"
             ) from error

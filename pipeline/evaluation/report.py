@@ -23,16 +23,16 @@ from pipeline.errors import UserError
 from pipeline.evaluation import REPORT_FILES
 from pipeline.evaluation.metrics import TOP_K, rank_of_truth
 from pipeline.evaluation.predictions import best_predictions, prediction_table
-from pipeline.io.files import atomic_writes, write_csv
+from pipeline.io.files import atomic_writes, csv_bytes
 from pipeline.io.hdf5_dataset import HDF5Dataset
 from pipeline.plotting.style import (
     BLUE,
     GREY,
     SHADES,
     add_grid,
+    figure_bytes,
     new_figure,
     one_style,
-    save_figure,
     shortened,
 )
 from pipeline.preprocessing.images import encode_jpeg
@@ -117,19 +117,20 @@ class Report:
             UserError: A file cannot be written.
         """
         calibration = self.calibration()
+        matrix = figure_bytes(self.plot_confusion(), "png")
+        curve = figure_bytes(plot_calibration(calibration), "png")
+        page = self._page(
+            facts=facts,
+            calibration=calibration,
+            matrix=_data_uri("png", matrix),
+            curve=_data_uri("png", curve),
+        ).encode("utf-8", "backslashreplace")
+        classes, predictions = map(csv_bytes, (self._class_table(), self._prediction_table()))
         with atomic_writes(folder / name for name in REPORT_FILES) as paths:
-            page, classes, predictions, matrix, curve = paths
-            save_figure(self.plot_confusion(), matrix)
-            save_figure(plot_calibration(calibration), curve)
-            write_csv(classes, self._class_table())
-            write_csv(predictions, self._prediction_table())
-            text = self._page(
-                facts=facts,
-                calibration=calibration,
-                matrix=_data_uri("png", matrix.read_bytes()),
-                curve=_data_uri("png", curve.read_bytes()),
-            )
-            page.write_text(text, "utf-8", "backslashreplace")
+            for path, contents in zip(
+                paths, (page, classes, predictions, matrix, curve), strict=True
+            ):
+                path.write_bytes(contents)
 
     def accuracy(self, rank: int, label: int | None = None) -> Proportion:
         """Return how many images have their class among the ``rank`` most probable ones.

@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import io
 import json
 import os
 import time
@@ -123,10 +124,16 @@ def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
 
     A text that a spreadsheet would run as a formula is made plain by an apostrophe before it.
     """
+    with atomic_write(path) as unfinished:
+        unfinished.write_bytes(csv_bytes(rows))
+
+
+def csv_bytes(rows: Iterable[Sequence[object]]) -> bytes:
+    """Return the contents of the file that ``write_csv`` writes."""
+    table = io.StringIO(newline="")
+    csv.writer(table, lineterminator="\n").writerows(map(_plain_cell, row) for row in rows)
     # surrogateescape: a file name that is not UTF-8 keeps its bytes
-    text = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
-    with atomic_write(path) as unfinished, unfinished.open("w", **text) as file:
-        csv.writer(file, lineterminator="\n").writerows(map(_plain_cell, row) for row in rows)
+    return table.getvalue().encode("utf-8", "surrogateescape")
 
 
 def _plain_cell(value: object) -> object:

@@ -63,11 +63,13 @@ def check_figure_format(path: Path) -> None:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write ``figure`` to ``path``, in the format of its suffix, whole or not at all.
-
-    It is drawn in memory: not every format's writer fails cleanly on a full disk.
-    """
-    drawn = io.BytesIO()
-    figure.savefig(drawn, dpi=DPI, format=path.suffix[1:].lower())
+    """Write ``figure`` to ``path``, in the format of its suffix, whole or not at all."""
     with atomic_write(path) as unfinished:
-        unfinished.write_bytes(drawn.getvalue())
+        unfinished.write_bytes(figure_bytes(figure, path.suffix[1:].lower()))
+
+
+def figure_bytes(figure: Figure, kind: str) -> bytes:
+    """Draw ``figure`` in memory: not every format's writer fails cleanly on a full disk."""
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=DPI, format=kind)
+    return drawn.getvalue()

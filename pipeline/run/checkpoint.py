@@ -167,8 +167,8 @@ def _check_members(archive: ZipFile) -> None:
         raise ValueError("it holds other members than a Keras file's")
     if max(archive.getinfo(name).file_size for name in (CONFIG, METADATA)) > LARGEST_TEXT:
         raise ValueError("its description is larger than a checkpoint's can be")
-    if archive.getinfo(WEIGHTS).compress_type != ZIP_STORED:
-        raise ValueError("its weights are compressed, and might unpack to any size")
+    if any(member.compress_type != ZIP_STORED for member in members):
+        raise ValueError("it is compressed, and might unpack to any size")
 
 
 def _write_with_state(members: dict[str, bytes], path: Path, state: RunState | None) -> None:

@@ -99,7 +99,7 @@ class ProcessGroup:
                 self.processes,
                 self.process_id,
                 local_device_ids=self.gpu,
-                cluster_detection_method="deactivate",  # it leaves each process one GPU
+                cluster_detection_method="deactivate",  # detection would give each one GPU
                 heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
                 initialization_timeout=INITIALIZATION_SECONDS,
             )
@@ -165,7 +165,7 @@ def _slurm_group(environment: Mapping[str, str]) -> ProcessGroup:
     port = SLURM_PORTS[job % len(SLURM_PORTS)]
     sees_its_own = "," not in environment.get("CUDA_VISIBLE_DEVICES", ",")  # --gpus-per-task
     alone = environment.get("SLURM_STEP_TASKS_PER_NODE") == f"1(x{processes})"
-    by_hand = "JAX_LOCAL_DEVICE_IDS" in environment
+    by_hand = bool(environment.get("JAX_LOCAL_DEVICE_IDS"))
     gpu = None if sees_its_own or alone or by_hand else local
     return ProcessGroup(processes, process_id, (host, port), gpu)
 
