@@ -8,7 +8,6 @@ half-written file beside it.
 """
 
 import argparse
-import json
 import os
 import shutil
 import stat
@@ -27,8 +26,17 @@ from zipfile import ZIP_LZMA, ZipFile
 
 import h5py
 import numpy as np
-from conftest import ROOT, random_jpeg, script_command, write_tiny_imagenet, zip_folder
+from conftest import (
+    ROOT,
+    change_metadata,
+    random_jpeg,
+    script_command,
+    write_tiny_imagenet,
+    zip_folder,
+)
 from test_layouts import EQUAL, REFUSED
+
+from pipeline.run.checkpoint import KEY
 
 LONGEST_S = 300
 LIKE_DEV_NULL = stat.S_IFCHR | 0o666, os.makedev(1, 3)
@@ -314,14 +322,7 @@ def replace_by_fifo(path: Path) -> None:
 
 def forge(name: str, value: object, world: Path) -> None:
     """Change a value of the run's state in a checkpoint's metadata."""
-    with ZipFile(checkpoint(world)) as archive:
-        members = {member: archive.read(member) for member in archive.namelist()}
-    metadata = json.loads(members["metadata.json"])
-    metadata["googlenet_tiny_imagenet"]["state"][name] = value
-    members["metadata.json"] = json.dumps(metadata).encode()
-    with ZipFile(checkpoint(world), "w") as archive:
-        for member, data in members.items():
-            archive.writestr(member, data)
+    change_metadata(checkpoint(world), lambda it: it[KEY]["state"].update({name: value}))
 
 
 def change_hdf5(split: str, spoil: Callable[[h5py.File], object], world: Path) -> None:

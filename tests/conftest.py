@@ -186,11 +186,11 @@ def change_metadata(path: Path, change: Callable[[dict], object]) -> None:
 def change_member(path: Path, name: str, change: Callable[[bytes], bytes]) -> None:
     """Replace a member of a Keras file by what ``change`` makes of it."""
     with zipfile.ZipFile(path) as archive:
-        members = {name: archive.read(name) for name in archive.namelist()}
+        members = {member: archive.read(member) for member in archive.namelist()}
     members[name] = change(members[name])
     with zipfile.ZipFile(path, "w") as archive:
-        for name, contents in members.items():
-            archive.writestr(name, contents)
+        for member, contents in members.items():
+            archive.writestr(member, contents)
 
 
 def train_command(*arguments: object) -> list[str]:

@@ -3,18 +3,16 @@
 FUZZ_EXAMPLES sets how many mutations of each kind are tried (default 100).
 """
 
-import json
 import os
 import shutil
 import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from zipfile import ZipFile
 
 import numpy as np
 import pytest
-from conftest import CLASS_IDS, checkpoint, zip_folder
+from conftest import CLASS_IDS, change_metadata, checkpoint, zip_folder
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -24,7 +22,7 @@ from pipeline.dataset.tiny_imagenet import read_labelled_images
 from pipeline.errors import UserError
 from pipeline.io.hdf5_dataset import open_split
 from pipeline.preprocessing.images import decode_image
-from pipeline.run.checkpoint import load_model, read_state
+from pipeline.run.checkpoint import KEY, load_model, read_state
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "100"))
 fuzz = settings(
@@ -161,24 +159,20 @@ values = st.recursive(
 @given(data=st.data(), value=values)
 def test_checkpoint_metadata(data: st.DataObject, value: object, trained: Path) -> None:
     """A well-formed file whose record says something else at one place."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "epoch-002.keras"
-        shutil.copy(checkpoint(trained, 2), path)
-        with ZipFile(path) as archive:
-            members = {name: archive.read(name) for name in archive.namelist()}
-        metadata = json.loads(members["metadata.json"])
-        state = metadata["googlenet_tiny_imagenet"]["state"]
-        place = state if data.draw(st.booleans()) else metadata
+
+    def change(metadata: dict) -> None:
+        place = metadata[KEY]["state"] if data.draw(st.booleans()) else metadata
         while True:
             key = data.draw(st.sampled_from(sorted(place)))
             if not isinstance(place[key], dict) or not place[key] or data.draw(st.booleans()):
                 break
             place = place[key]
         place[key] = value
-        members["metadata.json"] = json.dumps(metadata).encode()
-        with ZipFile(path, "w") as archive:
-            for name, contents in members.items():
-                archive.writestr(name, contents)
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "epoch-002.keras"
+        shutil.copy(checkpoint(trained, 2), path)
+        change_metadata(path, change)
         state = works_or_explains(lambda: read_state(path))
         if state is not None:
             assert isinstance(state.size_to_evaluate, int)
