@@ -72,7 +72,7 @@ QUICK = Recipe(
     ),
 )
 # What two CPU cores can do in a night, about eight hours: ``quick`` for longer, up to the full
-# size, with more weight decay, and with CutMix once it begins to overfit. Not run whole.
+# size, with more weight decay, and with CutMix once it begins to overfit.
 OVERNIGHT = replace(
     QUICK,
     epochs=47,
