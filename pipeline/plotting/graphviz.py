@@ -34,10 +34,13 @@ def draw_graph(graph: pydot.Dot, path: Path) -> None:
     """Draw ``graph`` to ``path``, in the format of its suffix.
 
     Raises:
-        UserError: Nothing here draws that format; then the graph's text is left in a ``.dot``
-            file beside ``path``.
+        UserError: Nothing here draws that format.
     """
     form = picture_format(path)
+    if form == "dot":
+        with atomic_write(path) as unfinished:
+            unfinished.write_text(graph.to_string(), encoding="utf-8")
+        return
     settings = [f"-T{form}", *([f"-Gdpi={DPI}"] if form in PIXEL_FORMATS else [])]
     failed = ""
     for program in _programs(form):
@@ -49,15 +52,11 @@ def draw_graph(graph: pydot.Dot, path: Path) -> None:
                 unfinished.write_bytes(picture.stdout)
             return
         failed = f" ({program} ended with {picture.stderr.decode(errors='replace').strip()[-200:]})"
-    text = path if form == "dot" else path.with_suffix(".dot")
-    with atomic_write(text) as unfinished:
-        unfinished.write_text(graph.to_string(), encoding="utf-8")
-    if form != "dot":
-        raise UserError(
-            f"nothing here draws .{form}{failed}; install Graphviz (apt install graphviz, brew "
-            f"install graphviz), or for png, svg and jpg: pip install graphviz-pure; wrote {text} "
-            "instead"
-        )
+    raise UserError(
+        f"nothing here draws .{form}{failed}; install Graphviz (apt install graphviz, brew install "
+        "graphviz), or for png, svg and jpg: pip install graphviz-pure; a name that ends in .dot "
+        "needs neither"
+    )
 
 
 def _programs(form: str) -> Iterator[str]:
