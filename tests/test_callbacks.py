@@ -241,9 +241,9 @@ def test_thinning_leaves_other_files_alone(
     ours = [EpochCheckpoint(tmp_path, keep=1)]
     model.fit(batches, epochs=4, shuffle=False, verbose=0, callbacks=ours)
     assert set(others) < set(tmp_path.glob("*.keras"))
-    assert (tmp_path / "epoch-001.keras").is_file()  # the best, where none is validated
     assert refused
-    assert not any((tmp_path / f"epoch-00{epoch}.keras").exists() for epoch in (2, 3))
+    # none is the best where none is validated
+    assert not any((tmp_path / f"epoch-00{epoch}.keras").exists() for epoch in (1, 2, 3))
 
 
 def test_metrics_that_are_no_number_or_missing_leave_gaps(tmp_path: Path) -> None:
@@ -255,6 +255,17 @@ def test_metrics_that_are_no_number_or_missing_leave_gaps(tmp_path: Path) -> Non
         "loss": [None, 1.0, 0.5],
         "val_loss": [None, 2.0, None],
         "val_accuracy": [None, 0.5, None],
+    }
+
+
+def test_curves_of_a_fit_that_begins_later_are_numbered_as_its_checkpoints(tmp_path: Path) -> None:
+    monitor = TrainingMonitor(tmp_path)
+    monitor.on_epoch_end(2, {"loss": 1.0})
+    monitor.on_epoch_end(4, {"loss": 0.5, "lr": 0.1})
+    monitor.on_epoch_end(0, {"loss": 0.25, "lr": 0.1})  # a second fit, which counts from 1 again
+    assert json.loads((tmp_path / "metric_values.json").read_text()) == {
+        "loss": [None, None, 1.0, None, 0.5, 0.25],
+        "lr": [None, None, None, None, 0.1, 0.1],
     }
 
 

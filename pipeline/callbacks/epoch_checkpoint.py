@@ -16,7 +16,8 @@ class EpochCheckpoint(keras.callbacks.Callback):
 
     Args:
         folder: Where to, made as needed.
-        keep: Leave only this many newest checkpoints, and the best by val accuracy; None: all.
+        keep: Leave only this many newest checkpoints, and the best by val accuracy, or if there is
+            none by val loss; None: all.
         run: Has the state to resume from, which each checkpoint then stores; None: store the model
             and its optimizer alone.
     """
@@ -40,10 +41,12 @@ class EpochCheckpoint(keras.callbacks.Callback):
         state = self._run.state if self._run else None
         path = self._folder / checkpoint_name(epoch + 1, logs.get("val_loss"))
         save_checkpoint(self.model, path, state)
-        self._ranks[epoch + 1] = epoch_rank(logs.get("val_accuracy"), logs.get("val_loss"))
+        if {"val_accuracy", "val_loss"} & logs.keys():
+            self._ranks[epoch + 1] = epoch_rank(logs.get("val_accuracy"), logs.get("val_loss"))
         if self._keep:
-            best = best_epoch(state.history) if state else max(self._ranks, key=self._ranks.get)
+            ranked = max(self._ranks, key=self._ranks.get, default=None)
+            best = best_epoch(state.history) if state else ranked
             for old in list_checkpoints(self._folder):
                 if epoch_of(old) <= epoch + 1 - self._keep and epoch_of(old) != best:
                     with suppress(PermissionError):  # Windows, while it is read: next epoch again
-                        old.unlink()
+                        old.unlink(missing_ok=True)

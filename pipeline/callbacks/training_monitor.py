@@ -40,10 +40,11 @@ class TrainingMonitor(keras.callbacks.Callback):
                 say(f"note: {error}; training continues, and writes it after the next epoch")
             return
         logs = logs or {}
-        before = max(map(len, self._metrics.values()), default=0)
+        before = max(epoch, *map(len, self._metrics.values()), 0)
         for name in dict.fromkeys([*self._metrics, *logs]):
             value = float(logs.get(name, math.nan))
-            values = self._metrics.setdefault(name, [None] * before)
+            values = self._metrics.setdefault(name, [])
+            values += [None] * (before - len(values))
             values.append(value if math.isfinite(value) else None)
         write_curves(self._folder, self._metrics)
 
