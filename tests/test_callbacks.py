@@ -221,6 +221,19 @@ def test_checkpoints_hold_measured_statistics(trained: Path, made_hdf5: Path) ->
             np.testing.assert_allclose(new, old, rtol=1e-3, atol=1e-4)
 
 
+def test_interrupted_measurement_leaves_the_momentum(trained: Path, made_hdf5: Path) -> None:
+    model = keras.saving.load_model(checkpoint(trained, 3), compile=False)
+    momenta = [norm.momentum for norm in batch_norms(model)]
+    assert all(momenta)
+    with HDF5Generator(open_split(made_hdf5, "train"), 16) as clean:
+        measure = PreciseBatchNorm(clean, lambda epoch: 32)
+        measure.set_model(model)
+        clean.close()  # its threads make no batch any more
+        with pytest.raises(RuntimeError):
+            measure.on_epoch_end(0)
+    assert [norm.momentum for norm in batch_norms(model)] == momenta
+
+
 def test_thinning_leaves_other_files_alone(
     model: keras.Model, batches: HDF5Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

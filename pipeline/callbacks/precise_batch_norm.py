@@ -5,7 +5,8 @@ worse than they are: on the digits sample the first epoch's val loss is 12.7 wit
 statistics, 1.3 with measured ones.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -42,20 +43,17 @@ class PreciseBatchNorm(keras.callbacks.Callback):
             pixels = self.model.inputs[0]
             self._forward = keras.Model(pixels, _InTrainingMode(self.model)(pixels))
         norms = list(batch_norms(self.model))
-        momenta = [norm.momentum for norm in norms]
         moments = [np.zeros((2, norm.moving_mean.shape[0])) for norm in norms]
-        for norm in norms:
-            norm.momentum = 0.0  # the running statistics are those of the last batch
         # whole batches alone: the statistics of a small last one mean little
         images = min(len(self._batches.dataset), IMAGES)
         steps = max(1, images // self._batches.batch_size)
-        for step in range(steps):
-            self._forward.predict_on_batch(self._batches[step][0])
-            for norm, total in zip(norms, moments, strict=True):
-                mean, variance = map(_as_float64, (norm.moving_mean, norm.moving_variance))
-                total += np.stack([mean, variance + mean**2]) / steps
-        for norm, momentum, (mean, square) in zip(norms, momenta, moments, strict=True):
-            norm.momentum = momentum
+        with _without_momentum(norms):
+            for step in range(steps):
+                self._forward.predict_on_batch(self._batches[step][0])
+                for norm, total in zip(norms, moments, strict=True):
+                    mean, variance = map(_as_float64, (norm.moving_mean, norm.moving_variance))
+                    total += np.stack([mean, variance + mean**2]) / steps
+        for norm, (mean, square) in zip(norms, moments, strict=True):
             norm.moving_mean.assign(mean)
             norm.moving_variance.assign(square - mean**2)
 
@@ -70,6 +68,19 @@ class _InTrainingMode(keras.Layer):
     def call(self, inputs: Any) -> Any:
         """Call the model."""
         return self.model(inputs, training=True)
+
+
+@contextmanager
+def _without_momentum(norms: Sequence[keras.layers.BatchNormalization]) -> Iterator[None]:
+    """Let each batch replace the running statistics."""
+    momenta = [norm.momentum for norm in norms]
+    try:
+        for norm in norms:
+            norm.momentum = 0.0
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
 
 
 def _as_float64(variable: keras.Variable) -> np.ndarray:
