@@ -129,6 +129,8 @@ def test_cosine_rises_then_falls_to_zero() -> None:
     assert np.allclose(np.diff(values[:20]), 0.5 / 20)
     step = np.arange(20, 100)
     assert np.allclose(values[20:], 0.25 * (1 + np.cos(np.pi * (step - 20) / 80)), atol=1e-6)
+    almost_all = recipe.replaced({"epochs": 2, "optimizer.warmup_epochs": 1.99})
+    assert rates(almost_all, 10, 2)[-1] == pytest.approx(0.5)  # and there is a step to fall in
 
 
 def test_linear_schedule_falls_to_zero() -> None:

@@ -14,7 +14,13 @@ from pipeline.recipe import Recipe
 def learning_rate_schedule(
     recipe: Recipe, steps_per_epoch: int, constant: float | None = None
 ) -> schedules.LearningRateSchedule:
-    """Return the rate as a function of the step, from 0; ``constant`` overrides the recipe's."""
+    """Return the learning rate as a function of the step, from 0.
+
+    Args:
+        recipe: Says how it falls.
+        steps_per_epoch: Batches in one.
+        constant: The rate of every step instead; None: the recipe's.
+    """
     if constant is not None:  # a decay by 1, for Keras has no constant schedule
         return schedules.ExponentialDecay(constant, decay_steps=1, decay_rate=1.0)
     values = recipe.optimizer
@@ -24,7 +30,7 @@ def learning_rate_schedule(
             [(epoch - 1) * steps_per_epoch - 1 for epoch, _ in values.rate_drops],
             [values.learning_rate, *(rate for _, rate in values.rate_drops)],
         )
-    steps, warmup = recipe.epochs * steps_per_epoch, round(values.warmup_epochs * steps_per_epoch)
+    steps, warmup = recipe.epochs * steps_per_epoch, int(values.warmup_epochs * steps_per_epoch)
     if values.schedule == "linear":
         return schedules.PolynomialDecay(values.learning_rate, steps, end_learning_rate=0.0)
     if not warmup:
@@ -37,7 +43,10 @@ def learning_rate_schedule(
 def compile_model(
     model: keras.Model, recipe: Recipe, steps_per_epoch: int, constant_rate: float | None = None
 ) -> None:
-    """Give ``model`` its optimizer, with all its variables, its loss and its metrics."""
+    """Give ``model`` its optimizer, with all its variables, its loss and its metrics.
+
+    The other arguments are those of ``learning_rate_schedule``.
+    """
     rate = learning_rate_schedule(recipe, steps_per_epoch, constant_rate)
     model.compile(
         optimizer=_optimizer(model, recipe, rate),
