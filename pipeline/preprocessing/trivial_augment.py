@@ -53,17 +53,13 @@ def geometric_matrices(kinds: np.ndarray, strengths: np.ndarray, side: int) -> n
         strengths: (n,), -1 to 1.
         side: Pixels.
     """
-
-    def strength_of(kind: int, strongest: float) -> np.ndarray:
-        return np.where(kinds == kind, strongest * strengths, 0)
-
-    angle = np.deg2rad(strength_of(0, STRONGEST_ROTATION))
-    shear_x, shear_y = strength_of(1, STRONGEST_SHEAR), strength_of(2, STRONGEST_SHEAR)
-    shift = STRONGEST_SHIFT * side
+    of_each_kind = np.where(kinds == np.arange(GEOMETRIC)[:, None], strengths, 0)
+    rotation, shear_x, shear_y, shift_x, shift_y = of_each_kind
+    angle = np.deg2rad(STRONGEST_ROTATION * rotation)
     cos, sin = np.cos(angle), np.sin(angle)
     # each image has one kind: of rotation and the two shears, at most one is not the identity
-    linear = stack_2x2(cos, shear_x - sin, shear_y + sin, cos)
-    shifts = np.stack([strength_of(3, shift), strength_of(4, shift)], axis=1)
+    linear = stack_2x2(cos, STRONGEST_SHEAR * shear_x - sin, STRONGEST_SHEAR * shear_y + sin, cos)
+    shifts = STRONGEST_SHIFT * side * np.stack([shift_x, shift_y], axis=1)
     return about_centre(linear, shifts, side)
 
 
