@@ -137,6 +137,7 @@ def train(
     keras = import_keras()
     from pipeline.callbacks import EpochStart, MomentumCorrection
     from pipeline.callbacks.tensorboard import check_tensorboard
+    from pipeline.callbacks.training_monitor import write_run_curves
     from pipeline.nn.optimizers import learning_rate_schedule
     from pipeline.run.checkpoint import restore
     from pipeline.run.conditions import note_on_conditions
@@ -172,6 +173,7 @@ def train(
                 state, resumed, superseded = begin_branch(checkpoint, state, args.output)
                 kept = [f"kept an earlier checkpoint as {path}" for path in superseded]
                 say(*kept, f"resuming after epoch {state.epoch} from {resumed}")
+                write_run_curves(args.output, state, len(batches))  # without superseded epochs
             callbacks += reporting_callbacks(
                 args, state, parallel, replica, batches, val_set, stack
             )
@@ -188,14 +190,14 @@ def reporting_callbacks(
     val_set: "HDF5Dataset",
     stack: ExitStack,
 ) -> "list[keras.callbacks.Callback]":
-    """Return what evaluates, writes and prints, in order; ``stack`` closes what they hold open."""
+    """Begin the log; return what evaluates, writes and prints, in order.
+
+    ``stack`` closes what they hold open.
+    """
     from pipeline import callbacks
-    from pipeline.callbacks.training_monitor import write_run_curves
     from pipeline.io.hdf5_generator import HDF5Generator
     from pipeline.run.messages import rate_advice
 
-    if state.epoch:  # where it resumed before its last epoch, this cuts the curves there
-        write_run_curves(args.output, state, len(batches))
     hint = ""
     if parallel.on_cpu and state.recipe_name not in config.CPU_RECIPES:
         hint = f"that is long: -r {config.SUGGESTED_RECIPE} is the recipe made for two CPU cores"
