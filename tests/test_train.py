@@ -443,6 +443,21 @@ def test_incomplete_optimizer_state_is_refused(own_run: Path, made_hdf5: Path, r
     assert set(before) <= set(own_run.iterdir())
 
 
+def test_weights_that_are_no_numbers_are_refused(own_run: Path, made_hdf5: Path, run: Run) -> None:
+    """Otherwise they would score, and the metrics be no JSON."""
+
+    def spoil_a_weight(weights: bytes) -> bytes:
+        with h5py.File(changed := io.BytesIO(weights), "r+") as file:
+            file["layers/dense/vars/1"][0] = np.nan
+        return changed.getvalue()
+
+    path, scores = checkpoint(own_run, 2), own_run / "scores.json"
+    change_member(path, WEIGHTS, spoil_a_weight)
+    error = run("model_eval.py", "-m", path, "--hdf5", made_hdf5, "--json", scores, status=2).stderr
+    assert "some of its weights are not finite" in error
+    assert not scores.exists()
+
+
 def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:5000])
 

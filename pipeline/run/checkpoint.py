@@ -14,6 +14,7 @@ from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
 import h5py
 import msgspec
+import numpy as np
 
 from pipeline.errors import UserError, first_line, is_out_of_memory
 from pipeline.io.files import atomic_write, explain_read_refusal
@@ -120,13 +121,16 @@ def load_model(path: Path) -> "keras.Model":
     """Load a model to predict with; Keras's safe mode keeps foreign code out.
 
     Raises:
-        UserError: It is damaged, or asks for code of its own.
+        UserError: It is damaged, has weights that are no numbers, or asks for code of its own.
     """
     import keras
 
     with _explain_damage(path):
         _read_members(path)  # checks names, sizes and CRCs before Keras opens it
-        return keras.saving.load_model(path, compile=False)
+        model = keras.saving.load_model(path, compile=False)
+        if not all(np.isfinite(weight).all() for weight in model.get_weights()):
+            raise ValueError("some of its weights are not finite")
+    return model
 
 
 def restore(model: "keras.Model", path: Path) -> None:
