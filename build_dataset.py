@@ -13,7 +13,7 @@ from pipeline.backend import import_keras
 from pipeline.command_line import new_parser, number, run_script, shell_command
 from pipeline.errors import UserError
 from pipeline.printing import say
-from pipeline.recipe import LARGEST_SEED, choose_recipe
+from pipeline.recipe import LARGEST_SEED, Recipe, choose_recipe
 
 if TYPE_CHECKING:
     from pipeline.dataset.builder import BuildSettings
@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         check_figure_format(args.preview)
     recipe_name = args.recipe or (config.SAMPLE_RECIPE if args.sample else config.SUGGESTED_RECIPE)
-    choose_recipe(config.RECIPES, recipe_name)  # an invalid recipe fails before the build
+    recipe = choose_recipe(config.RECIPES, recipe_name)  # an invalid one fails before the build
     settings = BuildSettings(
         image_size=config.IMAGE_SIZE,
         test_images_per_class=config.TEST_IMAGES_PER_CLASS,
@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     else:
         build(data_set, output, settings, args.overwrite)
     if args.preview:
-        draw_preview(args, output, recipe_name)
+        draw_preview(args, output, recipe_name, recipe)
     say(f"next: {training_command(output, recipe_name)}")
 
 
@@ -150,7 +150,7 @@ def build(data_set: Path, output: Path, settings: "BuildSettings", overwrite: bo
     say(f"wrote {', '.join(OUTPUTS)} to {output}")
 
 
-def draw_preview(args: argparse.Namespace, hdf5: Path, recipe_name: str) -> None:
+def draw_preview(args: argparse.Namespace, hdf5: Path, recipe_name: str, recipe: Recipe) -> None:
     """Draw some images, stored and augmented."""
     import_keras()
     from pipeline.io.hdf5_dataset import open_training_splits
@@ -158,7 +158,6 @@ def draw_preview(args: argparse.Namespace, hdf5: Path, recipe_name: str) -> None
     from pipeline.run.start import fresh_run
 
     train, val = open_training_splits(hdf5)
-    recipe = choose_recipe(config.RECIPES, recipe_name)
     state = fresh_run(recipe_name, recipe, args.seed, train, val)
     write_preview(args.preview, train, state)
     say(f"wrote {args.preview}")
