@@ -139,7 +139,7 @@ def evaluate(args: argparse.Namespace, state: "RunState", hdf5: Path) -> None:
 
 
 def load_predictor(args: argparse.Namespace, state: "RunState") -> "Predictor":
-    """Return the model with its image size, and whether to average over mirrored images."""
+    """Return the checkpoint's model with what it is to predict with."""
     from pipeline.evaluation.metrics import Predictor
     from pipeline.run.checkpoint import load_model
 

@@ -112,7 +112,12 @@ class HDF5Generator(keras.utils.PyDataset):
         return math.ceil(len(self.dataset) / self.batch_size)
 
     def __getitem__(self, step: int) -> Batch:
-        """Return batch ``step``, from 0, of the epoch."""
+        """Return batch ``step``, from 0, of the epoch.
+
+        Raises:
+            IndexError: The epoch has fewer.
+            UserError: The file was cut short since it was opened.
+        """
         if not 0 <= step < len(self):
             raise IndexError(f"batch {step} of {len(self)}")
         epoch = self._epoch

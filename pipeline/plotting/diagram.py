@@ -46,7 +46,11 @@ class PlacedLayer:
 
 
 def place_layers(model: keras.Model, input_shape: tuple[int | None, ...]) -> list[PlacedLayer]:
-    """Return the layers of a functional model in order, with their shapes for ``input_shape``."""
+    """Return the layers of a functional model in order, with their shapes for ``input_shape``.
+
+    Raises:
+        UserError: It is no functional model.
+    """
     config = model.get_config()
     if "input_layers" not in config:
         raise UserError(
@@ -86,6 +90,9 @@ def network_graph(
     """Return the graph of blocks, or with ``layers`` of every layer, below a title and totals.
 
     Shapes and totals are for images of ``image_size`` pixels a side, if the model leaves it free.
+
+    Raises:
+        UserError: The model is no functional one.
     """
     input_shape = (None, *(side or image_size for side in model.input_shape[1:]))
     heading = _quoted(

@@ -34,8 +34,8 @@ def augment(
     """
     side = images.shape[1]
     parameters = draw_affine(augmentation, draws, side, mirror)
-    moved = augmentation.rotation, augmentation.shift, augmentation.shear, augmentation.zoom
-    if mirror.any() or any(moved):
+    ranges = augmentation.rotation, augmentation.shift, augmentation.shear, augmentation.zoom
+    if mirror.any() or any(ranges):
         images = warp_images(images, affine_matrices(parameters, side))
     if augmentation.trivial_augment:
         images = trivial_augment(images, draws)

@@ -89,7 +89,11 @@ def _highest(folder: Path, rank: Callable[[RunState], tuple[float, ...]]) -> Pat
 
 
 def checkpoint_to_evaluate(path: Path) -> Path:
-    """Return ``path``, or of a folder its best checkpoint, and say which that is."""
+    """Return ``path``, or of a folder its best checkpoint, and say which that is.
+
+    Raises:
+        UserError: There is none, or one in the folder cannot be read.
+    """
     if path.is_dir():
         path = best_checkpoint(path)
         say(f"best epoch by val rank-1: {path}")
