@@ -263,6 +263,19 @@ def test_zip_is_never_unpacked(made_data: Path, made_hdf5: Path, tmp_path: Path,
     assert [p.name for p in tmp_path.iterdir()] == ["data"]
 
 
+def test_build_from_the_zip_is_found_when_it_is_unpacked_later(
+    made_data: Path, tmp_path: Path, run: Run
+) -> None:
+    zip_folder(made_data, tmp_path / "tiny-imagenet-200.zip")
+    run("build_dataset.py", cwd=tmp_path)
+    shutil.copytree(made_data, tmp_path / "tiny-imagenet-200")
+    again = run("build_dataset.py", cwd=tmp_path).stdout
+    assert "hdf5 is built already" in again
+    assert "--hdf5" not in again  # for training looks there too
+    shutil.rmtree(tmp_path / "hdf5")
+    assert "to tiny-imagenet-200/hdf5" in run("build_dataset.py", cwd=tmp_path).stdout
+
+
 def test_zip_that_swells_is_refused_unread(made_data: Path, tmp_path: Path, run: Run) -> None:
     path = zip_folder(made_data, tmp_path / "whole.zip")
     with zipfile.ZipFile(path, "a") as archive:

@@ -57,9 +57,12 @@ ANNOTATIONS = "val_annotations.txt"
 
 
 def find_data_set(default: Path) -> Path:
-    """Return ``default``, or the zip of the same name where only that is there."""
+    """Return ``default``, or the zip of the same name where only that is there, or is built."""
     archive = default.with_name(f"{default.name}.zip")
-    return archive if archive.is_file() and not default.is_dir() else default
+    if not archive.is_file():
+        return default
+    built = [(default_hdf5_folder(path) / "train.hdf5").is_file() for path in (default, archive)]
+    return archive if not default.is_dir() or built == [False, True] else default
 
 
 def default_hdf5_folder(data_set: Path) -> Path:
