@@ -80,9 +80,15 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
         return super()._get_help_string(action)
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """End with one line, without the usage, which ``--help`` has."""
+        _end(BAD_INPUT, f"error: {message}; --help explains each flag")
+
+
 def new_parser(description: str, example: str) -> argparse.ArgumentParser:
     """Return a parser whose help ends with an example."""
-    return argparse.ArgumentParser(
+    return _Parser(
         description=description, epilog=f"example:\n  {example}", formatter_class=HelpFormatter
     )
 

@@ -429,7 +429,7 @@ def run(attack: Attack, world: Path) -> subprocess.CompletedProcess:
 
 
 def explained(said: str) -> bool:
-    return "usage:" in said or (said.startswith("error: ") and said.count("\n") == 1)
+    return said.startswith("error: ") and said.count("\n") == 1
 
 
 def fingerprints(world: Path, inputs: Collection[str]) -> dict[str, object]:

@@ -128,7 +128,7 @@ def run(jax_settings: dict[str, str]) -> Run:
         )
         assert done.returncode == status, f"{done.returncode}\n{done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr, done.stderr
-        if status == 2 and "usage:" not in done.stderr:
+        if status == 2:
             assert done.stderr.startswith("error: "), done.stderr
             assert done.stderr.count("\n") == 1, done.stderr
         return done
