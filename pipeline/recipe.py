@@ -54,9 +54,9 @@ class Network:
     precise_norm: bool = False
     """PreciseBN: after each epoch, measure the running statistics on train images."""
     dtype: Literal["float32", "mixed_bfloat16", "auto"] = "float32"
-    """``"mixed_bfloat16"`` computes in bfloat16 and keeps the weights, the mean subtraction,
-    the classifier and its softmax in float32; ``"auto"`` does so where the device computes in bfloat16:
-    ``Recipe.for_this_machine`` decides."""
+    """``"mixed_bfloat16"`` computes in bfloat16 and keeps the weights, the mean subtraction, the
+    classifier and its softmax in float32; ``"auto"`` does so where the device computes in
+    bfloat16: ``Recipe.for_this_machine`` decides."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,9 +10,9 @@ import numpy as np
 class EvaluationModel(keras.callbacks.Callback):
     """Runs callbacks at an epoch's end on the model to evaluate and save.
 
-    Where several devices train, that is a replica on one, so that the checkpoint equals
-    that of a run on one device. All callbacks share one ``logs``: what ``Validation`` adds, the later ones read,
-    as do those after this one in ``fit``.
+    Where several devices train, that is a replica on one, so that the checkpoint equals that of a
+    run on one device. All callbacks share one ``logs``: what ``Validation`` adds, the later ones
+    read, as do those after this one in ``fit``.
 
     Args:
         callbacks: In order.
