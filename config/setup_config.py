@@ -45,7 +45,7 @@ PATIENCE: Count = 5
 
 # How networks are trained
 
-# What two CPU cores can do in about two hours: smaller images first.
+# What two CPU cores can do in one to two hours: smaller images first.
 QUICK = Recipe(
     epochs=16,
     batch_size=384,
@@ -71,8 +71,8 @@ QUICK = Recipe(
         trivial_augment=True,
     ),
 )
-# What two CPU cores can do in a night, about eight hours: ``quick`` for longer, up to the full
-# size, with more weight decay, and with CutMix once it begins to overfit.
+# What two CPU cores can do in a night, four to eight hours: ``quick`` for longer, with more weight
+# decay, and with CutMix once it begins to overfit.
 OVERNIGHT = replace(
     QUICK,
     epochs=47,
