@@ -3,22 +3,13 @@
 import sys
 import traceback
 
-from pipeline.errors import UserError
-from pipeline.recipe import check_settings
-
-
-def _missing(name: str) -> None:
-    """Explain a setting that is not there; called as a module's ``__getattr__`` (PEP 562)."""
-    if name.isupper():
-        raise UserError(f"config/setup_config.py has no {name}; put it back")
-    raise AttributeError(name)
-
+from pipeline.recipe import check_settings, explain_missing_setting
 
 try:
     from config import setup_config
 
     check_settings(vars(setup_config))
-    setup_config.__getattr__ = _missing
+    setup_config.__getattr__ = explain_missing_setting
 except Exception as error:
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if "setup_config" in frame.filename]

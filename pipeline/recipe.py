@@ -7,7 +7,7 @@ today, and understood years later. The values are in ``config/``.
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NoReturn
 
 import msgspec
 from msgspec import Meta
@@ -205,6 +205,18 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         for recipe in named:
             if recipe not in settings["RECIPES"]:
                 raise ValueError(f"{name} is {value!r}, and RECIPES has no {recipe!r}")
+
+
+def explain_missing_setting(name: str) -> NoReturn:
+    """Do what a settings module's ``__getattr__`` does for a name that it lacks (PEP 562).
+
+    Raises:
+        UserError: It is a setting's.
+        AttributeError: It is another.
+    """
+    if name.isupper():
+        raise UserError(f"config/setup_config.py has no {name}; put it back")
+    raise AttributeError(name)
 
 
 def choose_recipe(recipes: Mapping[str, Recipe], name: str) -> Recipe:
