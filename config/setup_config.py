@@ -12,7 +12,8 @@ from pipeline.recipe import Augmentation, Count, ImageSide, Network, Optimizer, 
 # Where things are
 
 DATASET: Path = Path("tiny-imagenet-200")
-"""The unpacked data set; where there is none, the .zip of the same name beside it is read."""
+"""The unpacked data set; the .zip of the same name beside it is read where there is no folder, or
+where only the zip is built."""
 SAMPLE: Path = Path("digits")
 """Where ``build_dataset.py --sample`` writes the small data set."""
 OUTPUT: Path = Path("outs")
@@ -45,7 +46,7 @@ PATIENCE: Count = 5
 
 # How networks are trained
 
-# What two CPU cores can do in one to two hours: smaller images first.
+# What two CPU cores can do in one to two and a half hours: smaller images first.
 QUICK = Recipe(
     epochs=16,
     batch_size=384,

@@ -196,6 +196,9 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         ValueError: One is of another type, out of range, or a recipe's name that is none; says
             which.
     """
+    for name in (*settings["__annotations__"], "RECIPES"):
+        if name not in settings:
+            raise ValueError(f"{name} has no value")
     for name, kind in settings["__annotations__"].items():
         try:
             value = msgspec.convert(settings[name], kind)
@@ -208,15 +211,15 @@ def check_settings(settings: Mapping[str, Any]) -> None:
 
 
 def explain_missing_setting(name: str) -> NoReturn:
-    """Do what a settings module's ``__getattr__`` does for a name that it lacks (PEP 562).
+    """Explain a missing setting: a settings module's ``__getattr__`` (PEP 562).
 
     Raises:
-        UserError: It is a setting's.
-        AttributeError: It is another.
+        UserError: The name is in capitals, as settings are.
+        AttributeError: It is not.
     """
     if name.isupper():
         raise UserError(f"config/setup_config.py has no {name}; put it back")
-    raise AttributeError(name)
+    raise AttributeError(f"the settings have no attribute {name!r}")
 
 
 def choose_recipe(recipes: Mapping[str, Recipe], name: str) -> Recipe:

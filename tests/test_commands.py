@@ -200,6 +200,8 @@ def test_a_closed_terminal_ends_a_script_unless_nohup_keeps_it(
         ("PATIENCE: Count = 5", "PATIENCE: Count = 0", "PATIENCE is 0"),
         ("SEED: Seed = 42", "SEED: Seed = -1", "SEED is -1"),
         ("SEED: Seed = 42", "SEDE: Seed = 42", "has no SEED; put it back"),
+        ("SEED: Seed = 42", "SEED: Seed", "SEED has no value"),
+        ("RECIPES = {", "RECIPE = {", "RECIPES has no value"),
         ("CLASSES: Count = 200", "CLASSES: Count = 2e2", "CLASSES is 200.0"),
         ('("quick", "overnight", "demo")', '("quick")', "CPU_RECIPES is 'quick'"),
         ('("quick", "overnight", "demo")', '("quik",)', "RECIPES has no 'quik'"),

@@ -443,8 +443,8 @@ def test_incomplete_optimizer_state_is_refused(own_run: Path, made_hdf5: Path, r
     assert set(before) <= set(own_run.iterdir())
 
 
-def test_weights_that_are_no_numbers_are_refused(own_run: Path, made_hdf5: Path, run: Run) -> None:
-    """Otherwise they would score, and the metrics be no JSON."""
+def test_weights_that_are_not_finite_are_refused(own_run: Path, made_hdf5: Path, run: Run) -> None:
+    """Otherwise they would score, and the metrics be no JSON; a run would blame its rate."""
 
     def spoil_a_weight(weights: bytes) -> bytes:
         with h5py.File(changed := io.BytesIO(weights), "r+") as file:
@@ -456,6 +456,8 @@ def test_weights_that_are_no_numbers_are_refused(own_run: Path, made_hdf5: Path,
     error = run("model_eval.py", "-m", path, "--hdf5", made_hdf5, "--json", scores, status=2).stderr
     assert "some of its weights are not finite" in error
     assert not scores.exists()
+    resume = ("-m", path, "-n", 4, "-l", 1, "-o", own_run, "--hdf5", made_hdf5)
+    assert "some of its weights are not finite" in run("model_train.py", *resume, status=2).stderr
 
 
 def truncate(path: Path) -> None:

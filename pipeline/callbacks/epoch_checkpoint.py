@@ -16,8 +16,8 @@ class EpochCheckpoint(keras.callbacks.Callback):
 
     Args:
         folder: Where to, made as needed.
-        keep: Leave only this many newest checkpoints, and the best by val accuracy, or if there is
-            none by val loss; None: all.
+        keep: Leave only this many of the newest checkpoints, and the best: by val accuracy, or by
+            val loss where that alone is measured; without validation there is no best. None: all.
         run: Has the state to resume from, which each checkpoint then stores; None: store the model
             and its optimizer alone.
     """
@@ -41,6 +41,7 @@ class EpochCheckpoint(keras.callbacks.Callback):
         state = self._run.state if self._run else None
         path = self._folder / checkpoint_name(epoch + 1, logs.get("val_loss"))
         save_checkpoint(self.model, path, state)
+        self._ranks.pop(epoch + 1, None)
         if {"val_accuracy", "val_loss"} & logs.keys():
             self._ranks[epoch + 1] = epoch_rank(logs.get("val_accuracy"), logs.get("val_loss"))
         if self._keep:

@@ -20,7 +20,8 @@ class TrainingMonitor(keras.callbacks.Callback):
 
     Args:
         folder: Where to, made as needed.
-        run: Its curves from the first epoch on; None: those of this ``fit``.
+        run: Its curves from the first epoch on; None: those of this ``fit``,
+            and nothing for the epochs before its ``initial_epoch``.
     """
 
     def __init__(self, folder: Path | str, run: RunHistory | None = None) -> None:

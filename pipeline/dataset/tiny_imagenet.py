@@ -57,7 +57,10 @@ ANNOTATIONS = "val_annotations.txt"
 
 
 def find_data_set(default: Path) -> Path:
-    """Return ``default``, or the zip of the same name where only that is there, or is built."""
+    """Return ``default``, or the zip of the same name if there is no folder.
+
+    If both are there, it is the one that is built: a zip may be built first and unpacked later.
+    """
     archive = default.with_name(f"{default.name}.zip")
     if not archive.is_file():
         return default

@@ -117,6 +117,7 @@ class HDF5Generator(keras.utils.PyDataset):
         Raises:
             IndexError: The epoch has fewer.
             UserError: The file was cut short since it was opened.
+            RuntimeError: This is closed.
         """
         if not 0 <= step < len(self):
             raise IndexError(f"batch {step} of {len(self)}")

@@ -30,7 +30,8 @@ def learning_rate_schedule(
             [(epoch - 1) * steps_per_epoch - 1 for epoch, _ in values.rate_drops],
             [values.learning_rate, *(rate for _, rate in values.rate_drops)],
         )
-    steps, warmup = recipe.epochs * steps_per_epoch, int(values.warmup_epochs * steps_per_epoch)
+    steps = recipe.epochs * steps_per_epoch
+    warmup = min(round(values.warmup_epochs * steps_per_epoch), steps - 1)
     if values.schedule == "linear":
         return schedules.PolynomialDecay(values.learning_rate, steps, end_learning_rate=0.0)
     if not warmup:

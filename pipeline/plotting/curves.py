@@ -28,7 +28,8 @@ RATES = 1e4
 """The span of the rate's panel: a schedule ends at next to nothing."""
 
 Metrics = Mapping[str, Sequence[float | None]]
-"""A list for each metric, one value per epoch; None where it was no finite number."""
+"""A list for each metric, one value per epoch; None where it was not measured, or
+not finite."""
 Changes = Mapping[int, str]
 """What changed with an epoch, by hand or by the recipe, as "rate 0.0001" or "48 px"."""
 

@@ -121,15 +121,14 @@ def load_model(path: Path) -> "keras.Model":
     """Load a model to predict with; Keras's safe mode keeps foreign code out.
 
     Raises:
-        UserError: It is damaged, has weights that are no numbers, or asks for code of its own.
+        UserError: It is damaged, has weights that are not finite, or asks for code of its own.
     """
     import keras
 
     with _explain_damage(path):
         _read_members(path)  # checks names, sizes and CRCs before Keras opens it
         model = keras.saving.load_model(path, compile=False)
-        if not all(np.isfinite(weight).all() for weight in model.get_weights()):
-            raise ValueError("some of its weights are not finite")
+        _check_finite(model)
     return model
 
 
@@ -148,6 +147,12 @@ def restore(model: "keras.Model", path: Path) -> None:
                 f"{len(needed)} are needed); resume from another checkpoint"
             )
         model.load_weights(path)
+        _check_finite(model)
+
+
+def _check_finite(model: "keras.Model") -> None:
+    if not all(np.isfinite(weight).all() for weight in model.get_weights()):
+        raise ValueError("some of its weights are not finite")
 
 
 def _optimizer_shapes(path: Path) -> list[tuple[int, ...]]:

@@ -163,7 +163,7 @@ def compare_training(inputs: Inputs) -> Rows:
 
 
 def compare_evaluation(inputs: Inputs) -> Rows:
-    """Predict, by the fine stem at the size `quick` ends with and by the paper's."""
+    """Predict, by the fine stem at 48 pixels and by the paper's at the stored size."""
     shapes = {"fine": ("fine", 48, 100, 30), "paper": ("paper", config.IMAGE_SIZE, 100, 30)}
     contestants = [Contestant(stem, "ours:predicting", shape) for stem, shape in shapes.items()]
     if HAS_TORCH:
