@@ -36,21 +36,19 @@ def draw_graph(graph: pydot.Dot, path: Path) -> None:
     Raises:
         UserError: Nothing here draws that format.
     """
-    form = picture_format(path)
-    if form == "dot":
-        with atomic_write(path) as unfinished:
-            unfinished.write_text(graph.to_string(), encoding="utf-8")
-        return
+    form, text = picture_format(path), graph.to_string().encode()
+    drawn = text if form == "dot" else _draw(text, form)
+    with atomic_write(path) as unfinished:
+        unfinished.write_bytes(drawn)
+
+
+def _draw(text: bytes, form: str) -> bytes:
     settings = [f"-T{form}", *([f"-Gdpi={DPI}"] if form in PIXEL_FORMATS else [])]
     failed = ""
     for program in _programs(form):
-        picture = subprocess.run(
-            [program, *settings], input=graph.to_string().encode(), capture_output=True
-        )
+        picture = subprocess.run([program, *settings], input=text, capture_output=True)
         if picture.returncode == 0:  # a Graphviz without some plug-in draws fewer formats
-            with atomic_write(path) as unfinished:
-                unfinished.write_bytes(picture.stdout)
-            return
+            return picture.stdout
         failed = f" ({program} ended with {picture.stderr.decode(errors='replace').strip()[-200:]})"
     raise UserError(
         f"nothing here draws .{form}{failed}; install Graphviz (apt install graphviz, brew install "
