@@ -424,18 +424,20 @@ def command_of(line: str) -> list[str]:
     return shlex.split(line.partition(": ")[2])
 
 
-def without_optimizer(path: Path) -> None:
-    def delete_a_variable(weights: bytes) -> bytes:
-        with h5py.File(changed := io.BytesIO(weights), "r+") as file:
-            del file["optimizer"]["vars"]["3"]
-        return changed.getvalue()
+def change_weights(path: Path, change: Callable[[h5py.File], object]) -> None:
+    """Let ``change`` change the weights and the optimizer's state in a checkpoint."""
 
-    change_member(path, WEIGHTS, delete_a_variable)
+    def changed(weights: bytes) -> bytes:
+        with h5py.File(memory := io.BytesIO(weights), "r+") as file:
+            change(file)
+        return memory.getvalue()
+
+    change_member(path, WEIGHTS, changed)
 
 
 def test_incomplete_optimizer_state_is_refused(own_run: Path, made_hdf5: Path, run: Run) -> None:
     """Keras itself would warn, and begin again with the momentum at zero."""
-    without_optimizer(checkpoint(own_run, 2))
+    change_weights(checkpoint(own_run, 2), lambda file: file["optimizer/vars"].pop("3"))
     before = sorted(own_run.iterdir())
     error = run("model_train.py", "-m", checkpoint(own_run, 2), "-o", own_run, "--hdf5", made_hdf5,
                 status=2).stderr  # fmt: skip
@@ -445,14 +447,8 @@ def test_incomplete_optimizer_state_is_refused(own_run: Path, made_hdf5: Path, r
 
 def test_weights_that_are_not_finite_are_refused(own_run: Path, made_hdf5: Path, run: Run) -> None:
     """Otherwise they would score, and the metrics be no JSON; a run would blame its rate."""
-
-    def spoil_a_weight(weights: bytes) -> bytes:
-        with h5py.File(changed := io.BytesIO(weights), "r+") as file:
-            file["layers/dense/vars/1"][0] = np.nan
-        return changed.getvalue()
-
     path, scores = checkpoint(own_run, 2), own_run / "scores.json"
-    change_member(path, WEIGHTS, spoil_a_weight)
+    change_weights(path, lambda file: file["layers/dense/vars/1"].write_direct(np.full(4, np.nan)))
     error = run("model_eval.py", "-m", path, "--hdf5", made_hdf5, "--json", scores, status=2).stderr
     assert "some of its weights are not finite" in error
     assert not scores.exists()
