@@ -1,5 +1,6 @@
 """Data made for the tests, and the scripts run as a user runs them."""
 
+import io
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -116,6 +118,7 @@ def run(jax_settings: dict[str, str]) -> Run:
         status: int = 0,
         backend: str = "tensorflow",
         cwd: Path = ROOT,
+        preexec_fn: Callable[[], None] | None = None,
         **environment: str,
     ) -> subprocess.CompletedProcess:
         done = subprocess.run(
@@ -125,6 +128,7 @@ def run(jax_settings: dict[str, str]) -> Run:
             capture_output=True,
             text=True,
             timeout=400,
+            preexec_fn=preexec_fn,
         )
         assert done.returncode == status, f"{done.returncode}\n{done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr, done.stderr
@@ -170,6 +174,26 @@ def own_run(trained: Path, tmp_path: Path) -> Path:
 def checkpoint(folder: Path, epoch: int) -> Path:
     """Return the checkpoint that ``folder`` has of ``epoch``."""
     return next(folder.glob(f"epoch-{epoch:03d}-*.keras"))
+
+
+def numbers(folder: Path) -> dict[str, list[float]]:
+    """Return the metrics of the run in ``folder``, by epoch."""
+    return json.loads((folder / "metric_values.json").read_text())
+
+
+def stored_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Return each array of the weights and the optimizer's state in a Keras file."""
+    found = {}
+
+    def keep(name: str, item: h5py.Group | h5py.Dataset) -> None:
+        if isinstance(item, h5py.Dataset):
+            found[name] = item[()]
+
+    with zipfile.ZipFile(path) as archive:
+        weights = io.BytesIO(archive.read("model.weights.h5"))
+    with h5py.File(weights) as file:
+        file.visititems(keep)
+    return found
 
 
 def change_metadata(path: Path, change: Callable[[dict], object]) -> None:

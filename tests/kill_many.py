@@ -11,6 +11,7 @@ import argparse
 import json
 import random
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -99,17 +100,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         data = write_tiny_imagenet(root / "data")
-        subprocess.run([*_python(), "build_dataset.py", "-d", data], cwd=ROOT, check=True)
+        subprocess.run([sys.executable, "build_dataset.py", "-d", data], cwd=ROOT, check=True)
         hdf5, epochs = data / "hdf5", EPOCHS_A_KILL * args.kills + 6
         command = train_command("-r", RECIPE, "-n", epochs, "--hdf5", hdf5, "-o", root / "straight")
         subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
         train_with_kills(hdf5, root / "killed", args.kills, epochs, args.seed)
         check_equal(root / "killed", root / "straight")
         print(f"{args.kills} kills over {epochs} epochs: all files whole, all checkpoints equal")
-
-
-def _python() -> list[str]:
-    return train_command()[:1]
 
 
 if __name__ == "__main__":

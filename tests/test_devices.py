@@ -1,7 +1,5 @@
 """Several devices and several processes train as one device does, and end together."""
 
-import io
-import json
 import os
 import shutil
 import signal
@@ -11,12 +9,18 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from zipfile import ZipFile
 
-import h5py
 import numpy as np
 import pytest
-from conftest import ROOT, Run, checkpoint, heed_hangups, train_command
+from conftest import (
+    ROOT,
+    Run,
+    checkpoint,
+    heed_hangups,
+    numbers,
+    stored_arrays,
+    train_command,
+)
 
 from pipeline.errors import UserError
 from pipeline.run.distributed import ProcessGroup, find_process_group
@@ -25,10 +29,6 @@ StartTwo = Callable[..., list[subprocess.Popen]]
 THIN = ("-r", "thin", "-b", 20)
 """48 images: the last batch has 8."""
 FOUR_DEVICES = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
-
-
-def numbers(folder: Path) -> dict[str, list[float]]:
-    return json.loads((folder / "metric_values.json").read_text())
 
 
 def free_port() -> int:
@@ -66,23 +66,11 @@ def both(settings: dict[str, str], *arguments: object) -> list[subprocess.Popen]
 
 def check_alike(ours: Path, theirs: Path) -> None:
     """Compare the weights and the optimizer's state in the first checkpoints of two runs."""
-    contents = []
-    for folder in (ours, theirs):
-        found: dict[str, np.ndarray] = {}
-
-        def keep(name: str, item: object, found: dict[str, np.ndarray] = found) -> None:
-            if isinstance(item, h5py.Dataset) and item.dtype.kind == "f":
-                found[name] = item[()]
-
-        with (
-            ZipFile(checkpoint(folder, 1)) as archive,
-            h5py.File(io.BytesIO(archive.read("model.weights.h5"))) as file,
-        ):
-            file.visititems(keep)
-        contents.append(found)
-    assert contents[0].keys() == contents[1].keys()
-    for name, value in contents[1].items():
-        np.testing.assert_allclose(contents[0][name], value, rtol=0.02, atol=0.002, err_msg=name)
+    found, expected = (stored_arrays(checkpoint(folder, 1)) for folder in (ours, theirs))
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        if value.dtype.kind == "f":
+            np.testing.assert_allclose(found[name], value, rtol=0.02, atol=0.002, err_msg=name)
 
 
 @pytest.fixture(scope="module")

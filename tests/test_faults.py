@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import h5py
 import numpy as np
 import pytest
-from conftest import ROOT, Run, change_member, checkpoint, train_command, zip_folder
+from conftest import ROOT, Run, change_member, checkpoint, numbers, train_command, zip_folder
 from kill_many import RECIPE, check_equal, train_with_kills
 
 from pipeline.backend import import_keras
@@ -51,7 +51,7 @@ def test_killed_run_ends_as_one_never_killed(made_hdf5: Path, tmp_path: Path, ru
 @pytest.mark.skipif(sys.platform == "win32", reason="no such limit there")
 @pytest.mark.parametrize("epochs_there", [2, 3])
 def test_disk_full_while_a_checkpoint_is_written(
-    epochs_there: int, own_run: Path, made_hdf5: Path
+    epochs_there: int, own_run: Path, made_hdf5: Path, run: Run
 ) -> None:
     """A limit on the size of files stands in for a full disk.
 
@@ -60,18 +60,14 @@ def test_disk_full_while_a_checkpoint_is_written(
     if epochs_there == 2:
         checkpoint(own_run, 3).unlink()
     before = {path: path.read_bytes() for path in own_run.glob("epoch-*")}
-    command = train_command("-m", checkpoint(own_run, 2), "-o", own_run, "--hdf5", made_hdf5)
+    resume = ("model_train.py", "-m", checkpoint(own_run, 2), "-o", own_run, "--hdf5", made_hdf5)
     largest = checkpoint(own_run, 2).stat().st_size // 2
-    done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, preexec_fn=limit_files(largest)
-    )
-    assert done.returncode == 2, done.stderr
-    assert done.stderr.startswith("error: cannot write ")
-    assert done.stderr.count("\n") == 1
+    error = run(*resume, status=2, preexec_fn=limit_files(largest)).stderr
+    assert error.startswith("error: cannot write ")
     kept = {path: path.read_bytes() for path in own_run.rglob("epoch-*")}
     assert set(before.values()) == set(kept.values())
     assert read_state(checkpoint(own_run, 2)).epoch == 2
-    assert len(json.loads((own_run / "metric_values.json").read_text())["loss"]) == epochs_there
+    assert len(numbers(own_run)["loss"]) == epochs_there
     assert not list(own_run.glob(".unfinished*"))
 
 
@@ -80,14 +76,10 @@ def limit_files(size: int) -> Callable[[], None]:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such limit there")
-def test_disk_full_while_the_data_set_is_built(made_data: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "build_dataset.py", "-d", made_data, "-o", tmp_path]
-    done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, preexec_fn=limit_files(300_000)
-    )
-    assert done.returncode == 2, done.stderr
-    assert done.stderr.startswith("error: cannot write ")
-    assert done.stderr.count("\n") == 1, done.stderr
+def test_disk_full_while_the_data_set_is_built(made_data: Path, tmp_path: Path, run: Run) -> None:
+    build = ("build_dataset.py", "-d", made_data, "-o", tmp_path)
+    error = run(*build, status=2, preexec_fn=limit_files(300_000)).stderr
+    assert error.startswith("error: cannot write ")
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 

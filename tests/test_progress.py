@@ -1,7 +1,6 @@
 """What a person sees while a network trains: the bar, the advice, the curves."""
 
 import io
-import json
 import re
 import shlex
 import sys
@@ -15,7 +14,7 @@ from zipfile import ZipFile
 import numpy as np
 import progressbar
 import pytest
-from conftest import Run, checkpoint
+from conftest import Run, checkpoint, numbers
 
 import model_train
 from config import setup_config
@@ -226,7 +225,7 @@ def test_plot_rings_the_best_epoch() -> None:
 
 def test_summary_names_the_best_checkpoint(trained: Path) -> None:
     *_, summary, _, next_command = (trained / "stdout.txt").read_text().splitlines()
-    accuracies = json.loads((trained / "metric_values.json").read_text())["val_accuracy"]
+    accuracies = numbers(trained)["val_accuracy"]
     best = checkpoint(trained, accuracies.index(max(accuracies)) + 1)
     assert best_checkpoint(trained) == best
     assert summary.endswith(f"rank-1 {max(accuracies):.2%}, in {best}")
@@ -301,7 +300,7 @@ def test_tensorboard_shows_the_whole_run(own_run: Path, made_hdf5: Path, run: Ru
     assert f"tensorboard --logdir={own_run}" in done.stdout
     with ZipFile(checkpoint(own_run, 3)) as archive:
         assert archive.read("model.weights.h5") == weights
-    history = json.loads((own_run / "metric_values.json").read_text())
+    history = numbers(own_run)
     training = event_values(own_run / "tensorboard" / "train")
     validation = event_values(own_run / "tensorboard" / "validation")
     for name, values in history.items():

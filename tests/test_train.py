@@ -12,7 +12,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from zipfile import ZipFile
 
 import cv2
 import h5py
@@ -25,6 +24,8 @@ from conftest import (
     change_member,
     change_metadata,
     checkpoint,
+    numbers,
+    stored_arrays,
     train_command,
 )
 
@@ -53,10 +54,6 @@ METRICS = {
     "loss", "accuracy", "top5_accuracy", "val_loss", "val_accuracy", "val_top5_accuracy",
     "learning_rate",
 }  # fmt: skip
-
-
-def numbers(folder: Path) -> dict[str, list[float]]:
-    return json.loads((folder / "metric_values.json").read_text())
 
 
 def test_each_epoch_leaves_its_files(trained: Path) -> None:
@@ -232,15 +229,7 @@ def test_exported_model_is_small_and_predicts_the_same(
     original, small = checkpoint(trained, 3), tmp_path / "released" / "small.keras"
     run("model_eval.py", "-m", original, "--hdf5", made_hdf5, "--export", small)
     assert small.stat().st_size < original.stat().st_size
-    kinds = set()
-    with ZipFile(small) as archive, h5py.File(io.BytesIO(archive.read(WEIGHTS))) as file:
-        file.visititems(
-            lambda name, item: (
-                kinds.add((item.ndim > 1, str(item.dtype)))
-                if isinstance(item, h5py.Dataset)
-                else None
-            )
-        )
+    kinds = {(array.ndim > 1, str(array.dtype)) for array in stored_arrays(small).values()}
     assert {dtype for is_kernel, dtype in kinds if is_kernel} == {"float16"}
     assert "float16" not in {dtype for is_kernel, dtype in kinds if not is_kernel}
     keras = import_keras()
