@@ -571,7 +571,9 @@ def test_two_runs_do_not_mix(own_run: Path, made_hdf5: Path, tmp_path: Path, run
     (tmp_path / "his").mkdir()
     curves = shutil.copy(own_run / "metric_values.json", tmp_path / "his")
     his = ("model_train.py", "--hdf5", made_hdf5, "-o", tmp_path / "his")
-    assert "holds another run's metric_values.json" in run(*his, status=2).stderr
+    for start in ((), ("-m", own_run, "-n", 4, "-l", 1)):
+        error = run(*his, *start, status=2).stderr
+        assert "holds another run's metric_values.json" in error
     assert Path(curves).read_bytes() == (own_run / "metric_values.json").read_bytes()
     foreign = shutil.copy(checkpoint(own_run, 1), tmp_path)
     error = run("model_train.py", "-m", foreign, *settings, status=2).stderr

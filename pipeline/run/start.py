@@ -21,23 +21,18 @@ def find_checkpoint(model: Path | None, output: Path) -> Path | None:
     Raises:
         UserError: ``output`` holds another run, or ``model`` no checkpoint.
     """
-    holds_run = bool(list_checkpoints(output))
-    if model is None:
-        if holds_run:
-            raise UserError(
-                f"{output} holds a run already; resume it by -m {output}, "
-                "or name another folder with -o"
-            )
-        if (output / HISTORY).exists():
-            raise UserError(f"{output} holds another run's {HISTORY}; name another folder")
-        return None
-    start = latest_checkpoint(model) if model.is_dir() else model
+    start = latest_checkpoint(model) if model and model.is_dir() else model
     folder = output.resolve()
-    if holds_run and start.resolve().parent not in (folder, folder / SUPERSEDED):
+    if start and start.resolve().parent in (folder, folder / SUPERSEDED):
+        return start
+    if list_checkpoints(output):
+        outside = f", and {start} is not in it" if start else ""
         raise UserError(
-            f"{output} holds a run already, and {start} is not in it; resume it by -m {output}, "
+            f"{output} holds a run already{outside}; resume it by -m {output}, "
             "or name another folder with -o"
         )
+    if (output / HISTORY).exists():
+        raise UserError(f"{output} holds another run's {HISTORY}; name another folder")
     return start
 
 
