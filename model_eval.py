@@ -97,8 +97,8 @@ def check_output_paths(args: argparse.Namespace, hdf5: Path, photographs: Sequen
     from pipeline.run.output_folder import files_of_run
 
     inputs = [*files_of_run(args.checkpoint), *(hdf5 / name for name in OUTPUTS)]
-    report = args.report and args.report / REPORT_PAGE
-    outputs = filter(None, (args.json, args.export, args.csv, args.sheet, report))
+    report = [args.report / name for name in REPORT_FILES] if args.report else []
+    outputs = filter(None, (args.json, args.export, args.csv, args.sheet, *report))
     check_outputs(outputs, [*inputs, *photographs])
 
 

@@ -232,6 +232,8 @@ def test_output_that_is_an_input(own_run: Path, made_hdf5: Path, run: Run) -> No
     assert "would replace" in run("view_model.py", "-m", file, "-o", plot, status=2).stderr
     twice = ("--export", own_run / "own.keras", "--json", roundabout / "own.keras")
     assert "would replace" in run(*settings, *twice, status=2).stderr
+    inside = ("--report", own_run / "r", "--json", own_run / "r" / "predictions.csv")
+    assert "would replace" in run(*settings, *inside, status=2).stderr
     own = own_run / "own.json"
     with own.open("w") as printed:
         command = [sys.executable, *map(str, settings), "--json", own]
