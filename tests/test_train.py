@@ -450,7 +450,10 @@ def truncate(path: Path) -> None:
 
 
 REFUSED = {
-    "epoch 2, not 1": (lambda run: None, ("-e", 1)),
+    "epoch 2, not 1; leave the flag out to resume, or name the checkpoint of epoch 1": (
+        lambda run: None,
+        ("-e", 1),
+    ),
     "name a later one with -n": (lambda run: None, ("-n", 2)),
     "batch size 16, not 8": (lambda run: None, ("-b", 8)),
     "seed 42, not 1": (lambda run: None, ("--seed", 1)),

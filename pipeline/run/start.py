@@ -98,9 +98,12 @@ def resumed_run(
     for name, value in expected.items():
         was = getattr(stored, name)
         if value not in (None, was):
+            other = "begin a fresh run in another folder"
+            if name == "epoch":
+                other = f"name the checkpoint of epoch {value} with -m"
             raise UserError(
                 f"the checkpoint says {name.replace('_', ' ')} {was}, not {value}; leave the flag "
-                "out to resume, or begin a fresh run in another folder"
+                f"out to resume, or {other}"
             )
     _check_recipe(stored, recipes)
     return replace(

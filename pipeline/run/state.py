@@ -45,7 +45,7 @@ def check_losses(epoch: int, *losses: float) -> None:
         advice = (
             "start again with a lower rate by -l"
             if epoch == 1
-            else "go back to an earlier checkpoint with -m and -e, and a lower rate with -l"
+            else "resume from an earlier checkpoint, named with -m, at a lower rate, by -l"
         )
         raise UserError(f"the loss of epoch {epoch} is not a number any more; {advice}")
 
