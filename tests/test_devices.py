@@ -24,6 +24,7 @@ from conftest import (
 
 from pipeline.errors import UserError
 from pipeline.run.distributed import ProcessGroup, find_process_group
+from pipeline.run.rendezvous import _join
 
 StartTwo = Callable[..., list[subprocess.Popen]]
 THIN = ("-r", "thin", "-b", 20)
@@ -321,6 +322,15 @@ def test_a_process_that_ends_takes_the_other_along(victim: int, sent: int, meet:
     status, errors = ended(processes[1 - victim])
     assert (status, errors.count("\n")) == (1, 1)
     assert errors.startswith("error: training stopped, since another process of the run ended")
+
+
+def test_port_of_a_program_that_hangs_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So soon that the handshake cannot be sent any more."""
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    monkeypatch.setattr("pipeline.run.rendezvous._connect", lambda *_: ours)
+    with pytest.raises(UserError, match="is not this run's first"):
+        _join(("localhost", 1), b"1 digest", 0)
 
 
 def test_coordinator_whose_port_is_taken_or_whose_name_is_unknown(meet: Callable) -> None:

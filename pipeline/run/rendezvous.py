@@ -87,7 +87,8 @@ def _gather(
     """
     met: dict[int, tuple[socket.socket, bytes]] = {}  # connection, digest of the settings
     with _listen(address[1]) as listener, _connect(address, deadline) as own:
-        own.sendall(handshake)  # shows that the address leads here
+        with suppress(OSError):
+            own.sendall(handshake)  # shows that the address leads here
         say(f"waiting for {processes - 1} more to come to port {address[1]}")
         while len(met) < processes:
             listener.settimeout(max(deadline - time.monotonic(), 0.001))
@@ -118,9 +119,9 @@ def _join(address: tuple[str, int], handshake: bytes, deadline: float) -> socket
         TimeoutError: The primary did not answer.
     """
     primary = _connect(address, deadline)
-    primary.sendall(handshake)
-    primary.settimeout(max(deadline - time.monotonic(), 0.001))
     try:
+        primary.sendall(handshake)
+        primary.settimeout(max(deadline - time.monotonic(), 0.001))
         word = primary.recv(len(DIFFER))
     except ConnectionError:
         word = b""
@@ -153,15 +154,15 @@ def _connect(address: tuple[str, int], deadline: float) -> socket.socket:
     while True:
         try:
             connection = socket.create_connection(address, HANDSHAKE_S)
+            # TCP lets a socket connect to itself where nobody listens
+            if connection.getsockname() != connection.getpeername():
+                return connection
         except (socket.gaierror, UnicodeError) as error:
             raise UserError(
                 f"no host of the name {address[0]} is known here; correct --coordinator"
             ) from error
         except OSError:
-            connection = None
-        # TCP lets a socket connect to itself where nobody listens
-        if connection and connection.getsockname() != connection.getpeername():
-            return connection
+            pass  # nobody listens, or who does has closed the connection already
         if time.monotonic() > deadline:
             raise TimeoutError
         time.sleep(0.2)
