@@ -113,7 +113,9 @@ def has_bfloat16() -> bool:
     A CPU's are read on Linux alone, and used by TensorFlow alone. On JAX the first device of all
     processes answers, so that they agree.
     """
-    if os.environ.get("KERAS_BACKEND", "tensorflow") == "jax":
+    import keras  # which keras.json may have told its backend, in a notebook
+
+    if keras.backend.backend() == "jax":
         import jax
 
         capability = getattr(jax.devices()[0], "compute_capability", "")  # as "9.0"; AMD: "gfx90a"

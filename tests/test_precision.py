@@ -29,12 +29,12 @@ def with_dtype(dtype: str) -> Recipe:
 def test_the_machine_decides_where_the_recipe_leaves_it(
     facts: str | None, dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
+    monkeypatch.setattr("keras.backend.backend", lambda: "tensorflow")
     monkeypatch.setattr(backend, "CPU_FACTS", tmp_path / "cpuinfo")
     if facts is not None:
         backend.CPU_FACTS.write_text(facts)
     assert RECIPE.for_this_machine() == with_dtype(dtype)
-    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    monkeypatch.setattr("keras.backend.backend", lambda: "jax")
     assert RECIPE.for_this_machine().network.dtype == "float32"
     settled = with_dtype("mixed_bfloat16")
     assert settled.for_this_machine() is settled
@@ -49,7 +49,7 @@ def test_tensorflows_gpu_decides_where_there_is_one(
     """The CPU's instructions count nothing then; on no real GPU."""
     devices = pytest.importorskip("tensorflow").config
     details = {} if capability is None else {"compute_capability": capability}
-    monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
+    monkeypatch.setattr("keras.backend.backend", lambda: "tensorflow")
     monkeypatch.setattr(devices, "list_physical_devices", lambda kind: [kind])
     monkeypatch.setattr(devices.experimental, "get_device_details", lambda gpu: details)
     for facts in ("flags\t: amx_bf16\n", "flags\t: avx2\n"):
@@ -67,7 +67,7 @@ def test_jaxs_first_device_decides(
     """By the form that JAX's GPUs give it in; on no real GPU. An AMD GPU's is a name."""
     jax = pytest.importorskip("jax")
     given = {} if capability is None else {"compute_capability": capability}
-    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    monkeypatch.setattr("keras.backend.backend", lambda: "jax")
     monkeypatch.setattr(jax, "devices", lambda: [SimpleNamespace(**given)])
     assert RECIPE.for_this_machine().network.dtype == dtype
 
