@@ -491,6 +491,9 @@ REFUSED: dict[str, State] = {
     "No such file or directory; replace it by a readable file": lose_an_image,
     "words.txt is not text in UTF-8": lambda root: (root / "words.txt").write_bytes(b"a\0"),
     "is not text in UTF-8": lambda root: (root / "words.txt").write_bytes(b"caf\xe9"),
+    "wnids.txt names one class alone, n01443537; add others": lambda root: (
+        root / "wnids.txt"
+    ).write_text(f"{CLASS_IDS[0]}\n"),
     "cannot be the name of a class; rename its folder": name_a_class_in_two_lines,
     "cannot be the name of a class; write one id a line": lambda root: shutil.copy(
         root / "words.txt", root / "wnids.txt"
@@ -511,4 +514,4 @@ def test_refused_and_explained(message: str, own_data: Path) -> None:
 def test_folder_that_holds_the_zip(made_data: Path, tmp_path: Path, run: Run) -> None:
     zip_folder(made_data, tmp_path / "tiny-imagenet-200.zip")
     error = run("build_dataset.py", "-d", tmp_path, status=2).stderr
-    assert "such as tiny-imagenet-200.zip in it" in error
+    assert "name the folder or the zip (there is tiny-imagenet-200.zip) that holds" in error

@@ -141,10 +141,10 @@ def _find_root(folders: Iterable[str], names: Iterable[str]) -> str:
     """Return the outermost folder, "" or with a "/" at its end, that holds ``train``'s images."""
     roots = {match[1] for match in map(ABOVE_TRAIN.match, folders) if match}
     if not roots:
-        archive = next((f", such as {name} in it" for name in names if name.endswith(".zip")), "")
+        archive = next((f" (there is {name})" for name in names if name.endswith(".zip")), "")
         raise UserError(
             "this is no data set: no folder in it is named train and holds images; name the folder "
-            f"or the zip that holds train/CLASS/, or move the class folders into train/{archive}"
+            f"or the zip{archive} that holds train/CLASS/, or move the class folders into train/"
         )
     depth = min(root.count("/") for root in roots)
     outermost = sorted(root for root in roots if root.count("/") == depth)
@@ -199,10 +199,10 @@ def _label(folders: ClassIds, annotated: Mapping[str, str]) -> ClassIds:
 
 def _check_classes(ids: Collection[str], found: Mapping[str, ClassIds], listed: bool) -> None:
     if len(ids) == 1:
-        raise UserError(
-            f"train/ holds one class alone, {next(iter(ids))}; there must be several, in a folder "
-            "each directly in train/"
-        )
+        where, advice = "train/ holds", "there must be several, in a folder each directly in train/"
+        if listed:
+            where, advice = "wnids.txt names", "add others, one id a line"
+        raise UserError(f"{where} one class alone, {next(iter(ids))}; {advice}")
     for class_id in ids:
         if not class_id.isprintable():
             what = "write one id a line in wnids.txt" if listed else "rename its folder"
