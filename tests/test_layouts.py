@@ -371,6 +371,8 @@ def test_copies_of_train_images_are_told(
     own_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     shutil.copytree(own_images / "val", own_images / "test")
+    for image in (own_images / "train").glob("*/[1-9]*"):
+        image.unlink()
     val, train = own_images / "val" / "train", own_images / "train" / "Hund & Katze"
     shutil.copy(val / "3.jpg", train / "3 (1).jpg")
     (own_images / "test" / "train" / "3.jpg").unlink()
@@ -378,6 +380,11 @@ def test_copies_of_train_images_are_told(
     printed = capsys.readouterr().out
     assert "note: 1 of 12 val images are copies of train images, such as val/train/3.jpg" in printed
     assert "test images are copies" not in printed
+    assert "left to train on" not in printed  # nothing is drawn
+    for image in train.iterdir():
+        image.write_bytes(b"")
+    with pytest.raises(UserError, match="has 0 usable train images, the fewest; add images"):
+        build(own_images, tmp_path / "less", "--skip-corrupt")
 
 
 def test_class_called_images_is_refused(own_images: Path, tmp_path: Path) -> None:

@@ -109,19 +109,21 @@ def build_data_set(
         classes=len(classes),
         images={split: len(images) for split, images in splits.items()},
         skipped={image.name: reason for image, reason in corrupt.items()},
-        notes=[*found.notes, *_notes(splits, files)],
+        notes=[*found.notes, *_notes(found, splits, files)],
     )
 
 
 def _notes(
-    splits: Mapping[str, Sequence[LabelledImage]], files: Mapping[str, Sequence[bytes]]
+    found: LabelledImages,
+    splits: Mapping[str, Sequence[LabelledImage]],
+    files: Mapping[str, Sequence[bytes]],
 ) -> Iterator[str]:
-    """Tell of few train images, and of val and test images that a model is trained on too.
+    """Tell where drawing leaves few train images, and of val and test images among those.
 
     ``files`` has the size and CRC-32 of each image's file.
     """
     train, val, test = map(len, splits.values())
-    if val + test > train:
+    if val + test > train and not (found.val and found.test):
         yield (
             f"note: {train:,} of {train + val + test:,} images are left to train on; "
             "TEST_IMAGES_PER_CLASS in config/setup_config.py says how many are drawn"
@@ -165,11 +167,13 @@ def _check_enough(images: Iterable[LabelledImage], class_ids: Sequence[str], dra
     counts = np.bincount(labels, minlength=len(class_ids))
     fewest = counts.argmin()
     if counts[fewest] <= drawn:
+        lower = (
+            f"{drawn} of each are drawn for other splits, and some must be left; lower "
+            "TEST_IMAGES_PER_CLASS in config/setup_config.py, "
+        )
         raise UserError(
             f"class {class_ids[fewest]} has {counts[fewest]} usable train images, the fewest; "
-            f"{drawn} of each are drawn for other splits, and some must be left; add images, name "
-            "the other classes in wnids.txt, or lower TEST_IMAGES_PER_CLASS in "
-            "config/setup_config.py"
+            f"{lower if drawn else ''}add images, or name the other classes in wnids.txt"
         )
 
 
