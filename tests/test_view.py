@@ -13,6 +13,7 @@ from pipeline.backend import import_keras
 
 keras = import_keras()
 
+from pipeline.errors import UserError  # noqa: E402
 from pipeline.nn.googlenet import googlenet  # noqa: E402
 from pipeline.plotting.diagram import network_graph  # noqa: E402
 from pipeline.plotting.graphviz import draw_graph  # noqa: E402
@@ -109,6 +110,15 @@ def test_without_graphviz_a_pdf_is_refused_and_nothing_written(
 def test_unknown_format(tmp_path: Path, run: Run) -> None:
     error = run("view_model.py", "-o", tmp_path / "net.bmp", status=2).stderr
     assert ".png, .svg, .pdf, .jpg, .dot" in error
+
+
+def test_model_that_is_no_graph_from_one_input_is_refused() -> None:
+    pixels = [keras.Input((8, 8, 3)) for _ in range(2)]
+    of_two = keras.Model(pixels, keras.layers.Conv2D(4, 3)(keras.layers.Add()(pixels)))
+    sequential = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.ReLU()])
+    for model in (of_two, sequential):
+        with pytest.raises(UserError, match="is no graph of named layers from one input"):
+            network_graph(model, 8, "title")
 
 
 def test_file_that_is_no_model(tmp_path: Path, run: Run) -> None:

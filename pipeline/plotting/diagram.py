@@ -49,13 +49,13 @@ def place_layers(model: keras.Model, input_shape: tuple[int | None, ...]) -> lis
     """Return the layers of a functional model in order, with their shapes for ``input_shape``.
 
     Raises:
-        UserError: It is no functional model.
+        UserError: It is no functional model, or one of several inputs.
     """
     config = model.get_config()
-    if "input_layers" not in config:
+    if "input_layers" not in config or len(model.inputs) > 1:
         raise UserError(
-            f"the model {model.name!r} is no graph of named layers and cannot be drawn; name a "
-            "checkpoint of model_train.py with -m"
+            f"the model {model.name!r} is no graph of named layers from one input and cannot be "
+            "drawn; name a checkpoint of model_train.py with -m"
         )
     placed: dict[str, PlacedLayer] = {}
     for entry in config["layers"]:
@@ -92,7 +92,7 @@ def network_graph(
     Shapes and totals are for images of ``image_size`` pixels a side, if the model leaves it free.
 
     Raises:
-        UserError: The model is no functional one.
+        UserError: As ``place_layers``.
     """
     input_shape = (None, *(side or image_size for side in model.input_shape[1:]))
     heading = _quoted(
