@@ -114,13 +114,14 @@ def evaluate(args: argparse.Namespace, state: "RunState", hdf5: Path) -> None:
     if warning:
         say(f"warning: {warning}", error=True)
     import_keras()
-    from pipeline.evaluation.metrics import predict, score
+    from pipeline.evaluation.metrics import check_probabilities, predict, score
     from pipeline.io.hdf5_generator import HDF5Generator
     from pipeline.run.checkpoint import export
 
     with HDF5Generator(dataset, args.batch_size) as data:
         data.begin_epoch(1, state.size_to_evaluate)
         probabilities = predict(load_predictor(args, state), data)
+    check_probabilities(probabilities)
     scores = score(probabilities, dataset.labels)
     say(f"Rank-1: {scores.rank1:.2%}  Rank-5: {scores.rank5:.2%}  ({scores.images} images)")
     if args.json:

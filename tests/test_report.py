@@ -205,11 +205,6 @@ def test_page_escapes_words_and_loads_nothing(report: Report, tmp_path: Path) ->
         assert [row["words"] for row in csv.DictReader(file)] == list(WORDS)
 
 
-def test_numbers_that_are_none_are_refused(split: HDF5Dataset, probabilities: np.ndarray) -> None:
-    with pytest.raises(UserError, match="another checkpoint"):
-        Report(split, np.where(probabilities > 0.9, np.nan, probabilities))
-
-
 @pytest.fixture(scope="module")
 def written(
     trained: Path, made_hdf5: Path, run: Run, tmp_path_factory: pytest.TempPathFactory

@@ -29,6 +29,7 @@ from conftest import (
     train_command,
 )
 
+import model_eval
 from pipeline.backend import import_keras
 from pipeline.errors import UserError
 from pipeline.io.hdf5_dataset import open_split
@@ -443,6 +444,20 @@ def test_weights_that_are_not_finite_are_refused(own_run: Path, made_hdf5: Path,
     assert not scores.exists()
     resume = ("-m", path, "-n", 4, "-l", 1, "-o", own_run, "--hdf5", made_hdf5)
     assert "some of its weights are not finite" in run("model_train.py", *resume, status=2).stderr
+
+
+def test_predictions_that_are_no_numbers_are_refused(
+    own_run: Path, made_hdf5: Path, made_data: Path
+) -> None:
+    """Finite weights, whose sums are infinite."""
+    path, scores = checkpoint(own_run, 2), own_run / "scores.json"
+    change_weights(path, lambda file: file["layers/dense/vars/0"].__setitem__(..., 3e38))
+    photo = next((made_data / "val" / "images").iterdir())
+    for what in (("--hdf5", made_hdf5), ("--images", photo)):
+        command = map(str, ("-m", path, *what, "--json", scores))
+        with pytest.raises(UserError, match="no numbers for some images; use another checkpoint"):
+            model_eval.main([*command])
+    assert not scores.exists()
 
 
 def truncate(path: Path) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import keras
 import numpy as np
 
+from pipeline.errors import UserError
 from pipeline.io.hdf5_generator import HDF5Generator
 from pipeline.progress import progress_bar, remove_bar
 
@@ -64,6 +65,16 @@ def predict(predictor: Predictor, batches: HDF5Generator) -> np.ndarray:
     finally:
         remove_bar(bar)
     return probabilities
+
+
+def check_probabilities(probabilities: np.ndarray) -> None:
+    """Check that a model predicts numbers: finite weights may overflow on the way.
+
+    Raises:
+        UserError: One is none.
+    """
+    if not np.isfinite(probabilities).all():
+        raise UserError("the model gives no numbers for some images; use another checkpoint")
 
 
 def score(probabilities: np.ndarray, truth: np.ndarray) -> Scores:

@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.classes import Classes
 from pipeline.errors import UserError
-from pipeline.evaluation.metrics import TOP_K, Predictor
+from pipeline.evaluation.metrics import TOP_K, Predictor, check_probabilities
 from pipeline.io.files import write_csv
 from pipeline.io.photographs import read_photograph
 from pipeline.printing import say, without_library_messages
@@ -76,7 +76,7 @@ def predict_photographs(
         required: Those that must be readable; any other is skipped, with a note.
 
     Raises:
-        UserError: One of ``required`` cannot be read or decoded.
+        UserError: One of ``required`` cannot be read or decoded, or the model gives no numbers.
     """
     predictor = replace(predictor, batch_size=min(predictor.batch_size, len(paths)))
     for start in range(0, len(paths), predictor.batch_size):
@@ -90,7 +90,9 @@ def predict_photographs(
                         raise
                     say(f"skipped: {error}", error=True)
         if read:
-            predictions = best_predictions(predictor(np.stack([*read.values()])), classes)
+            probabilities = predictor(np.stack([*read.values()]))
+            check_probabilities(probabilities)
+            predictions = best_predictions(probabilities, classes)
             yield from map(Photograph, read.keys(), read.values(), predictions)
 
 

@@ -19,7 +19,6 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix
 
-from pipeline.errors import UserError
 from pipeline.evaluation import REPORT_FILES
 from pipeline.evaluation.metrics import TOP_K, rank_of_truth
 from pipeline.evaluation.predictions import best_predictions, prediction_table
@@ -91,15 +90,10 @@ class Report:
 
     Args:
         dataset: The split.
-        probabilities: float32 (n, classes), of its images in order.
-
-    Raises:
-        UserError: A probability is not a number.
+        probabilities: float32 (n, classes), finite, of its images in order.
     """
 
     def __init__(self, dataset: HDF5Dataset, probabilities: np.ndarray) -> None:
-        if not np.isfinite(probabilities).all():
-            raise UserError("the model gives no numbers for some images; use another checkpoint")
         self.dataset, self.probabilities = dataset, probabilities
         self.names = dataset.classes.short_names
         self.truth = dataset.labels
