@@ -181,8 +181,7 @@ def classify(args: argparse.Namespace, state: "RunState", photographs: Sequence[
 
     classified = []
     predictor = load_predictor(args, state)
-    required = args.images if len(args.images) == 1 else ()
-    for photo in predict_photographs(predictor, photographs, state.classes, required):
+    for photo in predict_photographs(predictor, photographs, state.classes):
         say(photo.path)
         for predicted in photo.predictions:
             names = dict.fromkeys((predicted.class_id, predicted.words))  # one where they are equal

@@ -1,6 +1,6 @@
 """The most probable classes of images, and of a user's own photographs."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,6 @@ def predict_photographs(
     predictor: Predictor,
     paths: Sequence[Path],
     classes: Classes,
-    required: Collection[Path],
 ) -> Iterator[Photograph]:
     """Yield the photographs with their predictions.
 
@@ -73,10 +72,10 @@ def predict_photographs(
         predictor: With an image size.
         paths: See ``find_photographs``.
         classes: The model's.
-        required: Those that must be readable; any other is skipped, with a note.
 
     Raises:
-        UserError: One of ``required`` cannot be read or decoded, or the model gives no numbers.
+        UserError: The only one cannot be read or decoded; of several, such are skipped with a note.
+            Or the model gives no numbers.
     """
     predictor = replace(predictor, batch_size=min(predictor.batch_size, len(paths)))
     for start in range(0, len(paths), predictor.batch_size):
@@ -86,7 +85,7 @@ def predict_photographs(
                 try:
                     read[path] = read_photograph(path, predictor.image_size)
                 except UserError as error:
-                    if path in required:
+                    if len(paths) == 1:
                         raise
                     say(f"skipped: {error}", error=True)
         if read:

@@ -1,9 +1,10 @@
 """TrivialAugment: one change per image, of kind and strength drawn uniformly; nothing to tune.
 
-Müller and Hutter 2021 (arXiv:2103.10158), with the wide ranges of its Table 1. It differs in four
-ways: what moves out of an image is filled with the nearest pixel, as everywhere here; a shift goes
-up to half the side, which for 64 pixels is the paper's 32; a shear leaves the centre where it is,
-not the upper left corner; and strengths are continuous, not one of 31.
+Müller and Hutter 2021 (arXiv:2103.10158), with the wide ranges of its Table 1. It differs from the
+authors' code: images are resampled bilinearly, and what moves out is filled with the nearest pixel,
+as everywhere here; a shift goes up to half the side, which for 64 pixels is the paper's 32; a shear
+leaves the centre where it is, not the upper left corner; and strengths are continuous, not one of
+31.
 """
 
 from collections.abc import Callable
