@@ -13,7 +13,7 @@ from pipeline.backend import import_keras
 from pipeline.command_line import new_parser, number, run_script, shell_command
 from pipeline.errors import UserError
 from pipeline.printing import say
-from pipeline.recipe import LARGEST_SEED, Recipe, choose_recipe
+from pipeline.recipe import Recipe, Seed, choose_recipe
 
 if TYPE_CHECKING:
     from pipeline.dataset.builder import BuildSettings
@@ -43,7 +43,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--skip-corrupt", action="store_true", help="leave out damaged images")
     add("--draw-val", action="store_true",
         help="draw val from train if Tiny ImageNet has no val")  # fmt: skip
-    add("--seed", type=number(int, 0, LARGEST_SEED), default=config.SEED, metavar="N",
+    add("--seed", type=number(Seed), default=config.SEED, metavar="N",
         help="fixes which images become test or val, where those are drawn")  # fmt: skip
     add("--preview", type=Path, metavar="FILE",
         help="draw some images, stored and augmented, to FILE; an earlier build is used "

@@ -13,7 +13,7 @@ from pipeline.command_line import new_parser, number, quote, run_script, shell_c
 from pipeline.errors import UserError
 from pipeline.evaluation import REPORT_FILES, REPORT_PAGE
 from pipeline.printing import say
-from pipeline.recipe import LARGEST_COUNT, LARGEST_IMAGE, SMALLEST_IMAGE
+from pipeline.recipe import Count, ImageSide
 
 if TYPE_CHECKING:
     from pipeline.evaluation.metrics import Predictor
@@ -38,7 +38,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--split", choices=("test", "val", "train"), default="test",
         help="the split to evaluate: val to select models, test once")  # fmt: skip
     add("--flip", action="store_true", help="average with the predictions for mirrored images")
-    add("--image-size", type=number(int, SMALLEST_IMAGE, LARGEST_IMAGE), metavar="N",
+    add("--image-size", type=number(ImageSide), metavar="N",
         help="pixels a side to predict at (default: the recipe's); --export keeps it")  # fmt: skip
     add("--json", type=Path, metavar="FILE",
         help="write the metrics here too; with --images, the predictions")  # fmt: skip
@@ -56,7 +56,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--hdf5", type=Path, metavar="DIR",
         help="what build_dataset.py wrote (default: what the model was trained on, "
         "or where it writes by default)")  # fmt: skip
-    add("-b", "--batch-size", type=number(int, 1, LARGEST_COUNT), metavar="N",
+    add("-b", "--batch-size", type=number(Count), metavar="N",
         default=config.EVALUATION_BATCH_SIZE, help="images at a time")  # fmt: skip
     args = parser.parse_args(argv)
     if (args.csv or args.sheet) and not args.images:

@@ -15,7 +15,7 @@ from config import setup_config as config
 from pipeline.backend import import_keras
 from pipeline.command_line import new_parser, number, run_script
 from pipeline.printing import say
-from pipeline.recipe import HIGHEST_RATE, LARGEST_COUNT, LARGEST_SEED, LOWEST_RATE, choose_recipe
+from pipeline.recipe import Count, LearningRate, Seed, choose_recipe
 
 if TYPE_CHECKING:
     import keras
@@ -35,14 +35,14 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
 
     add = parser.add_argument
-    count = number(int, 1, LARGEST_COUNT)
+    count = number(Count)
     add("-o", "--output", type=Path, metavar="DIR", required=True, help="where to write")
     add("-m", "--model", type=Path, metavar="PATH",
         help="a checkpoint to resume from, or a folder, whose latest is taken; its run's settings "
         "take the place of the defaults below (default: a fresh run)")  # fmt: skip
     add("-e", "--epoch", type=count, metavar="N",
         help="the expected epoch of -m; another is an error (default: no check)")  # fmt: skip
-    add("-l", "--learning-rate", type=number(float, LOWEST_RATE, HIGHEST_RATE), metavar="X",
+    add("-l", "--learning-rate", type=number(LearningRate), metavar="X",
         help="a constant rate from here on (default: the recipe's schedule)")  # fmt: skip
     add("-n", "--epochs", type=count, metavar="N",
         help="the epoch to end at; changes no schedule (default: the recipe's)")  # fmt: skip
@@ -56,7 +56,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--keep", type=count, metavar="N",
         help="leave only the newest N checkpoints and the best one (default: all)")  # fmt: skip
     add("--tensorboard", action="store_true", help="write TensorBoard's logs too")
-    add("--seed", type=number(int, 0, LARGEST_SEED), metavar="N",
+    add("--seed", type=number(Seed), metavar="N",
         help=f"fixes every random choice (default: {config.SEED})")  # fmt: skip
     many = parser.add_argument_group(
         "several processes",
@@ -64,7 +64,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "leave these out under srun",
     )
     many.add_argument("--processes", type=count, metavar="N", help="how many there are")
-    many.add_argument("--process-id", type=number(int, 0, LARGEST_COUNT), metavar="K",
+    many.add_argument("--process-id", type=int, metavar="K",
                       help="which one this is, from 0; 0 evaluates and writes")  # fmt: skip
     many.add_argument("--coordinator", metavar="HOST:PORT",
                       help="where process 0 runs, and a port that is free there")  # fmt: skip

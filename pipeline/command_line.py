@@ -9,7 +9,7 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn, get_args
 
 from pipeline.backend import ignore_host_settings
 from pipeline.errors import UserError, is_out_of_memory
@@ -93,17 +93,20 @@ def new_parser(description: str, example: str) -> argparse.ArgumentParser:
     )
 
 
-def number(kind: type[int] | type[float], low: float, high: float) -> Callable[[str], float]:
-    """Return an argparse type: a number of ``kind`` from ``low`` to ``high``."""
-    what = "whole number" if kind is int else "number"
+def number(kind: Any) -> Callable[[str], float]:
+    """Return an argparse type for a ``kind`` of number that has a range, such as ``Count``."""
+    base, bounds = get_args(kind)
+    what = "whole number" if base is int else "number"
 
     def parse(text: str) -> float:
         try:
-            value = kind(text)
+            value = base(text)
         except ValueError:
             value = math.nan
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a {what} from {low} to {high}")
+        if not bounds.ge <= value <= bounds.le:
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is not a {what} from {bounds.ge} to {bounds.le}"
+            )
         return value
 
     return parse

@@ -17,17 +17,13 @@ from pipeline.errors import UserError
 
 AUTO = "auto"
 DTYPE = "network.dtype"
-LARGEST_COUNT = 1_000_000
+Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 """Of epochs, images per batch, processes, and whatever else is counted."""
-Count = Annotated[int, Meta(ge=1, le=LARGEST_COUNT)]
 Fraction = Annotated[float, Meta(ge=0, lt=1)]
-SMALLEST_IMAGE, LARGEST_IMAGE = 32, 1024
-"""Pixels a side; smaller ones were not tried."""
-ImageSide = Annotated[int, Meta(ge=SMALLEST_IMAGE, le=LARGEST_IMAGE)]
-LOWEST_RATE, HIGHEST_RATE = 1e-12, 1000
-LearningRate = Annotated[float, Meta(ge=LOWEST_RATE, le=HIGHEST_RATE)]
-LARGEST_SEED = 2**32 - 1
-Seed = Annotated[int, Meta(ge=0, le=LARGEST_SEED)]
+ImageSide = Annotated[int, Meta(ge=32, le=1024)]
+"""Pixels; smaller images were not tried."""
+LearningRate = Annotated[float, Meta(ge=1e-12, le=1000)]
+Seed = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 Mean = Annotated[float, Meta(ge=0, le=255)]
 """Of a colour channel of the train images."""
 

@@ -179,8 +179,9 @@ def test_process_group_comes_from_the_flags_or_from_slurm() -> None:
         for environment in ({}, SLURM):
             with pytest.raises(UserError, match="all three"):
                 find_process_group(*incomplete, environment)
-    with pytest.raises(UserError, match="below 2"):
-        find_process_group(2, 2, "host:1", {})
+    for number in (2, -1):
+        with pytest.raises(UserError, match="below 2"):
+            find_process_group(2, number, "host:1", {})
 
 
 def test_jax_gets_no_gpu_from_a_cluster_it_finds(monkeypatch: pytest.MonkeyPatch) -> None:

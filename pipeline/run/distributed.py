@@ -127,7 +127,7 @@ def find_process_group(
         return _slurm_group(environment) if in_slurm else ProcessGroup()
     if any(missing):
         raise UserError("--processes, --process-id and --coordinator go together; give all three")
-    if process_id >= processes:
+    if not 0 <= process_id < processes:
         raise UserError(
             f"--process-id counts from 0, so of {processes} it is below {processes}; "
             "give each its own"
