@@ -67,25 +67,15 @@ def open_split(folder: Path, split: str) -> HDF5Dataset:
     if split == "train" or not (folder / "train.hdf5").is_file():
         return dataset
     train = _open(folder, "train")
-    _check_same_build(train, dataset)
+    build = attrgetter("build_id", "classes.ids", "seed")
+    if build(train) != build(dataset):
+        raise _unusable(dataset.path, f"of another build than {train.path.name}")
     return replace(dataset, train_fingerprint=train.fingerprint)
 
 
 def open_training_splits(folder: Path) -> tuple[HDF5Dataset, HDF5Dataset]:
-    """Open the train and the val split of one build.
-
-    Raises:
-        UserError: As ``open_split``.
-    """
-    train, val = _open(folder, "train"), _open(folder, "val")
-    _check_same_build(train, val)
-    return train, val
-
-
-def _check_same_build(train: HDF5Dataset, other: HDF5Dataset) -> None:
-    build = attrgetter("build_id", "classes.ids", "seed")
-    if build(train) != build(other):
-        raise _unusable(other.path, f"of another build than {train.path.name}")
+    """Open the train and the val split of one build, as ``open_split`` does."""
+    return open_split(folder, "train"), open_split(folder, "val")
 
 
 def _open(folder: Path, split: str) -> HDF5Dataset:
