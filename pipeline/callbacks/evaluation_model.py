@@ -1,7 +1,6 @@
 """Evaluate and save by a model on one device, where several train."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -27,25 +26,20 @@ class EvaluationModel(keras.callbacks.Callback):
         self._replica = replica
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Run the callbacks."""
-        with self._on_one_device() as model:
+        """Run the callbacks: on the replica, updated, if there is one."""
+        model, distribution = self._replica or self.model, keras.distribution.distribution()
+        if model is self._replica:
+            self._update_replica()
+            keras.distribution.set_distribution(None)
+        try:
             for callback in self._callbacks:
                 callback.set_model(model)
                 callback.on_epoch_end(epoch, logs)
+        finally:
+            keras.distribution.set_distribution(distribution)
 
-    @contextmanager
-    def _on_one_device(self) -> Iterator[keras.Model]:
-        """Yield the model, or its replica, updated."""
-        if self._replica is None:
-            yield self.model
-            return
+    def _update_replica(self) -> None:
         copies = [*self._replica.weights, *self._replica.optimizer.variables]
         originals = [*self.model.weights, *self.model.optimizer.variables]
         for copy, original in zip(copies, originals, strict=True):
             copy.assign(np.asarray(original.value))
-        distribution = keras.distribution.distribution()
-        keras.distribution.set_distribution(None)
-        try:
-            yield self._replica
-        finally:
-            keras.distribution.set_distribution(distribution)

@@ -3,7 +3,6 @@
 import shutil
 import subprocess
 import sysconfig
-from collections.abc import Iterator
 from pathlib import Path
 
 import pydot
@@ -45,7 +44,11 @@ def draw_graph(graph: pydot.Dot, path: Path) -> None:
 def _draw(text: bytes, form: str) -> bytes:
     settings = [f"-T{form}", *([f"-Gdpi={DPI}"] if form in PIXEL_FORMATS else [])]
     failed = ""
-    for program in _programs(form):
+    for name, formats in PROGRAMS.items():
+        # in this Python's environment also where that is not activated
+        program = shutil.which(name) or shutil.which(name, path=sysconfig.get_path("scripts"))
+        if not program or form not in formats:
+            continue
         picture = subprocess.run([program, *settings], input=text, capture_output=True)
         if picture.returncode == 0:  # a Graphviz without some plug-in draws fewer formats
             return picture.stdout
@@ -55,14 +58,3 @@ def _draw(text: bytes, form: str) -> bytes:
         "graphviz), or for png, svg and jpg: pip install graphviz-pure; a name that ends in .dot "
         "needs neither"
     )
-
-
-def _programs(form: str) -> Iterator[str]:
-    """Yield the paths of programs that draw ``form``, Graphviz's own ``dot`` first.
-
-    One installed into this Python's environment is found whether or not that is activated.
-    """
-    for name, formats in PROGRAMS.items():
-        found = shutil.which(name) or shutil.which(name, path=sysconfig.get_path("scripts"))
-        if found and form in formats:
-            yield found

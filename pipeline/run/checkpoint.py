@@ -47,11 +47,11 @@ def read_state(path: Path) -> RunState:
     Raises:
         UserError: It is missing, damaged, or no checkpoint of this project.
     """
-    return _to_state(path, _read_record(path))
+    return _read_record(path)[0]
 
 
-def _read_record(path: Path) -> Any:
-    """Return what a checkpoint holds of its run, in this version's format, but not checked."""
+def _read_record(path: Path) -> tuple[RunState, Any]:
+    """Return what a checkpoint holds of its run: checked, and as it is stored."""
     if not path.is_file():
         raise UserError(f"{path} does not exist; name a checkpoint that model_train.py wrote")
     with _explain_damage(path), ZipFile(path) as archive:
@@ -61,12 +61,9 @@ def _read_record(path: Path) -> Any:
         raise UserError(f"{path} holds no record of a run; name a file that model_train.py wrote")
     if record.get("format") != FORMAT:
         raise UserError(f"{path} is of another version of this project; resume with that")
-    return record.get("state")
-
-
-def _to_state(path: Path, record: Any) -> RunState:
+    stored = record.get("state")
     try:
-        return msgspec.convert(record, RunState)
+        return msgspec.convert(stored, RunState), stored
     except msgspec.ValidationError as error:
         raise UserError(
             f"{path} holds an incomplete record of a run ({error}); use another checkpoint"
@@ -80,15 +77,14 @@ def read_state_to_resume(path: Path) -> RunState:
         UserError: It has no optimizer state, as an exported model; its recipe has values that this
             version does not know; or as ``read_state``.
     """
-    record = _read_record(path)
-    state = _to_state(path, record)
+    state, stored = _read_record(path)
     with _explain_damage(path):
         if not _optimizer_shapes(path):
             raise UserError(
                 f"{path} is a model to predict with, without its optimizer's state; training "
                 "resumes from the checkpoints of its run alone"
             )
-    if unknown := _unknown_values(record["recipe"], msgspec.to_builtins(state.recipe)):
+    if unknown := _unknown_values(stored["recipe"], msgspec.to_builtins(state.recipe)):
         raise UserError(
             f"{path} was trained with {', '.join(unknown)}, which this version of the project "
             "no longer has; resume with the version that began the run"
