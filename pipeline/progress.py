@@ -11,6 +11,8 @@ def progress_bar(label: str, total: int, tail: WidgetBase | None = None) -> prog
     """Return a bar on stderr, silent if that is no terminal; ``tail`` replaces the time left."""
     if not sys.stderr.isatty():
         return progressbar.NullBar(max_value=total)
+    # progressbar writes to the stderr of its own import, and builds replace stderr later
+    progressbar.streams.original_stderr = sys.stderr
     percentage, bar = progressbar.Percentage(), progressbar.Bar()
     widgets = [f"{label:>12} ", percentage, " ", bar, " ", tail or progressbar.ETA()]
     return progressbar.ProgressBar(max_value=total, widgets=widgets, fd=sys.stderr)

@@ -2,9 +2,11 @@
 
 import io
 import os
+import pty
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -161,6 +163,7 @@ def test_training_is_that_of_any_other_host(
         HOME=str(home), MPLBACKEND="module://matplotlib_inline.backend_inline",
         KERAS_MAX_EPOCHS="1", KERAS_MAX_STEPS_PER_EPOCH="1", TF_XLA_FLAGS="--tf_xla_auto_jit=2",
         ONEDNN_MAX_CPU_ISA="SSE41", OPENCV_IO_MAX_IMAGE_PIXELS="9", HDF5_DRIVER="none",
+        LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0",
     )  # fmt: skip
     files = [*trained.glob("epoch-*"), trained / "training_plot.jpg"]
     assert len(files) == 4
@@ -174,6 +177,21 @@ def test_where_it_computes_is_left_to_the_host() -> None:
     assert not any(map(HOST_SETTINGS.match, kept))
     for name in ("JAX_ENABLE_X64", "JAX_DEBUG_NANS", "KERAS_HOME", "MPLBACKEND", "NPY_PROMOTION"):
         assert HOST_SETTINGS.match(name)
+
+
+def test_bars_of_a_build_on_a_terminal(made_data: Path, tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    command = [sys.executable, ROOT / "build_dataset.py", "-d", made_data, "-o", tmp_path]
+    shown = b""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=theirs) as building:
+        os.close(theirs)
+        with suppress(OSError):  # Linux: the other end is closed
+            while data := os.read(ours, 4096):
+                shown += data
+        assert b"100%" not in building.stdout.read()
+    os.close(ours)
+    assert building.returncode == 0
+    assert all(part in shown for part in (b"train", b"val", b"test", b"100%"))
 
 
 class InterruptedOnce(io.BytesIO):

@@ -64,9 +64,10 @@ def test_bar_tells_epoch_metrics_and_time_left(
     """100 steps of 2 s for 6,400 images, and two later epochs: one of the same, one 4 x as slow."""
     now = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     terminal = io.StringIO()
-    monkeypatch.setattr(progressbar.streams, "original_stderr", terminal)
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(progressbar.streams, "original_stderr", terminal)  # put back afterwards
     monkeypatch.setenv("COLUMNS", str(columns))
     recipe = replace(state.recipe, image_sizes=((1, 32), (6, 64)))
     bar = ProgressBar(replace(state, epochs=6, recipe=recipe), images=6400)
@@ -80,7 +81,8 @@ def test_bar_tells_epoch_metrics_and_time_left(
             now[0] += 2 if step >= 3 else 0
             bar.on_train_batch_end(step, {"cross_entropy": 2.345, "accuracy": 0.12})
         bar._bar.update(50, force=True)
-    lines = re.split(r"[\r\n]", terminal.getvalue())
+    plain = re.sub(r"\x1b\[[\d;]*m", "", terminal.getvalue())
+    lines = re.split(r"[\r\n]", plain)
     assert "compiling" in next(line for line in lines if "epoch" in line)
     shown = next(line for line in reversed(lines) if "epoch" in line)
     assert "epoch 4/6" in shown
