@@ -3,8 +3,8 @@
     python tests/attacks.py --only outputs numbers
 
 An attack held if the script ended in time, with status 0 or with status 2 and one line that says
-what is wrong, without a traceback; and if what it was given is still there, byte for byte, with no
-half-written file beside it.
+what is wrong, as the attack allows, without a traceback; and if what it was given is still there,
+byte for byte, with no half-written file beside it.
 """
 
 import argparse
@@ -39,6 +39,8 @@ from test_layouts import EQUAL, REFUSED
 from pipeline.run.checkpoint import KEY
 
 LONGEST_S = 300
+FULLWIDTH_1 = "\uff11"
+"""A digit to Python too."""
 LIKE_DEV_NULL = stat.S_IFCHR | 0o666, os.makedev(1, 3)
 EVALUATE = ("model_eval.py", "-m", "run", "--hdf5", "hdf5")
 PREDICT = ("model_eval.py", "-m", "run", "--images", "photo.jpg")
@@ -60,6 +62,8 @@ class Attack:
     environment: dict[str, str] = field(default_factory=dict)
     shell: str = "{}"
     """Around the command, as ``{} >&-``."""
+    statuses: tuple[int, ...] = (0, 2)
+    """That it may end with."""
 
 
 def outputs() -> Iterator[Attack]:
@@ -121,7 +125,7 @@ def places(suffix: str) -> dict[str, tuple[str, Callable[[Path], object]]]:
 def numbers() -> Iterator[Attack]:
     """Values that are no numbers, or beyond all use."""
     values = {
-        (*BUILD, "--seed"): ("-1", "1e3", "nan", str(2**64), "", "0x10", "\uff11"),
+        (*BUILD, "--seed"): ("-1", "1e3", "nan", str(2**64), "", "0x10", FULLWIDTH_1),
         (*TRAIN, "-b"): ("0", "-1", "1000000", "9" * 30, "1.5", "nan", ""),
         (*TRAIN, "-n"): ("0", "-1", "nan", "9" * 400),
         (*TRAIN, "-l"): ("0", "-1", "nan", "inf", "1e39", "1e-50", ""),
@@ -134,13 +138,16 @@ def numbers() -> Iterator[Attack]:
     }
     for command, given in values.items():
         for value in given:
-            yield Attack(f"{command[0]} {command[-1]} {value[:12]}", (*command, value))
+            name = f"{command[0]} {command[-1]} {value[:12]}"
+            yield Attack(name, (*command, value), statuses=(0,) if value == FULLWIDTH_1 else (2,))
 
 
 def data_sets() -> Iterator[Attack]:
     """States of the data set, whole and spoiled."""
-    for name, prepare in (EQUAL | REFUSED).items():
-        yield Attack(name, BUILD, lambda world, prepare=prepare: prepare(world / "data"))
+    for states, status in ((EQUAL, 0), (REFUSED, 2)):
+        for name, state in states.items():
+            prepare = partial(spoil_data, state)
+            yield Attack(name, BUILD, prepare, statuses=(status,))
 
 
 def archives() -> Iterator[Attack]:
@@ -222,8 +229,8 @@ def hosts() -> Iterator[Attack]:
         "OMP_NUM_THREADS": "x",
         "PYTHONHASHSEED": "7",
         "COLUMNS": "1",
-        "SLURM_JOB_NUM_NODES": "x",
-        "SLURM_NTASKS": "2",
+        "SLURM_STEP_NUM_TASKS": "x",
+        "SLURM_PROCID": "2",
         "OPENCV_IO_MAX_IMAGE_PIXELS": "1",
         "HDF5_USE_FILE_LOCKING": "x",
     }
@@ -283,7 +290,7 @@ def downloads() -> Iterator[Attack]:
         yield Attack(
             answer,
             ("build_dataset.py", "--download", "-d", "new", "-o", "out"),
-            environment={"ATTACK_URL": f"{SERVER}/{answer.replace(' ', '-')}"},
+            environment={"ATTACK_PATH": answer.replace(" ", "-")},
         )
 
 
@@ -296,6 +303,10 @@ KINDS: dict[str, Callable[[], Iterator[Attack]]] = {
 
 def checkpoint(world: Path) -> Path:
     return next((world / "run").glob("*.keras"))
+
+
+def spoil_data(state: Callable[[Path], object], world: Path) -> None:
+    state(world / "data")
 
 
 def cut(pattern: str, tenths: int, world: Path) -> None:
@@ -362,7 +373,6 @@ class Answers(BaseHTTPRequestHandler):
         pass
 
 
-SERVER = "http://127.0.0.1:18573"
 WITH_ANOTHER_URL = f"""
 import os, sys; sys.path.insert(0, {str(ROOT)!r})
 import build_dataset
@@ -386,7 +396,7 @@ def command_line(command: tuple[str, ...]) -> list[str]:
     return [sys.executable, *(str(ROOT / part) for part in script_command(script)), *arguments]
 
 
-def what_went_wrong(pristine: Path, attack: Attack) -> str:
+def what_went_wrong(pristine: Path, server: str, attack: Attack) -> str:
     """Return what went wrong; "" if the attack held."""
     with tempfile.TemporaryDirectory() as folder:
         world = Path(folder) / "world"
@@ -396,13 +406,13 @@ def what_went_wrong(pristine: Path, attack: Attack) -> str:
         inputs = [name for name in INPUTS if not (resumes and name == "run")]
         before = fingerprints(world, inputs)
         try:
-            done = run(attack, world)
+            done = run(attack, world, server)
         except subprocess.TimeoutExpired:
             return f"not over after {LONGEST_S} s"
         after, said = fingerprints(world, inputs), done.stderr.decode(errors="replace")
         changed = [name for name, value in before.items() if after.get(name) != value]
         unfinished = list(world.rglob(".unfinished-*"))
-        if done.returncode not in (0, 2):
+        if done.returncode not in attack.statuses:
             return f"status {done.returncode}: {said[-300:]}"
         if "Traceback" in said or "Error:" in said:
             return said[-300:]
@@ -411,13 +421,14 @@ def what_went_wrong(pristine: Path, attack: Attack) -> str:
         return " ".join([*(f"changed {name}" for name in changed), *map(str, unfinished)])
 
 
-def run(attack: Attack, world: Path) -> subprocess.CompletedProcess:
+def run(attack: Attack, world: Path, server: str) -> subprocess.CompletedProcess:
     """Run the command in the world, as a shell would."""
     command = command_line(attack.command)
-    if "ATTACK_URL" in attack.environment:
-        command = [sys.executable, "-c", WITH_ANOTHER_URL, *attack.command[1:]]
-    wrapped = ["bash", "-c", f"set -o pipefail; {attack.shell}".format('"$@"'), "bash", *command]
     environment = {"KERAS_BACKEND": "tensorflow", **attack.environment}
+    if path := environment.pop("ATTACK_PATH", ""):
+        command = [sys.executable, "-c", WITH_ANOTHER_URL, *attack.command[1:]]
+        environment["ATTACK_URL"] = f"{server}/{path}"
+    wrapped = ["bash", "-c", f"set -o pipefail; {attack.shell}".format('"$@"'), "bash", *command]
     return subprocess.run(
         wrapped,
         cwd=world,
@@ -450,7 +461,8 @@ def main() -> None:
     parser.add_argument("--only", choices=KINDS, nargs="+", default=list(KINDS))
     parser.add_argument("--jobs", type=int, default=2)
     args = parser.parse_args()
-    server = ThreadingHTTPServer(("127.0.0.1", int(SERVER.rpartition(":")[2])), Answers)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    address = f"http://127.0.0.1:{server.server_port}"
     threading.Thread(target=server.serve_forever, daemon=True).start()
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(args.jobs) as pool:
         pristine = Path(folder) / "pristine"
@@ -459,7 +471,7 @@ def main() -> None:
         for kind in args.only:
             attacks = list(KINDS[kind]())
             tried += len(attacks)
-            results = pool.map(partial(what_went_wrong, pristine), attacks)
+            results = pool.map(partial(what_went_wrong, pristine, address), attacks)
             for one, wrong in zip(attacks, results, strict=True):
                 held[kind] += not wrong
                 if wrong:
