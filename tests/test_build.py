@@ -162,6 +162,7 @@ def test_earlier_build_stays_unless_overwritten(own_data: Path, run: Run) -> Non
     again = run("build_dataset.py", "-d", own_data).stdout
     assert "is built already" in again
     assert "next: python model_train.py -r quick --hdf5 " in again
+    assert again.endswith(" -b 32\n")  # 48 images are few batches
     error = run("build_dataset.py", "-d", own_data, "--seed", 1, status=2).stderr
     assert "holds another build (other seed); give --overwrite" in error
     means = own_data / "hdf5" / OUTPUTS[-1]

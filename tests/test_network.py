@@ -73,6 +73,9 @@ def test_dropout_follows_a_stages_pooling() -> None:
 def test_penalty_and_momentum_reach_every_layer() -> None:
     model = googlenet(Network(width=0.07, l2=0.1, norm_momentum=0.8), 4, means=MEANS)
     assert len(model.losses) == 58  # 57 convolutions and the classifier
+    kernels = [np.asarray(v) for v in model.trainable_variables if v.name == "kernel"]
+    squares = sum((kernel**2).sum() for kernel in kernels)
+    assert float(sum(model.losses)) == pytest.approx(0.1 * squares, rel=1e-4)
     assert [norm.momentum for norm in batch_norms(model)] == [0.8] * 57
 
 

@@ -97,6 +97,8 @@ def test_class_results_add_up(
         total = matrix[label].sum()
         assert report.accuracy(1, label) == Proportion(matrix[label, label], total)
         assert report.accuracy(5, label) == Proportion(total, total)
+        of_label = np.argsort(-probabilities)[split.labels == label, :2]
+        assert report.accuracy(2, label) == Proportion((of_label == label).sum(), total)
     assert report.accuracy(1).value == accuracy_score(split.labels, predicted)
     assert report.most_predicted_as(0) == ("toad", matrix[0, 2])
     assert report.most_predicted_as(len(WORDS) - 1) == ("", 0)

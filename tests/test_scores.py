@@ -57,6 +57,19 @@ def test_ranks_and_loss_agree_with_scikit_learn() -> None:
     assert (scores.images, scores.loss) == (1000, pytest.approx(expected))
 
 
+def test_metrics_of_training_agree_with_scikit_learn() -> None:
+    stream = np.random.default_rng(0)
+    x, truth = stream.normal(size=(64, 5)).astype("f"), np.arange(64) % 20
+    model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(20, "softmax")])
+    compile_model(model, RECIPES["demo"], steps_per_epoch=9)
+    predicted = model.predict_on_batch(x)
+    logs = model.train_on_batch(x, np.eye(20, dtype="f")[truth], return_dict=True)
+    for name, k in (("accuracy", 1), ("top5_accuracy", 5)):
+        expected = top_k_accuracy_score(truth, predicted, k=k, labels=range(20))
+        assert logs[name] == pytest.approx(expected)
+    assert logs["cross_entropy"] == pytest.approx(log_loss(truth, predicted), rel=1e-4)
+
+
 def test_five_best_predictions_come_in_order() -> None:
     probabilities, _ = random_probabilities(10, 20)
     names = tuple(map(str, range(20)))
@@ -213,9 +226,13 @@ def test_images_of_no_weight_count_nothing() -> None:
         np.testing.assert_allclose(ours, theirs, rtol=1e-5)
 
 
-def test_sgd_follows_the_formula() -> None:
-    """Nesterov momentum as Sutskever et al. 2013 have it, and decay of kernels alone."""
-    values = Optimizer(learning_rate=0.2, weight_decay=0.05)
+@pytest.mark.parametrize("name", ["sgd", "muon"])
+def test_sgd_follows_the_formula(name: str) -> None:
+    """Nesterov momentum as Sutskever et al. 2013 have it, and decay of kernels alone.
+
+    Muon steps so on all but convolutions.
+    """
+    values = Optimizer(name=name, learning_rate=0.2, weight_decay=0.05)
     recipe = Recipe(epochs=2, batch_size=4, optimizer=values)
     model = small_model()
     compile_model(model, recipe, steps_per_epoch=3)

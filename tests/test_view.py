@@ -1,6 +1,7 @@
 """view_model.py: pictures of the network, by whatever draws here."""
 
 import html
+import os
 import re
 from pathlib import Path
 
@@ -96,6 +97,22 @@ def test_layers_of_the_recipes_network(tmp_path: Path, run: Run) -> None:
     run("view_model.py", "-r", "best", "-o", tmp_path / "blocks.DOT")
     text = (tmp_path / "blocks.DOT").read_text()
     assert "GoogLeNet, recipe best" in text
+
+
+def test_dot_draws_and_its_port_where_it_cannot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph, dot = pydot.Dot("small", graph_type="digraph"), tmp_path / "dot"
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    dot.write_text('#!/bin/sh\necho "$@"\n')
+    dot.chmod(0o755)
+    draw_graph(graph, tmp_path / "net.pdf")
+    assert (tmp_path / "net.pdf").read_text() == "-Tpdf\n"
+    dot.write_text("#!/bin/sh\necho no plug-in >&2; exit 1\n")
+    draw_graph(graph, tmp_path / "net.svg")
+    assert "<svg" in (tmp_path / "net.svg").read_text()
+    with pytest.raises(UserError, match="dot ended with no plug-in"):
+        draw_graph(graph, tmp_path / "again.pdf")
 
 
 def test_without_graphviz_a_pdf_is_refused_and_nothing_written(
