@@ -20,7 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 # the tests are of CPUs and of signals, whatever the shell holds
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
-for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "NPROC", "XLA_FLAGS"):
+for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_ENABLE_ONEDNN_OPTS", "NPROC",
+             "XLA_FLAGS"):  # fmt: skip
     os.environ.pop(name, None)
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a script's background
     signal.signal(signal.SIGINT, signal.default_int_handler)
