@@ -221,17 +221,16 @@ def test_checkpoints_hold_measured_statistics(trained: Path, made_hdf5: Path) ->
             np.testing.assert_allclose(new, old, rtol=1e-3, atol=1e-4)
 
 
-def test_interrupted_measurement_leaves_the_momentum(trained: Path, made_hdf5: Path) -> None:
-    model = keras.saving.load_model(checkpoint(trained, 3), compile=False)
-    momenta = [norm.momentum for norm in batch_norms(model)]
-    assert all(momenta)
+def test_interrupted_measurement_leaves_the_momentum(made_hdf5: Path) -> None:
+    norm = keras.layers.BatchNormalization(momentum=0.8)
+    model = keras.Sequential([keras.Input((None, None, 3)), keras.layers.Conv2D(2, 3), norm])
     with HDF5Generator(open_split(made_hdf5, "train"), 16) as clean:
         measure = PreciseBatchNorm(clean, lambda epoch: 32)
         measure.set_model(model)
         clean.close()  # its threads make no batch any more
         with pytest.raises(RuntimeError):
             measure.on_epoch_end(0)
-    assert [norm.momentum for norm in batch_norms(model)] == momenta
+    assert norm.momentum == 0.8
 
 
 def test_thinning_leaves_other_files_alone(

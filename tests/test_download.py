@@ -43,7 +43,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.asked: list[str | None] = []
-        self.stalled, self.go_on = threading.Event(), threading.Event()
+        self.go_on = threading.Event()
 
     @property
     def url(self) -> str:
@@ -74,7 +74,6 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body[: self.server.break_after])
         if self.server.stalls:
             self.wfile.flush()
-            self.server.stalled.set()
             self.server.go_on.wait(timeout=30)
         if self.server.resets and self.server.break_after < len(body):
             self.wfile.flush()
@@ -219,8 +218,10 @@ def test_interrupted_download_keeps_what_came(
     )
     command = [sys.executable, "-c", code, server.url, target, str(len(server.contents))]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
-        assert server.stalled.wait(timeout=30)
-        time.sleep(0.3)
+        part = target.with_name(f"{target.name}.part")
+        while not (part.exists() and part.stat().st_size):
+            assert process.poll() is None
+            time.sleep(0.01)
         process.send_signal(number)
         assert process.wait(timeout=30) == status
         assert "Traceback" not in process.stderr.read()

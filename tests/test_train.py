@@ -29,7 +29,9 @@ from conftest import (
     train_command,
 )
 
+import build_dataset
 import model_eval
+import model_train
 from pipeline.backend import import_keras
 from pipeline.errors import UserError
 from pipeline.io.hdf5_dataset import open_split
@@ -49,6 +51,7 @@ from pipeline.run.output_folder import (
     find_hdf5,
     latest_checkpoint,
 )
+from pipeline.run.start import may_have_seen
 from pipeline.run.state import best_epoch
 
 METRICS = {
@@ -164,6 +167,7 @@ def test_eval_scores_every_image(trained: Path, made_hdf5: Path, tmp_path: Path,
         assert re.search(r"Rank-1: \d+\.\d\d%  Rank-5: 100\.00%  \(\d+ images\)", done.stdout)
     val, test = outcomes
     assert (val["images"], test["images"]) == (20, 120)
+    assert done.stderr == val["warning"] == test["warning"] == ""
     assert (val["epoch"], val["split"], val["flip"], test["flip"]) == (3, "val", False, True)
     assert val["rank1"] == numbers(trained)["val_accuracy"][-1]
     assert val["loss"] == pytest.approx(numbers(trained)["val_loss"][-1], rel=1e-5)
@@ -535,23 +539,24 @@ def test_other_data_is_named(own_run: Path, made_data: Path, tmp_path: Path, run
 def test_images_that_a_model_may_have_seen_are_no_measure(
     trained: Path, made_hdf5: Path, own_data: Path, tmp_path: Path, run: Run
 ) -> None:
-    scores = tmp_path / "scores.json"
+    state = read_state(checkpoint(trained, 3))
 
-    def warned(hdf5: Path, split: str) -> bool:
-        done = run("model_eval.py", "-m", checkpoint(trained, 3), "--hdf5", hdf5, "--split", split,
-                   "--json", scores)  # fmt: skip
-        assert ("may have seen" in done.stderr) == bool(json.loads(scores.read_text())["warning"])
-        return "may have seen" in done.stderr
+    def seen(hdf5: Path, split: str) -> bool:
+        return may_have_seen(state, open_split(hdf5, split))
 
-    assert not any(warned(made_hdf5, split) for split in ("val", "test"))
+    assert not any(seen(made_hdf5, split) for split in ("val", "test"))
     for image in list(own_data.glob("train/*/images/*")):
         shutil.copy(image, image.with_name(f"more_{image.name}"))
-    more, drawn = own_data / "more", own_data / "drawn"
-    run("build_dataset.py", "-d", own_data, "-o", more)
-    assert [warned(more, split) for split in ("val", "test")] == [False, True]
+    more, drawn, scores = own_data / "more", own_data / "drawn", tmp_path / "scores.json"
+    build_dataset.main(["-d", str(own_data), "-o", str(more)])
+    assert [seen(more, split) for split in ("val", "test")] == [False, True]
     shutil.rmtree(own_data / "val")
-    run("build_dataset.py", "-d", own_data, "-o", drawn, "--draw-val")
-    assert warned(drawn, "val")
+    build_dataset.main(["-d", str(own_data), "-o", str(drawn), "--draw-val"])
+    assert seen(drawn, "val")
+    done = run("model_eval.py", "-m", checkpoint(trained, 3), "--hdf5", drawn, "--split", "val",
+               "--json", scores)  # fmt: skip
+    assert "may have seen" in done.stderr
+    assert "may have seen" in json.loads(scores.read_text())["warning"]
 
 
 def test_data_is_found_and_what_is_missing_is_named(
@@ -664,12 +669,12 @@ SPOILED_HDF5 = {
 
 
 @pytest.mark.parametrize("message", SPOILED_HDF5)
-def test_spoiled_hdf5_is_explained(message: str, made_hdf5: Path, tmp_path: Path, run: Run) -> None:
+def test_spoiled_hdf5_is_explained(message: str, made_hdf5: Path, tmp_path: Path) -> None:
     hdf5 = Path(shutil.copytree(made_hdf5, tmp_path / "hdf5"))
     SPOILED_HDF5[message](hdf5 / "train.hdf5")
-    error = run("model_train.py", "-o", tmp_path / "run", "--hdf5", hdf5, status=2).stderr
-    assert message in error
-    assert "train.hdf5" in error
+    with pytest.raises(UserError, match=re.escape(message)) as refusal:
+        model_train.main(["-o", str(tmp_path / "run"), "--hdf5", str(hdf5)])
+    assert "train.hdf5" in str(refusal.value)
     assert not (tmp_path / "run").exists()
 
 
