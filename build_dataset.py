@@ -46,10 +46,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--seed", type=number(Seed), default=config.SEED, metavar="N",
         help="fixes which images become test or val, where those are drawn")  # fmt: skip
     add("--preview", type=Path, metavar="FILE",
-        help="draw some images, stored and augmented, to FILE; an earlier build is used "
-        "as it is")  # fmt: skip
+        help="draw some images, stored and augmented, to FILE; reuses an earlier build")  # fmt: skip
     add("-r", "--recipe", choices=config.RECIPES, metavar="NAME",
-        help="whose augmentation --preview shows (default: "
+        help="the recipe whose augmentation --preview shows (default: "
         f"{config.SUGGESTED_RECIPE}; with --sample: {config.SAMPLE_RECIPE})")  # fmt: skip
     args = parser.parse_args(argv)
     if args.recipe and not args.preview:

@@ -41,7 +41,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="a checkpoint to resume from, or a folder, whose latest is taken; its run's settings "
         "take the place of the defaults below (default: a fresh run)")  # fmt: skip
     add("-e", "--epoch", type=count, metavar="N",
-        help="the expected epoch of -m; another is an error (default: no check)")  # fmt: skip
+        help="check that -m is at epoch N (default: no check)")  # fmt: skip
     add("-l", "--learning-rate", type=number(LearningRate), metavar="X",
         help="a constant rate from here on (default: the recipe's schedule)")  # fmt: skip
     add("-n", "--epochs", type=count, metavar="N",
@@ -52,9 +52,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help=f"how to train: {', '.join(config.RECIPES)}; the values are in "
         f"config/setup_config.py (default: {config.DEFAULT_RECIPE})")  # fmt: skip
     add("--hdf5", type=Path, metavar="DIR",
-        help="data of build_dataset.py (default: where it writes; with -m, the run's)")  # fmt: skip
+        help="folder of the data (default: build_dataset.py's; with -m, the run's)")  # fmt: skip
     add("--keep", type=count, metavar="N",
-        help="leave only the newest N checkpoints and the best one (default: all)")  # fmt: skip
+        help="keep only the newest N checkpoints and the best one (default: all)")  # fmt: skip
     add("--tensorboard", action="store_true", help="write TensorBoard's logs too")
     add("--seed", type=number(Seed), metavar="N",
         help=f"fixes every random choice (default: {config.SEED})")  # fmt: skip

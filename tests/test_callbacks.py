@@ -1,4 +1,4 @@
-"""The callbacks as a Keras user meets them: ours in a ``fit`` of his own, and his beside ours."""
+"""The callbacks as a Keras user meets them: ours in a ``fit`` of their own, Keras's beside ours."""
 
 import json
 from collections.abc import Iterator

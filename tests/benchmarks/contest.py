@@ -1,4 +1,4 @@
-"""Time several ways to do one job, in turns, so that a change of the machine's mood meets all.
+"""Time several ways to do one job, in turns, so that a slower moment meets all of them.
 
 Each contestant is a process of its own, with the libraries it needs and no others, and waits for
 its turn while another runs. What is compared are ratios within a round.
