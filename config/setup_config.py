@@ -46,7 +46,7 @@ PATIENCE: Count = 5
 
 # How networks are trained
 
-# What two CPU cores can do in one to two and a half hours: smaller images first.
+# What two CPU cores can do in 1¼ to 2½ hours: smaller images first.
 QUICK = Recipe(
     epochs=16,
     batch_size=384,
@@ -73,7 +73,7 @@ QUICK = Recipe(
     ),
 )
 # What two CPU cores can do in a night, four to eight hours: ``quick`` for longer, with more weight
-# decay, and with CutMix once it begins to overfit.
+# decay, and with CutMix from epoch 17 on.
 OVERNIGHT = replace(
     QUICK,
     epochs=47,
