@@ -46,7 +46,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--seed", type=number(Seed), default=config.SEED, metavar="N",
         help="fixes which images become test or val, where those are drawn")  # fmt: skip
     add("--preview", type=Path, metavar="FILE",
-        help="draw some images, stored and augmented, to FILE; reuses an earlier build")  # fmt: skip
+        help="draw some images, stored and augmented, to FILE; reuses a build")  # fmt: skip
     add("-r", "--recipe", choices=config.RECIPES, metavar="NAME",
         help="the recipe whose augmentation --preview shows (default: "
         f"{config.SUGGESTED_RECIPE}; with --sample: {config.SAMPLE_RECIPE})")  # fmt: skip
