@@ -118,7 +118,7 @@ def _notes(
     splits: Mapping[str, Sequence[LabelledImage]],
     files: Mapping[str, Sequence[bytes]],
 ) -> Iterator[str]:
-    """Tell where drawing leaves few train images, and of val and test images among those.
+    """Tell where drawing leaves few train images, and which val and test images are among them.
 
     ``files`` has the size and CRC-32 of each image's file.
     """
