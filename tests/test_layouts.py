@@ -387,6 +387,41 @@ def test_copies_of_train_images_are_told(
         build(own_images, tmp_path / "less", "--skip-corrupt")
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("train/train/0.png", "train/naïve 猫/0 (1).png"),
+        ("train/train/0.png", "val/train/0 (1).png"),
+        ("val/train/0.png", "val/train/00.png"),
+        ("train/train/0.png", None),
+    ],
+)
+def test_images_moved_or_removed_since_are_another_build(
+    old: str, new: str | None, own_images: Path, tmp_path: Path
+) -> None:
+    """Where their number stays the same, and where corrupt ones are left out, too."""
+    output = tmp_path / "hdf5"
+    for _ in range(2):
+        build(own_images, output, "--skip-corrupt")
+    if new:
+        (own_images / old).rename(own_images / new)
+    else:
+        (own_images / old).write_bytes(b"")
+    preview = ("--preview", str(tmp_path / "sheet.png"))
+    with pytest.raises(UserError, match=r"holds another build \(other images\)"):
+        build(own_images, output, "--skip-corrupt", *preview)
+
+
+def test_another_number_to_draw_is_another_build(
+    own_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (own_images / "val").rename(own_images / "test")  # so that val is drawn
+    build(own_images, tmp_path / "hdf5")
+    monkeypatch.setattr("config.setup_config.TEST_IMAGES_PER_CLASS", 29)
+    with pytest.raises(UserError, match=r"\(other TEST_IMAGES_PER_CLASS\)"):
+        build(own_images, tmp_path / "hdf5")
+
+
 def test_class_called_images_is_refused(own_images: Path, tmp_path: Path) -> None:
     (own_images / "train" / "train").rename(own_images / "train" / "images")
     with pytest.raises(UserError, match="nothing says of which class train/images/"):

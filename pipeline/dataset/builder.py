@@ -5,7 +5,7 @@ import json
 import posixpath
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from pipeline.dataset.tiny_imagenet import (
 )
 from pipeline.errors import UserError
 from pipeline.io.files import atomic_writes, folder_lock
-from pipeline.io.hdf5_dataset import open_split, open_training_splits
+from pipeline.io.hdf5_dataset import HDF5Dataset, open_split
 from pipeline.io.hdf5_writer import HDF5Writer
 from pipeline.printing import without_library_messages
 from pipeline.progress import progress_bar
@@ -84,9 +84,7 @@ def build_data_set(
         present = [output / name for name in OUTPUTS if (output / name).exists()]
         if present and not overwrite:
             raise UserError(f"{present[0]} is there already; give --overwrite to replace the build")
-        corrupt = {}
-        if settings.skip_corrupt:
-            corrupt = find_undecodable(source, [*found.train, *found.val, *found.test])
+        corrupt = _corrupt(found, source, settings)
         splits = _draw_splits(found, corrupt, settings)
         with (
             atomic_writes(output / name for name in OUTPUTS) as (*hdf5_paths, means_path),
@@ -94,7 +92,7 @@ def build_data_set(
         ):
             writers, means, files = {}, {}, {}
             for path, (split, images) in zip(hdf5_paths, splits.items(), strict=True):
-                names = [posixpath.basename(image.name) for image in images]
+                names = [*map(_encoded_name, images)]
                 writer = HDF5Writer(
                     path, split, file_names=names, image_size=size, classes=classes, seed=seed
                 )
@@ -111,6 +109,19 @@ def build_data_set(
         skipped={image.name: reason for image, reason in corrupt.items()},
         notes=[*found.notes, *_notes(found, splits, files)],
     )
+
+
+def _corrupt(
+    found: LabelledImages, source: ImageSource, settings: BuildSettings
+) -> dict[LabelledImage, str]:
+    """Return the images to leave out, each with the reason."""
+    images = [*found.train, *found.val, *found.test]
+    return find_undecodable(source, images) if settings.skip_corrupt else {}
+
+
+def _encoded_name(image: LabelledImage) -> bytes:
+    """Return the name of an image's file, without its folders, as it is stored."""
+    return posixpath.basename(image.name).encode("utf-8", "backslashreplace")
 
 
 def _notes(
@@ -229,26 +240,43 @@ def is_built(folder: Path) -> bool:
     return all((folder / name).is_file() for name in OUTPUTS)
 
 
+def _hold(
+    built: Mapping[str, HDF5Dataset],
+    found: LabelledImages,
+    source: ImageSource,
+    settings: BuildSettings,
+) -> bool:
+    """Tell whether the splits of a build are those of the images ``found``, by names and labels."""
+    with without_library_messages():
+        corrupt = _corrupt(found, source, settings)
+    return all(
+        built[split].labels.tolist() == [image.label for image in images]
+        and built[split].encoded_names.tolist() == [*map(_encoded_name, images)]
+        for split, images in _draw_splits(found, corrupt, settings).items()
+    )
+
+
 def check_built(source: ImageSource, folder: Path, settings: BuildSettings) -> None:
     """Check that ``folder`` holds what ``build_data_set`` would write there.
 
-    Settings, classes, counts and the means' build id are compared, not pixels.
+    Settings, classes, the images' names and labels, and the means' build id are compared, not
+    pixels.
 
     Raises:
         UserError: It holds another build, or a damaged one.
     """
     found = read_labelled_images(source, draw_val=settings.draw_val)
-    (train, val), test = open_training_splits(folder), open_split(folder, "test")
-    images = len(train) + len(val) + len(test)
-    there = len(found.train) + len(found.val) + len(found.test)
-    expected = images if settings.skip_corrupt else there
-    per_class = len(test) // len(train.classes)
+    built = {split: open_split(folder, split) for split in ("train", "val", "test")}
+    train = built["train"]
+    drawn = [built[split] for split in ("val", "test") if not getattr(found, split)]
+    per_class = len(drawn[0]) // len(train.classes) if drawn else settings.test_images_per_class
+    as_built = replace(settings, seed=train.seed, test_images_per_class=per_class)
     differs = {
         "seed": train.seed != settings.seed,
         "classes": train.classes != found.classes,
         "IMAGE_SIZE": train.images.shape[1] != settings.image_size,
-        "TEST_IMAGES_PER_CLASS": not found.test and per_class != settings.test_images_per_class,
-        "images": images != expected,
+        "TEST_IMAGES_PER_CLASS": per_class != settings.test_images_per_class,
+        "images": train.classes != found.classes or not _hold(built, found, source, as_built),
         MEANS: train.build_id not in (folder / MEANS).read_text(errors="replace"),
     }
     if any(differs.values()):

@@ -26,7 +26,7 @@ class HDF5Writer:
     Args:
         path: Where to write; the caller renames it into place (see ``files.atomic_write``).
         split: "train", "val" or "test".
-        file_names: Of the images that will come, without their folders.
+        file_names: Of the images that will come, without their folders, in UTF-8.
         image_size: Pixels a side.
         classes: That the labels are indices of.
         seed: What the test split was drawn with.
@@ -37,7 +37,7 @@ class HDF5Writer:
         path: Path,
         split: str,
         *,
-        file_names: Sequence[str],
+        file_names: Sequence[bytes],
         image_size: int,
         classes: Classes,
         seed: int,
@@ -54,10 +54,9 @@ class HDF5Writer:
         self._labels = self._file.create_dataset("Labels", (count,), np.int64)
         self._file.create_dataset("Label_Names", data=classes.ids, dtype=h5py.string_dtype())
         self._file.create_dataset("Class_Names", data=classes.names, dtype=h5py.string_dtype())
-        names = [name.encode("utf-8", "backslashreplace") for name in file_names]
-        longest = max(map(len, names))
+        longest = max(map(len, file_names))
         self._file.create_dataset(
-            "File_Names", data=names, dtype=h5py.string_dtype("utf-8", longest)
+            "File_Names", data=file_names, dtype=h5py.string_dtype("utf-8", longest)
         )
 
     def append(self, images: np.ndarray, labels: np.ndarray, files: Sequence[bytes]) -> None:

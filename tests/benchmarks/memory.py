@@ -35,7 +35,7 @@ def write_split(folder: Path, split: str, images: int) -> None:
     pixels = stream.integers(256, size=(CHUNK, 64, 64, 3), dtype=np.uint8)
     ids = [f"n{label:08d}" for label in range(CLASSES)]
     writer = HDF5Writer(
-        folder / f"{split}.hdf5", split, file_names=["noise.png"] * images, image_size=64,
+        folder / f"{split}.hdf5", split, file_names=[b"noise.png"] * images, image_size=64,
         classes=Classes(ids, ids), seed=0,
     )  # fmt: skip
     with writer:
