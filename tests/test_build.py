@@ -20,6 +20,7 @@ from pipeline.dataset.image_source import open_source
 from pipeline.errors import UserError
 from pipeline.io.hdf5_dataset import open_split
 from pipeline.preprocessing.images import encode_jpeg
+from pipeline.run.output_folder import find_hdf5
 
 OUTPUTS = ("train.hdf5", "val.hdf5", "test.hdf5", "tiny_imagenet_mean.json")
 TEST_PER_CLASS = 30
@@ -269,6 +270,9 @@ def test_build_from_the_zip_is_found_when_it_is_unpacked_later(
 ) -> None:
     zip_folder(made_data, tmp_path / "tiny-imagenet-200.zip")
     run("build_dataset.py", cwd=tmp_path)
+    archive = (tmp_path / "tiny-imagenet-200.zip").rename(tmp_path / "away")
+    assert find_hdf5(None, None, tmp_path / "tiny-imagenet-200") == tmp_path / "hdf5"
+    archive.rename(tmp_path / "tiny-imagenet-200.zip")
     shutil.copytree(made_data, tmp_path / "tiny-imagenet-200")
     again = run("build_dataset.py", cwd=tmp_path).stdout
     assert "hdf5 is built already" in again

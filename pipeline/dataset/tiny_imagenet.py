@@ -69,8 +69,11 @@ def find_data_set(default: Path) -> Path:
 
 
 def default_hdf5_folder(data_set: Path) -> Path:
-    """Return where a data set's HDF5 files go: in its folder, or beside its zip."""
-    return (data_set.parent if data_set.is_file() else data_set) / "hdf5"
+    """Return where a data set's HDF5 files go: in its folder, or beside its zip.
+
+    A zip may be deleted once it is built.
+    """
+    return (data_set if data_set.is_dir() else data_set.parent) / "hdf5"
 
 
 def read_labelled_images(source: ImageSource, *, draw_val: bool = False) -> LabelledImages:
