@@ -30,7 +30,7 @@ from pipeline.errors import UserError  # noqa: E402
 from pipeline.plotting.curves import plot_history  # noqa: E402
 from pipeline.run.checkpoint import copy_checkpoint, read_state  # noqa: E402
 from pipeline.run.messages import header, rate_advice, results  # noqa: E402
-from pipeline.run.output_folder import best_checkpoint  # noqa: E402
+from pipeline.run.output_folder import best_checkpoint, checkpoint_to_evaluate  # noqa: E402
 from pipeline.run.state import RunState, best_epoch  # noqa: E402
 
 
@@ -234,7 +234,9 @@ def test_summary_names_the_best_checkpoint(trained: Path) -> None:
     assert next_command == f"next: python model_eval.py -m {best.parent}"
 
 
-def test_summary_says_where_the_best_checkpoint_is_not(own_run: Path) -> None:
+def test_summary_says_where_the_best_checkpoint_is_not(
+    own_run: Path, capsys: pytest.CaptureFixture
+) -> None:
     last = checkpoint(own_run, 3)
     state = read_state(last)
     history = {**state.history, "val_accuracy": [0.9, 0.5, 0.6]}
@@ -242,6 +244,9 @@ def test_summary_says_where_the_best_checkpoint_is_not(own_run: Path) -> None:
     checkpoint(own_run, 1).unlink()
     expected = f"best epoch by val: 1, rank-1 90.00%, whose checkpoint is not in {own_run}"
     assert results(own_run, tensorboard=False)[0] == expected
+    assert checkpoint_to_evaluate(own_run) == last
+    noted = f"note: epoch 1 was better, and its checkpoint is not in {own_run}\n"
+    assert capsys.readouterr().out.endswith(noted)
 
 
 def event_values(folder: Path) -> dict[str, dict[int, float]]:

@@ -16,7 +16,7 @@ from pipeline.io.files import atomic_write, explain_write_errors
 from pipeline.printing import say
 from pipeline.regular_files import read_file
 from pipeline.run.checkpoint import copy_checkpoint, read_state
-from pipeline.run.state import RunState, epoch_rank
+from pipeline.run.state import RunState, best_epoch, epoch_rank
 
 NAME = re.compile(r"epoch-(\d{3,})(-val_loss-(\d+\.\d{3}|nan|inf))?\.keras")
 """Of a checkpoint (see ``checkpoint_name``); a copy under another name is left alone."""
@@ -95,8 +95,11 @@ def checkpoint_to_evaluate(path: Path) -> Path:
         UserError: There is none, or one in the folder cannot be read.
     """
     if path.is_dir():
-        path = best_checkpoint(path)
+        folder, path = path, best_checkpoint(path)
         say(f"best epoch by val rank-1: {path}")
+        best = best_epoch(latest_state(folder).history)
+        if best != epoch_of(path):
+            say(f"note: epoch {best} was better, and its checkpoint is not in {folder}")
     if not path.is_file():
         raise UserError(f"{path} does not exist; name a checkpoint that model_train.py wrote")
     return path
