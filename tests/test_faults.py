@@ -64,6 +64,7 @@ def test_disk_full_while_a_checkpoint_is_written(
     largest = checkpoint(own_run, 2).stat().st_size // 2
     error = run(*resume, status=2, preexec_fn=limit_files(largest)).stderr
     assert error.startswith("error: cannot write ")
+    assert "; to resume: python " in error
     kept = {path: path.read_bytes() for path in own_run.rglob("epoch-*")}
     assert set(before.values()) == set(kept.values())
     assert read_state(checkpoint(own_run, 2)).epoch == 2

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipeline.backend import has_bfloat16
 from pipeline.command_line import backend_setting, quote, shell_command
+from pipeline.errors import UserError
 from pipeline.run.distributed import DataParallelism
 from pipeline.run.output_folder import checkpoint_name, latest_state, list_checkpoints
 from pipeline.run.state import RunState, best_epoch
@@ -67,15 +68,23 @@ def resume_command(args: argparse.Namespace, **changed: object) -> str:
 
 @contextmanager
 def resume_hint(args: argparse.Namespace) -> Iterator[None]:
-    """Add a note on how to resume the run of ``args`` to what a signal raises."""
+    """Add how to resume the run of ``args`` to what a signal or a refused write raises."""
     before = _dated_checkpoints(args.output)
+
+    def command() -> str:
+        if _dated_checkpoints(args.output) != before:
+            return resume_command(args)
+        return backend_setting() + " ".join(map(quote, ["python", *sys.argv]))
+
     try:
         yield
     except Stopped as stop:
-        again = backend_setting() + " ".join(map(quote, ["python", *sys.argv]))
-        command = again if _dated_checkpoints(args.output) == before else resume_command(args)
-        stop.add_note(f"the running epoch is lost, every finished one kept; to resume: {command}")
+        stop.add_note(f"the running epoch is lost, every finished one kept; to resume: {command()}")
         raise
+    except UserError as error:
+        if not isinstance(error.__cause__, OSError):
+            raise
+        raise UserError(f"{error}; to resume: {command()}") from error
 
 
 def _dated_checkpoints(folder: Path) -> dict[Path, int]:
