@@ -94,8 +94,10 @@ def check_output_paths(args: argparse.Namespace, hdf5: Path, photographs: Sequen
     """Refuse to write over the run, the data or the photographs."""
     from pipeline.dataset.builder import OUTPUTS
     from pipeline.io.files import check_outputs
-    from pipeline.run.output_folder import files_of_run
+    from pipeline.run.output_folder import NAME, files_of_run
 
+    if args.export and NAME.fullmatch(args.export.name):
+        raise UserError(f"{args.export} is named as a run's checkpoint; give --export another name")
     inputs = [*files_of_run(args.checkpoint), *(hdf5 / name for name in OUTPUTS)]
     report = [args.report / name for name in REPORT_FILES] if args.report else []
     outputs = filter(None, (args.json, args.export, args.csv, args.sheet, *report))
@@ -120,7 +122,8 @@ def evaluate(args: argparse.Namespace, state: "RunState", hdf5: Path) -> None:
 
     with HDF5Generator(dataset, args.batch_size) as data:
         data.begin_epoch(1, state.size_to_evaluate)
-        probabilities = predict(load_predictor(args, state), data)
+        predictor = load_predictor(args, state)
+        probabilities = predict(predictor, data)
     check_probabilities(probabilities)
     scores = score(probabilities, dataset.labels)
     say(f"Rank-1: {scores.rank1:.2%}  Rank-5: {scores.rank5:.2%}  ({scores.images} images)")
@@ -131,7 +134,7 @@ def evaluate(args: argparse.Namespace, state: "RunState", hdf5: Path) -> None:
         write_json(args.json, asdict(scores) | settings)
         say(f"wrote {args.json}")
     if args.export:
-        export(args.checkpoint, args.export, state)
+        export(predictor.model, args.export, state)
         say(f"wrote {args.export}")
     if args.report:
         from pipeline.evaluation.report import Report

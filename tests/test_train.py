@@ -41,6 +41,7 @@ from pipeline.run.checkpoint import (
     KEY,
     WEIGHTS,
     export,
+    load_model,
     read_state,
     read_state_to_resume,
     save_checkpoint,
@@ -51,7 +52,7 @@ from pipeline.run.output_folder import (
     find_hdf5,
     latest_checkpoint,
 )
-from pipeline.run.start import may_have_seen
+from pipeline.run.start import check_trainable, may_have_seen
 from pipeline.run.state import best_epoch
 
 METRICS = {
@@ -195,7 +196,7 @@ def test_folder_stands_for_its_best_epoch(
     drawn = run("view_model.py", "-m", trained, "-o", tmp_path / "network.svg").stdout
     assert f"best epoch by val rank-1: {best}\n" in drawn
     replaced = run("model_eval.py", "-m", trained, "--export", best, status=2).stderr
-    assert f"{best} would replace {best}" in replaced
+    assert f"{best} is named as a run's checkpoint" in replaced
     for script in ("model_eval.py", "view_model.py"):
         assert "holds no checkpoint" in run(script, "-m", made_hdf5, status=2).stderr
 
@@ -261,7 +262,7 @@ def test_export_of_a_16_bit_model_computes_in_32(trained: Path, tmp_path: Path) 
     state = replace(state, recipe=state.recipe.replaced({"network.dtype": "mixed_bfloat16"}))
     model = build_model(state, steps_per_epoch=3)
     save_checkpoint(model, tmp_path / "large.keras", state)
-    export(tmp_path / "large.keras", tmp_path / "small.keras", state)
+    export(load_model(tmp_path / "large.keras"), tmp_path / "small.keras", state)
     exported = keras.saving.load_model(tmp_path / "small.keras")
     blocks = [layer for layer in exported.layers if isinstance(layer, keras.Model)]
     layers = [*exported.layers, *(layer for block in blocks for layer in block.layers)]
@@ -279,7 +280,7 @@ def test_export_leaves_names_as_they_are(trained: Path, tmp_path: Path) -> None:
     model.compile("sgd")
     state = read_state(checkpoint(trained, 3))
     save_checkpoint(model, tmp_path / "large.keras", state)
-    export(tmp_path / "large.keras", tmp_path / "small.keras", state)
+    export(load_model(tmp_path / "large.keras"), tmp_path / "small.keras", state)
     exported = keras.saving.load_model(tmp_path / "small.keras")
     assert exported.name == "mixed_bfloat16"
     assert exported.get_layer("bfloat16").compute_dtype == "float32"
@@ -477,7 +478,7 @@ REFUSED = {
     "batch size 16, not 8": (lambda run: None, ("-b", 8)),
     "seed 42, not 1": (lambda run: None, ("--seed", 1)),
     "recipe name thin, not thin-best": (lambda run: None, ("-r", "thin-best")),
-    "is zero after epoch 3": (lambda run: None, ("-n", 9)),
+    "is zero after epoch 3; leave -n out": (lambda run: None, ("-n", 9)),
     "not a whole Keras file": (lambda run: truncate(checkpoint(run, 2)), ()),
     "it is HDF5, as Keras 2 wrote models": (
         lambda run: h5py.File(checkpoint(run, 2), "w").close(),
@@ -505,6 +506,13 @@ def test_resuming_is_refused(message: str, own_run: Path, made_hdf5: Path, run: 
     arguments = ("-m", start, "-o", own_run, "--hdf5", made_hdf5, *flags)
     assert message in run("model_train.py", *arguments, status=2).stderr
     assert {path: path.read_bytes() for path in own_run.glob("*.*")} == before
+
+
+def test_finished_run_trains_on_at_a_rate_of_its_own(trained: Path) -> None:
+    finished = replace(read_state(checkpoint(trained, 3)), epochs=9)
+    with pytest.raises(UserError, match="is zero after epoch 3; to train to epoch 9 give a rate"):
+        check_trainable(finished, 48)
+    check_trainable(replace(finished, learning_rate=0.1), 48)
 
 
 @pytest.mark.parametrize(

@@ -197,6 +197,8 @@ def _explain_damage(path: Path) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, UserError) or is_out_of_memory(error):
             raise
+        if not path.exists():
+            raise UserError(f"{path} was deleted meanwhile; run this again") from error
         brief = first_line(error)
         if path.is_file() and h5py.is_hdf5(path):
             brief = "it is HDF5, as Keras 2 wrote models"
@@ -205,16 +207,15 @@ def _explain_damage(path: Path) -> Iterator[None]:
         ) from error
 
 
-def export(path: Path, target: Path, state: RunState) -> None:
-    """Write the model of a checkpoint alone, to predict with, and ``state`` as its record.
+def export(model: "keras.Model", target: Path, state: RunState) -> None:
+    """Write a loaded model alone, to predict with, and ``state`` as its record.
 
     It computes in float32, as every machine can. Kernels are stored in float16 and read as float32;
     all else keeps its precision, for batch norm's variances exceed float16's range.
 
     Raises:
-        UserError: The checkpoint cannot be read, or ``target`` not written.
+        UserError: ``target`` cannot be written.
     """
-    model = load_model(path)
     with atomic_write(target) as unfinished:
         model.save(unfinished)
         members = _read_members(unfinished)

@@ -21,9 +21,13 @@ def find_checkpoint(model: Path | None, output: Path) -> Path | None:
     Raises:
         UserError: ``output`` holds another run, or ``model`` no checkpoint.
     """
-    start = latest_checkpoint(model) if model and model.is_dir() else model
     folder = output.resolve()
-    if start and start.resolve().parent in (folder, folder / SUPERSEDED):
+    if model and model.resolve() == folder and not list_checkpoints(output):
+        raise UserError(f"no epoch of a run has ended in {output} yet; leave -m out to begin one")
+    start = latest_checkpoint(model) if model and model.is_dir() else model
+    if start and not {start.parent.resolve(), start.resolve().parent}.isdisjoint(
+        (folder, (folder / SUPERSEDED).resolve())
+    ):
         return start
     if list_checkpoints(output):
         outside = f", and {start} is not in it" if start else ""
@@ -93,7 +97,8 @@ def resumed_run(
         if stored.data[split] != dataset.fingerprint:
             raise UserError(
                 f"the run was begun on other data: its {split} split differs from {dataset.path}; "
-                "name its folder with --hdf5"
+                "name its folder with --hdf5, or, if it was built again since, begin a fresh run "
+                "in another folder"
             )
     for name, value in expected.items():
         was = getattr(stored, name)
@@ -152,10 +157,13 @@ def check_trainable(state: RunState, images: int) -> None:
             "name a later one with -n to resume"
         )
     falls_to_zero = not state.recipe.optimizer.rate_drops and state.learning_rate is None
-    if state.epochs > state.recipe.epochs and falls_to_zero:
+    planned = state.recipe.epochs
+    if state.epochs > planned and falls_to_zero:
+        advice = f"to train to epoch {state.epochs} give a rate with -l too"
+        if state.epoch < planned:  # it would be constant from here on
+            advice = f"leave -n out, and resume with -n and -l when its {planned} epochs are done"
         raise UserError(
-            f"the rate of recipe {state.recipe_name!r} is zero after epoch "
-            f"{state.recipe.epochs}; to train to epoch {state.epochs} give a rate with -l too"
+            f"the rate of recipe {state.recipe_name!r} is zero after epoch {planned}; {advice}"
         )
 
 
