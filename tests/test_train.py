@@ -558,6 +558,8 @@ def test_images_that_a_model_may_have_seen_are_no_measure(
     more, drawn, scores = own_data / "more", own_data / "drawn", tmp_path / "scores.json"
     build_dataset.main(["-d", str(own_data), "-o", str(more)])
     assert [seen(more, split) for split in ("val", "test")] == [False, True]
+    (more / "train.hdf5").unlink()  # as on a machine that only evaluates
+    assert [seen(more, split) for split in ("val", "test")] == [False, True]
     shutil.rmtree(own_data / "val")
     build_dataset.main(["-d", str(own_data), "-o", str(drawn), "--draw-val"])
     assert seen(drawn, "val")

@@ -100,7 +100,7 @@ def build_data_set(
                 means[split], files[split] = _write_split(writer, source, images, split, size)
             build_id = _build_id(classes, seed, writers.values())
             for split, writer in writers.items():
-                writer.complete(build_id, means[split])
+                writer.complete(build_id, means[split], writers["train"].fingerprint)
             of_train = dict(zip("RGB", means["train"], strict=True))
             means_path.write_text(json.dumps(of_train | {"build_id": build_id}, indent=2) + "\n")
     return BuildReport(

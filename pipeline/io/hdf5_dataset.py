@@ -46,7 +46,7 @@ class HDF5Dataset:
     encoded_names: np.ndarray
     """bytes (n,), the images' file names without folders, in UTF-8."""
     train_fingerprint: str | None = None
-    """That of the train split beside it; None where there is none."""
+    """That of the build's train split; None where a build of an older version lies alone."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -70,7 +70,7 @@ def open_split(folder: Path, split: str) -> HDF5Dataset:
     build = attrgetter("build_id", "classes.ids", "seed")
     if build(train) != build(dataset):
         raise _unusable(dataset.path, f"of another build than {train.path.name}")
-    return replace(dataset, train_fingerprint=train.fingerprint)
+    return replace(dataset, train_fingerprint=train.fingerprint)  # older files lack it
 
 
 def open_training_splits(folder: Path) -> tuple[HDF5Dataset, HDF5Dataset]:
@@ -136,6 +136,7 @@ def _read_checked(path: Path, file: h5py.File, split: str) -> HDF5Dataset:
         build_id=str(attributes["build_id"]),
         means=msgspec.convert(means, tuple[Mean, Mean, Mean]),
         encoded_names=file_names[:],
+        train_fingerprint=attributes.get("train_fingerprint"),
     )
 
 

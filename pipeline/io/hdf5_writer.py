@@ -77,17 +77,19 @@ class HDF5Writer:
         """A hash of the image size, and of the labels and files so far."""
         return self._fingerprint.hexdigest()
 
-    def complete(self, build_id: str, means: Sequence[float]) -> None:
+    def complete(self, build_id: str, means: Sequence[float], train_fingerprint: str) -> None:
         """Mark the file as complete, with what is known only at the end.
 
         Args:
             build_id: The same for all files of a build, so that a reader can refuse a mixture.
             means: Of the R, G and B of the split's images, 0 to 255.
+            train_fingerprint: That of the train split, to tell a model that was trained on another.
         """
         self._file.attrs.update(
             fingerprint=self.fingerprint,
             build_id=build_id,
             means=means,
+            train_fingerprint=train_fingerprint,
             complete=self._written == self._count,
         )
 

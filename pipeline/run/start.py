@@ -134,10 +134,11 @@ def check_classes(state: RunState, dataset: HDF5Dataset) -> None:
 def may_have_seen(state: RunState, dataset: HDF5Dataset) -> bool:
     """Tell whether a model may have been trained on images of ``dataset``, a val or test split.
 
-    It has not where it was trained on the train split beside it, or validated on ``dataset``.
+    It has not where it was trained on the same build's train split, or validated on ``dataset``.
     """
-    trained_on, beside = state.data["train"], dataset.train_fingerprint
-    return beside not in (None, trained_on) and dataset.fingerprint != state.data.get(dataset.split)
+    trained_on, of_build = state.data["train"], dataset.train_fingerprint
+    known = dataset.split == "train" or dataset.fingerprint == state.data.get(dataset.split)
+    return not known and of_build not in (None, trained_on)
 
 
 def check_trainable(state: RunState, images: int) -> None:

@@ -41,7 +41,7 @@ def write_split(folder: Path, split: str, images: int) -> None:
     with writer:
         for _ in range(images // CHUNK):
             writer.append(pixels, stream.integers(CLASSES, size=CHUNK), [b""] * CHUNK)
-        writer.complete("", MEANS)
+        writer.complete("", MEANS, "")
 
 
 def peak_anonymous_bytes(command: list[str], seconds: float | None = None) -> int:
