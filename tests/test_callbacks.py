@@ -113,15 +113,15 @@ def test_momentum_correction_leaves_adam_and_rising_rates_alone(model: keras.Mod
 def test_norm_statistics_are_those_of_the_weights_evaluated(
     images: int, batch_size: int, batches: HDF5Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Statistics of all images of whole batches, computed here by NumPy.
+    """Statistics of all images of whole batches without dropout, computed here by NumPy.
 
     Of 48 images in batches of 20, the last 8 are left out.
     """
     monkeypatch.setattr("pipeline.callbacks.precise_batch_norm.IMAGES", images)
     batches.batch_size = batch_size
-    norm = keras.layers.BatchNormalization()
+    norm, dropout = keras.layers.BatchNormalization(), keras.layers.Dropout(0.5)
     model = keras.Sequential(
-        [keras.Input((64, 64, 3)), keras.layers.Conv2D(2, 8, strides=8), norm,
+        [keras.Input((64, 64, 3)), keras.layers.Conv2D(2, 8, strides=8), dropout, norm,
          keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(4, "softmax")]
     )  # fmt: skip
     model.compile(keras.optimizers.SGD(1e-5), "categorical_crossentropy")
@@ -141,7 +141,7 @@ def test_norm_statistics_are_those_of_the_weights_evaluated(
 
     statistics = PreciseBatchNorm(batches, lambda epoch: 64)
     model.fit(batches, epochs=2, verbose=0, callbacks=[EvaluationModel([statistics, Look()])])
-    assert norm.momentum == 0.99
+    assert (norm.momentum, dropout.rate) == (0.99, 0.5)
     assert len(seen) == 2
     assert not np.allclose(*seen)
 

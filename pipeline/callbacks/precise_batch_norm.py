@@ -23,7 +23,9 @@ class PreciseBatchNorm(keras.callbacks.Callback):
     """Replaces batch norm's running statistics after each epoch by those of some train images.
 
     The mean is the mean of the batches' means, the variance the mean of their second moments minus
-    the squared mean. Training still normalises by each batch's own statistics.
+    the squared mean. Dropouts drop nothing meanwhile, as in evaluation: the variance that they add
+    in training is none of the evaluated network's (Li et al. 2019, arXiv:1801.05134). Training
+    still normalises by each batch's own statistics.
 
     Args:
         batches: Of train images without augmentation, shuffled.
@@ -47,7 +49,8 @@ class PreciseBatchNorm(keras.callbacks.Callback):
         # whole batches alone: the statistics of a small last one mean little
         images = min(len(self._batches.dataset), IMAGES)
         steps = max(1, images // self._batches.batch_size)
-        with _without_momentum(norms):
+        dropouts = [layer for layer in self.model.layers if isinstance(layer, keras.layers.Dropout)]
+        with _set_to_zero(norms, "momentum"), _set_to_zero(dropouts, "rate"):
             for step in range(steps):
                 self._forward.predict_on_batch(self._batches[step][0])
                 for norm, total in zip(norms, moments, strict=True):
@@ -71,16 +74,16 @@ class _InTrainingMode(keras.Layer):
 
 
 @contextmanager
-def _without_momentum(norms: Sequence[keras.layers.BatchNormalization]) -> Iterator[None]:
-    """Let each batch replace the running statistics."""
-    momenta = [norm.momentum for norm in norms]
+def _set_to_zero(layers: Sequence[keras.Layer], name: str) -> Iterator[None]:
+    """Set an attribute of ``layers`` to zero: with no momentum each batch replaces the statistics."""
+    before = [getattr(layer, name) for layer in layers]
     try:
-        for norm in norms:
-            norm.momentum = 0.0
+        for layer in layers:
+            setattr(layer, name, 0.0)
         yield
     finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
+        for layer, value in zip(layers, before, strict=True):
+            setattr(layer, name, value)
 
 
 def _as_float64(variable: keras.Variable) -> np.ndarray:
