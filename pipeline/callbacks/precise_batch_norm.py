@@ -75,7 +75,7 @@ class _InTrainingMode(keras.Layer):
 
 @contextmanager
 def _set_to_zero(layers: Sequence[keras.Layer], name: str) -> Iterator[None]:
-    """Set an attribute of ``layers`` to zero: with no momentum each batch replaces the statistics."""
+    """Set an attribute to zero: without momentum, each batch replaces the statistics."""
     before = [getattr(layer, name) for layer in layers]
     try:
         for layer in layers:
