@@ -117,7 +117,7 @@ class Recipe:
     """Progressive resizing: (first epoch, pixels a side), in order; small images cost less."""
     evaluation_size: ImageSide | None = None
     """Pixels a side to evaluate and predict at, from the last size's first epoch on (FixRes,
-    arXiv:1906.06423); None: as in training. Choose it by val (docs/accuracy.md)."""
+    arXiv:1906.06423); None: as in training. Choose it by val. PreciseBN measures at it too."""
     network: Network = field(default_factory=Network)
     optimizer: Optimizer = field(default_factory=Optimizer)
     augmentation: Augmentation = field(default_factory=Augmentation)
