@@ -13,6 +13,10 @@ class UserError(Exception):
     """
 
 
+class WriteError(UserError):
+    """The system refused to write a file."""
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether the memory of the machine or of a device was full."""
     return isinstance(error, MemoryError) or bool(OUT_OF_MEMORY.search(repr(error)))

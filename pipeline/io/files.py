@@ -13,7 +13,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from pipeline.errors import UserError, first_line
+from pipeline.errors import UserError, WriteError, first_line
 from pipeline.printing import ON_WINDOWS, say
 
 UNFINISHED = ".unfinished-"
@@ -145,14 +145,14 @@ def _plain_cell(value: object) -> object:
 
 @contextmanager
 def explain_write_errors(path: Path) -> Iterator[None]:
-    """Turn the system's refusal to write ``path`` into a UserError."""
+    """Turn the system's refusal to write ``path`` into a WriteError."""
     try:
         yield
     except OSError as error:
         advice = "free some space, or " if error.errno in WITHOUT_SPACE else ""
         if ON_WINDOWS and isinstance(error, PermissionError):
             advice = "close the program that has it open, or "
-        raise UserError(
+        raise WriteError(
             f"cannot write {path}: {error.strerror or first_line(error)}; {advice}name another "
             "place that you may write to, by -o or the flag for this output"
         ) from error

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipeline.backend import has_bfloat16
 from pipeline.command_line import backend_setting, quote, shell_command
-from pipeline.errors import UserError
+from pipeline.errors import UserError, WriteError
 from pipeline.run.distributed import DataParallelism
 from pipeline.run.output_folder import checkpoint_name, latest_state, list_checkpoints
 from pipeline.run.state import RunState, best_epoch
@@ -81,9 +81,7 @@ def resume_hint(args: argparse.Namespace) -> Iterator[None]:
     except Stopped as stop:
         stop.add_note(f"the running epoch is lost, every finished one kept; to resume: {command()}")
         raise
-    except UserError as error:
-        if not isinstance(error.__cause__, OSError):
-            raise
+    except WriteError as error:
         raise UserError(f"{error}; to resume: {command()}") from error
 
 
