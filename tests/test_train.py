@@ -52,7 +52,7 @@ from pipeline.run.output_folder import (
     find_hdf5,
     latest_checkpoint,
 )
-from pipeline.run.start import check_trainable, may_have_seen
+from pipeline.run.start import check_trainable, find_checkpoint, may_have_seen
 from pipeline.run.state import best_epoch
 
 METRICS = {
@@ -611,6 +611,21 @@ def test_two_runs_do_not_mix(own_run: Path, made_hdf5: Path, tmp_path: Path, run
     foreign = shutil.copy(checkpoint(own_run, 1), tmp_path)
     error = run("model_train.py", "-m", foreign, *settings, status=2).stderr
     assert f"{foreign} is not in it; resume it by -m {own_run}" in error
+
+
+def test_checkpoints_that_are_links_are_the_runs(own_run: Path, tmp_path: Path) -> None:
+    """As DVC and git-annex keep them."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for path in own_run.glob("epoch-*"):
+        path.symlink_to(path.rename(elsewhere / path.name))
+    for start in (own_run, checkpoint(own_run, 3)):
+        assert find_checkpoint(start, own_run) == checkpoint(own_run, 3)
+
+
+def test_run_without_a_finished_epoch_is_begun_anew(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no epoch of a run has ended in .* yet; leave -m out"):
+        find_checkpoint(tmp_path, tmp_path)
 
 
 USAGE = {
