@@ -624,7 +624,7 @@ def test_checkpoints_that_are_links_are_the_runs(own_run: Path, tmp_path: Path) 
 
 
 def test_run_without_a_finished_epoch_is_begun_anew(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no epoch of a run has ended in .* yet; leave -m out"):
+    with pytest.raises(UserError, match=r"no epoch of a run has ended in .* yet; leave -m out"):
         find_checkpoint(tmp_path, tmp_path)
 
 
