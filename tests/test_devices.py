@@ -24,7 +24,7 @@ from conftest import (
 
 from pipeline.errors import UserError
 from pipeline.run.distributed import ProcessGroup, find_process_group
-from pipeline.run.rendezvous import _join
+from pipeline.run.rendezvous import _connect, _join
 
 StartTwo = Callable[..., list[subprocess.Popen]]
 THIN = ("-r", "thin", "-b", 20)
@@ -267,6 +267,22 @@ def meet() -> Iterator[Callable[..., subprocess.Popen]]:
 
 def ended(process: subprocess.Popen) -> tuple[int, str]:
     return process.wait(60), process.stderr.read()
+
+
+def test_connection_to_itself_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TCP makes such, where nobody listens; kept open, it holds the port of the primary."""
+    ours, theirs = socket.socketpair()  # both without a name, as equal as those of one
+    answers = iter((ours,))
+
+    def connect(*_: object) -> socket.socket:
+        for connection in answers:
+            return connection
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr("socket.create_connection", connect)
+    with pytest.raises(TimeoutError), theirs:
+        _connect(("localhost", 1), time.monotonic() + 0.3)
+    assert ours.fileno() == -1
 
 
 @pytest.mark.parametrize("number", [0, 1])

@@ -123,7 +123,9 @@ def _join(address: tuple[str, int], handshake: bytes, deadline: float) -> socket
         primary.sendall(handshake)
         primary.settimeout(max(deadline - time.monotonic(), 0.001))
         word = primary.recv(len(DIFFER))
-    except ConnectionError:
+    except TimeoutError:
+        raise
+    except OSError:
         word = b""
     if word == DIFFER:
         raise UserError(DIFFERENT)
@@ -157,6 +159,7 @@ def _connect(address: tuple[str, int], deadline: float) -> socket.socket:
             # TCP lets a socket connect to itself where nobody listens
             if connection.getsockname() != connection.getpeername():
                 return connection
+            connection.close()
         except (socket.gaierror, UnicodeError) as error:
             raise UserError(
                 f"no host of the name {address[0]} is known here; correct --coordinator"
