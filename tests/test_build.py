@@ -176,7 +176,7 @@ def test_earlier_build_stays_unless_overwritten(own_data: Path, run: Run) -> Non
     assert "holds another build (other images); give --overwrite" in error
     (own_data / "wnids.txt").write_text("\n".join(CLASS_IDS[1:]))
     error = run("build_dataset.py", "-d", own_data, status=2).stderr
-    assert "other classes, images" in error
+    assert "holds another build (other classes); give --overwrite" in error
     (own_data / "wnids.txt").write_text("\n".join(CLASS_IDS))
     assert contents(own_data / "hdf5") == before
     run("build_dataset.py", "-d", own_data, "--overwrite", "--seed", 1)

@@ -417,8 +417,10 @@ def test_another_number_to_draw_is_another_build(
 ) -> None:
     (own_images / "val").rename(own_images / "test")  # so that val is drawn
     build(own_images, tmp_path / "hdf5")
-    monkeypatch.setattr("config.setup_config.TEST_IMAGES_PER_CLASS", 29)
-    with pytest.raises(UserError, match=r"\(other TEST_IMAGES_PER_CLASS\)"):
+    for image in (own_images / "train").glob("*/2*"):
+        image.unlink()  # fewer are left than were drawn
+    monkeypatch.setattr("config.setup_config.TEST_IMAGES_PER_CLASS", 20)
+    with pytest.raises(UserError, match=r"\(other TEST_IMAGES_PER_CLASS, images\)"):
         build(own_images, tmp_path / "hdf5")
 
 

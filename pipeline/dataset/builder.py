@@ -178,13 +178,15 @@ def _check_enough(images: Iterable[LabelledImage], class_ids: Sequence[str], dra
     counts = np.bincount(labels, minlength=len(class_ids))
     fewest = counts.argmin()
     if counts[fewest] <= drawn:
-        lower = (
-            f"{drawn} of each are drawn for other splits, and some must be left; lower "
-            "TEST_IMAGES_PER_CLASS in config/setup_config.py, "
-        )
+        advice = "add images, or name the other classes in wnids.txt"
+        if drawn:
+            advice = (
+                f"{drawn} of each are drawn for other splits, and some must be left; lower "
+                f"TEST_IMAGES_PER_CLASS in config/setup_config.py, {advice}"
+            )
         raise UserError(
             f"class {class_ids[fewest]} has {counts[fewest]} usable train images, the fewest; "
-            f"{lower if drawn else ''}add images, or name the other classes in wnids.txt"
+            f"{advice}"
         )
 
 
@@ -249,10 +251,14 @@ def _hold(
     """Tell whether the splits of a build are those of the images ``found``, by names and labels."""
     with without_library_messages():
         corrupt = _corrupt(found, source, settings)
+    try:
+        splits = _draw_splits(found, corrupt, settings)
+    except UserError:  # fewer are left than were drawn
+        return False
     return all(
         built[split].labels.tolist() == [image.label for image in images]
         and built[split].encoded_names.tolist() == [*map(_encoded_name, images)]
-        for split, images in _draw_splits(found, corrupt, settings).items()
+        for split, images in splits.items()
     )
 
 
@@ -276,11 +282,11 @@ def check_built(source: ImageSource, folder: Path, settings: BuildSettings) -> N
         "classes": train.classes != found.classes,
         "IMAGE_SIZE": train.images.shape[1] != settings.image_size,
         "TEST_IMAGES_PER_CLASS": per_class != settings.test_images_per_class,
-        "images": train.classes != found.classes or not _hold(built, found, source, as_built),
+        "images": train.classes == found.classes and not _hold(built, found, source, as_built),
         MEANS: train.build_id not in (folder / MEANS).read_text(errors="replace"),
     }
     if any(differs.values()):
         raise UserError(
             f"{folder} holds another build (other {', '.join(filter(differs.get, differs))}); "
-            "give --overwrite to replace it, or another folder with -o"
+            "give --overwrite to replace it, another folder with -o, or the flags of that build"
         )
