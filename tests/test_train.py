@@ -478,7 +478,7 @@ REFUSED = {
     "batch size 16, not 8": (lambda run: None, ("-b", 8)),
     "seed 42, not 1": (lambda run: None, ("--seed", 1)),
     "recipe name thin, not thin-best": (lambda run: None, ("-r", "thin-best")),
-    "is zero after epoch 3; leave -n out": (lambda run: None, ("-n", 9)),
+    "is zero after epoch 3; give -n 3, and resume": (lambda run: None, ("-n", 9)),
     "not a whole Keras file": (lambda run: truncate(checkpoint(run, 2)), ()),
     "it is HDF5, as Keras 2 wrote models": (
         lambda run: h5py.File(checkpoint(run, 2), "w").close(),
@@ -621,6 +621,11 @@ def test_checkpoints_that_are_links_are_the_runs(own_run: Path, tmp_path: Path) 
         path.symlink_to(path.rename(elsewhere / path.name))
     for start in (own_run, checkpoint(own_run, 3)):
         assert find_checkpoint(start, own_run) == checkpoint(own_run, 3)
+    before = {path: path.read_bytes() for path in elsewhere.iterdir()}
+    state = replace(read_state(checkpoint(own_run, 3)), learning_rate=0.01)
+    begin_branch(checkpoint(own_run, 3), state, own_run)
+    assert read_state(checkpoint(own_run, 3)).learning_rate == 0.01
+    assert {path: path.read_bytes() for path in elsewhere.iterdir()} == before
 
 
 def test_run_without_a_finished_epoch_is_begun_anew(tmp_path: Path) -> None:

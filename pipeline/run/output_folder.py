@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -12,11 +13,11 @@ from typing import Any
 
 from pipeline.dataset.tiny_imagenet import default_hdf5_folder, find_data_set
 from pipeline.errors import UserError
-from pipeline.io.files import atomic_write, explain_write_errors
+from pipeline.io.files import atomic_write, explain_write_errors, temporary_path
 from pipeline.printing import say
 from pipeline.regular_files import read_file
 from pipeline.run.checkpoint import copy_checkpoint, read_state
-from pipeline.run.state import RunState, best_epoch, epoch_rank
+from pipeline.run.state import History, RunState, best_epoch, epoch_rank
 
 NAME = re.compile(r"epoch-(\d{3,})(-val_loss-(\d+\.\d{3}|nan|inf))?\.keras")
 """Of a checkpoint (see ``checkpoint_name``); a copy under another name is left alone."""
@@ -73,11 +74,12 @@ def best_checkpoint(folder: Path) -> Path:
         UserError: There is none, or one cannot be read.
     """
 
-    def rank(state: RunState) -> tuple[float, ...]:
-        scores = (state.history[name][-1] for name in ("val_accuracy", "val_loss"))
-        return *epoch_rank(*scores), -state.epoch
+    return _highest(folder, lambda state: (*_rank(state.history), -state.epoch))
 
-    return _highest(folder, rank)
+
+def _rank(history: History, epoch: int = 0) -> tuple[float, float]:
+    """Return ``epoch_rank`` of an epoch, from 1, or else of the last."""
+    return epoch_rank(history["val_accuracy"][epoch - 1], history["val_loss"][epoch - 1])
 
 
 def _highest(folder: Path, rank: Callable[[RunState], tuple[float, ...]]) -> Path:
@@ -97,8 +99,9 @@ def checkpoint_to_evaluate(path: Path) -> Path:
     if path.is_dir():
         folder, path = path, best_checkpoint(path)
         say(f"best epoch by val rank-1: {path}")
-        best = best_epoch(latest_state(folder).history)
-        if best != epoch_of(path):
+        history = latest_state(folder).history
+        best = best_epoch(history)
+        if _rank(history, best) > _rank(read_state(path).history):
             say(f"note: epoch {best} was better, and its checkpoint is not in {folder}")
     if not path.is_file():
         raise UserError(f"{path} does not exist; name a checkpoint that model_train.py wrote")
@@ -175,6 +178,10 @@ def begin_branch(
             superseded.append(_free_name(resumed))
             with atomic_write(superseded[-1]) as unfinished:
                 shutil.copyfile(resumed, unfinished)
+        if resumed.is_symlink():  # what it leads to may be a cache's, as DVC's, and must stay
+            own = temporary_path(resumed, resumed.name)
+            shutil.copyfile(resumed, own)
+            own.replace(resumed)
         copy_checkpoint(checkpoint, resumed, state)
     for path, other in others.items():
         if other.epoch >= state.epoch or not state.continues(other):
@@ -191,6 +198,8 @@ def _states(folder: Path) -> dict[Path, RunState]:
         try:
             states[path] = read_state(path)
         except UserError as error:
+            if not os.path.lexists(path):  # --keep has deleted it meanwhile
+                continue
             raise UserError(f"{error}; or move it out of {folder} to resume without it") from error
     return states
 

@@ -22,7 +22,8 @@ def find_checkpoint(model: Path | None, output: Path) -> Path | None:
         UserError: ``output`` holds another run, or ``model`` no checkpoint.
     """
     folder = output.resolve()
-    if model and model.resolve() == folder and not list_checkpoints(output):
+    is_begun = bool(list_checkpoints(output)) or (output / HISTORY).exists()
+    if model and model.resolve() == folder and not is_begun:
         raise UserError(f"no epoch of a run has ended in {output} yet; leave -m out to begin one")
     start = latest_checkpoint(model) if model and model.is_dir() else model
     if start and not {start.parent.resolve(), start.resolve().parent}.isdisjoint(
@@ -132,7 +133,7 @@ def check_classes(state: RunState, dataset: HDF5Dataset) -> None:
 
 
 def may_have_seen(state: RunState, dataset: HDF5Dataset) -> bool:
-    """Tell whether a model may have been trained on images of ``dataset``, a val or test split.
+    """Tell whether a model may have been trained on images that ``dataset`` is to measure it by.
 
     It has not where it was trained on the same build's train split, or validated on ``dataset``.
     """
@@ -161,8 +162,8 @@ def check_trainable(state: RunState, images: int) -> None:
     planned = state.recipe.epochs
     if state.epochs > planned and falls_to_zero:
         advice = f"to train to epoch {state.epochs} give a rate with -l too"
-        if state.epoch < planned:  # it would be constant from here on
-            advice = f"leave -n out, and resume with -n and -l when its {planned} epochs are done"
+        if state.epoch < planned:  # the rate of -l would be constant from here on
+            advice = f"give -n {planned}, and resume with a later -n and -l when those are done"
         raise UserError(
             f"the rate of recipe {state.recipe_name!r} is zero after epoch {planned}; {advice}"
         )
