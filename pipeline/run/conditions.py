@@ -45,7 +45,7 @@ def conditions(devices: list[str]) -> Mapping[str, object]:
 
 
 def code_hash() -> str:
-    """Return what tells versions of this project apart: of all that training runs."""
+    """Return what tells versions of this project apart: a hash of ``pipeline/`` and its script."""
     files = sorted([SCRIPTS / "model_train.py", *(SCRIPTS / "pipeline").rglob("*.py")])
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:8]
 
@@ -60,6 +60,7 @@ def note_on_conditions(checkpoint: Path, state: RunState, devices: list[str]) ->
             trained = then
     if not isinstance(trained, dict) or state.backend not in now:
         return []
+    trained = {"code": now["code"], **trained}  # older logs lack it
     changed = [
         f"{name} {trained.get(name)!r}, now {now.get(name)!r}"
         for name in (*now, *(name for name in NUMERICS_VARIABLES if name not in now))
