@@ -63,8 +63,8 @@ def next_command(args: argparse.Namespace) -> str:
     """Return what to do next with what was drawn, as far as there is data."""
     from pipeline.run.output_folder import find_hdf5, unused_path
 
-    hdf5 = find_hdf5(None, args.model, config.DATASET)
-    if not (hdf5 / ("test.hdf5" if args.model else "train.hdf5")).is_file():
+    hdf5, default = (find_hdf5(None, model, config.DATASET) for model in (args.model, None))
+    if hdf5 == default and not (default / "train.hdf5").is_file():
         return shell_command("build_dataset.py", {"--download": True})
     if args.model:
         return shell_command("model_eval.py", {"-m": args.model})

@@ -136,7 +136,7 @@ def _read_checked(path: Path, file: h5py.File, split: str) -> HDF5Dataset:
         build_id=str(attributes["build_id"]),
         means=msgspec.convert(means, tuple[Mean, Mean, Mean]),
         encoded_names=file_names[:],
-        train_fingerprint=attributes.get("train_fingerprint"),
+        train_fingerprint=str(attributes.get("train_fingerprint", "")) or None,
     )
 
 
