@@ -27,8 +27,9 @@ class EvaluationModel(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Run the callbacks: on the replica, updated, if there is one."""
-        model, distribution = self._replica or self.model, keras.distribution.distribution()
-        if model is self._replica:
+        model, distribution = self.model, keras.distribution.distribution()
+        if self._replica is not None:
+            model = self._replica
             self._update_replica()
             keras.distribution.set_distribution(None)
         try:

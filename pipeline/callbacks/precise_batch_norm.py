@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from pipeline.io.hdf5_generator import HDF5Generator
-from pipeline.nn.fused_norm import batch_norms
+from pipeline.nn.fused_norm import batch_norms, layers_of_kind
 
 IMAGES = 5_120
 """Enough for statistics of every channel, and a small part of an epoch."""
@@ -49,7 +49,7 @@ class PreciseBatchNorm(keras.callbacks.Callback):
         # whole batches alone: the statistics of a small last one mean little
         images = min(len(self._batches.dataset), IMAGES)
         steps = max(1, images // self._batches.batch_size)
-        dropouts = [layer for layer in self.model.layers if isinstance(layer, keras.layers.Dropout)]
+        dropouts = list(layers_of_kind(self.model, keras.layers.Dropout))
         with _set_to_zero(norms, "momentum"), _set_to_zero(dropouts, "rate"):
             for step in range(steps):
                 self._forward.predict_on_batch(self._batches[step][0])

@@ -23,10 +23,15 @@ def fuse_batch_norms(model: keras.Model) -> None:
 
 def batch_norms(model: keras.Model) -> Iterator[keras.layers.BatchNormalization]:
     """Yield the batch norms of a model and of the models in it."""
+    return layers_of_kind(model, keras.layers.BatchNormalization)
+
+
+def layers_of_kind(model: keras.Model, kind: type[keras.Layer]) -> Iterator[Any]:
+    """Yield the layers of one kind of a model and of the models in it."""
     for layer in model.layers:
         if isinstance(layer, keras.Model):
-            yield from batch_norms(layer)
-        elif isinstance(layer, keras.layers.BatchNormalization):
+            yield from layers_of_kind(layer, kind)
+        elif isinstance(layer, kind):
             yield layer
 
 
