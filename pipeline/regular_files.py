@@ -11,9 +11,16 @@ LARGEST_FILE = 2**28
 """Bytes; Tiny ImageNet's files are about 2 kB."""
 
 
+SYSTEM_FOLDERS = {
+    "__MACOSX", "@eaDir", "#recycle", "#snapshot", "lost+found", "$RECYCLE.BIN",
+    "System Volume Information",
+}  # fmt: skip
+"""Of archives by macOS, of Synology's disks, of ext4's and of Windows'."""
+
+
 def is_hidden(name: str) -> bool:
     """Tell whether a file or folder is the system's; macOS writes ``._photo.jpg``."""
-    return name.startswith(".") or name == "__MACOSX"
+    return name.startswith(".") or name in SYSTEM_FOLDERS
 
 
 def visible_files(root: str) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import unicodedata
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -86,6 +87,8 @@ def clutter(root: Path) -> None:
             (folder / name).write_bytes(b"\0")
         (folder / ".ipynb_checkpoints").mkdir()
         (folder / ".ipynb_checkpoints" / "val_0-checkpoint.JPEG").write_bytes(b"\0")
+        (folder / "@eaDir" / "val_0.JPEG").mkdir(parents=True)
+        (folder / "@eaDir" / "val_0.JPEG" / "SYNOPHOTO_THUMB_M.jpg").write_bytes(b"\0")
     (root / "train" / "empty folder").mkdir()
     (root / "__MACOSX" / "train" / "n0").mkdir(parents=True)
     (root / "__MACOSX" / "train" / "n0" / "x.JPEG").write_bytes(b"\0")
@@ -327,6 +330,7 @@ def test_own_images(own_images: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert "3 classes: 15 train, 12 val, 90 test images" in printed
     assert "3 classes: 15 train, 90 val, 90 test images" in printed
     assert "no val/: it is drawn from train/" in printed
+    assert "no test/: it is drawn from train/" in printed
     with h5py.File(tmp_path / "without" / "val.hdf5") as file:
         assert list(file["Label_Names"].asstr()) == ["Hund & Katze", "naïve 猫", "train"]
         assert np.bincount(file["Labels"]).tolist() == [30] * 3
@@ -336,6 +340,7 @@ def test_own_test_images_are_the_test_split(
     own_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     shutil.copytree(own_images / "val", own_images / "TEST")
+    shutil.copytree(own_images / "val", own_images / "testing")
     (own_images / "val").rename(own_images / "valid")
     shutil.copy(own_images / "TEST" / "train" / "0.png", own_images / "TEST" / "unlabelled.png")
     for _ in range(2):  # the second time it is built already
@@ -343,6 +348,8 @@ def test_own_test_images_are_the_test_split(
     printed = capsys.readouterr().out
     assert "each test image's class from its folder" in printed
     assert "left out 1 images of test/ that lie in no class folder" in printed
+    assert "left out 12 images that lie in no split, such as those of testing/" in printed
+    assert "no test/" not in printed
     assert "3 classes: 105 train, 12 val, 12 test images" in printed
     val, test = (h5py.File(tmp_path / "hdf5" / f"{split}.hdf5") for split in ("val", "test"))
     with val, test:
@@ -422,6 +429,19 @@ def test_another_number_to_draw_is_another_build(
     monkeypatch.setattr("config.setup_config.TEST_IMAGES_PER_CLASS", 20)
     with pytest.raises(UserError, match=r"\(other TEST_IMAGES_PER_CLASS, images\)"):
         build(own_images, tmp_path / "hdf5")
+
+
+def test_names_composed_otherwise_are_the_same(own_images: Path, tmp_path: Path) -> None:
+    """macOS decomposes what is typed; and names hold spaces of other scripts."""
+    train, val = own_images / "train", own_images / "val"
+    (train / "naïve 猫").rename(train / unicodedata.normalize("NFD", "naïve 猫"))
+    for split in (train, val):
+        (split / "train").rename(split / "a\u3000b")
+    (own_images / "wnids.txt").write_text("naïve 猫\nHund & Katze\na\u3000b\n")
+    build(own_images, tmp_path / "hdf5")
+    with h5py.File(tmp_path / "hdf5" / "val.hdf5") as file:
+        assert list(file["Label_Names"].asstr()) == ["Hund & Katze", "a\u3000b", "naïve 猫"]
+        assert np.bincount(file["Labels"]).tolist() == [4] * 3
 
 
 def test_class_called_images_is_refused(own_images: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import codecs
 import io
 import posixpath
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ NO_IMAGES = (".txt", ".csv", ".json", ".xml", ".md", ".ini", ".db")
 """What may lie among images, and need not be told of."""
 ABOVE_TRAIN = re.compile(r"((?:[^/]+/)*?)train(?:/|\Z)", re.IGNORECASE)
 WORDNET_ID = re.compile(r"n\d{8}")
+NOT_IN_NAMES = ("Cc", "Cs", "Zl", "Zp")
+"""Unicode's categories of control characters, surrogates, and what ends a line or a paragraph."""
 UTF_16_MARKS = codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE
 
 
@@ -152,7 +155,9 @@ def _find_root(folders: Iterable[str], names: Iterable[str]) -> str:
     depth = min(root.count("/") for root in roots)
     outermost = sorted(root for root in roots if root.count("/") == depth)
     if len(outermost) > 1:
-        raise UserError(f"there are several data sets: {', '.join(outermost)}; name one with -d")
+        raise UserError(
+            f"there are several data sets: {', '.join(outermost)}; name one with -d (unpack a zip)"
+        )
     return outermost[0]
 
 
@@ -162,7 +167,7 @@ def _class_folders(folders: Mapping[str, Iterable[str]], root: str) -> dict[str,
     for folder, files in folders.items():
         split, inner = _place(folder, root)
         if split:
-            class_folder = next(iter(inner), "")
+            class_folder = unicodedata.normalize("NFC", next(iter(inner), ""))
             images[split] |= {f"{folder}/{file}": class_folder for file in files}
     return images
 
@@ -207,7 +212,7 @@ def _check_classes(ids: Collection[str], found: Mapping[str, ClassIds], listed: 
             where, advice = "wnids.txt names", "add others, one id a line"
         raise UserError(f"{where} one class alone, {next(iter(ids))}; {advice}")
     for class_id in ids:
-        if not class_id.isprintable():
+        if any(unicodedata.category(character) in NOT_IN_NAMES for character in class_id):
             what = "write one id a line in wnids.txt" if listed else "rename its folder"
             raise UserError(f"{class_id!r} cannot be the name of a class; {what}")
     if empty := sorted(set(ids) - set(found["train"].values())):
@@ -262,14 +267,21 @@ def _notes(
         yield f"left out {labelled:,} images in class folders of test/: test is drawn from train/"
     elif unlabelled and not is_tiny_imagenet:
         yield f"left out {unlabelled:,} images of test/ that lie in no class folder"
-    if not found["val"]:
-        yield "no val/: it is drawn from train/"
-    elif missing := sorted(set(ids) - set(found["val"].values())):
-        yield f"val/ has no image of {len(missing)} of the classes, such as {missing[0]}"
+    for split in ("val",) if is_tiny_imagenet else ("val", "test"):
+        missing = sorted(set(ids) - set(found[split].values()))
+        if len(missing) == len(ids):
+            yield f"no {split}/: it is drawn from train/"
+        elif missing:
+            yield f"{split}/ has no image of {len(missing)} of the classes, such as {missing[0]}"
 
 
-def _notes_on_files(folders: Iterable[str], others: Iterable[str], root: str) -> Iterator[str]:
+def _notes_on_files(
+    folders: Mapping[str, Sequence[str]], others: Iterable[str], root: str
+) -> Iterator[str]:
     places = {folder: _place(folder, root) for folder in folders}
+    if of_no_split := [folder for folder, (split, _) in places.items() if not split]:
+        count = sum(len(folders[folder]) for folder in of_no_split)
+        yield f"left out {count:,} images that lie in no split, such as those of {of_no_split[0]}/"
     if nested := [folder for folder, (split, inner) in places.items() if split and len(inner) > 1]:
         yield f"took folders within class folders, such as {nested[0]}, as of the outer class"
     unknown = [
@@ -310,14 +322,15 @@ def _read_table(source: ImageSource, name: str, max_splits: int = -1) -> list[li
             f"{name} is not text in UTF-8; save it as such, or fetch it again"
         ) from error
     # universal newlines: str.splitlines would cut words at U+2028 too
+    text = unicodedata.normalize("NFC", text)
     lines = [line.strip() for line in io.StringIO(text, newline=None) if line.strip()]
     rows = (line.split("\t" if "\t" in line else None, max_splits) for line in lines)
     return [[text.strip() for text in row] for row in rows]
 
 
 def _stem(name: str) -> str:
-    """Return the last part of a path without its suffix."""
-    return posixpath.splitext(posixpath.basename(name))[0]
+    """Return the last part of a path without its suffix, composed as text files are read."""
+    return unicodedata.normalize("NFC", posixpath.splitext(posixpath.basename(name))[0])
 
 
 def _natural_order(name: str) -> list[tuple[int, str]]:
