@@ -16,8 +16,8 @@ from pipeline.dataset.tiny_imagenet import LabelledImage
 from pipeline.errors import UserError
 from pipeline.preprocessing.images import centre_crop, decode_image, resize_image
 
-CHUNK = 256
-"""Images a thread decodes, and a write takes, at once: 3 MB at 64x64."""
+CHUNK_PIXELS = 256 * 64 * 64
+"""Pixels of the images that a thread decodes, and a write takes, at once: 3 MB."""
 MOST_THREADS = 3
 """More wait for the GIL between two native calls: on two cores, two threads decoded 1.33 times
 as fast as one, and eight slower than one (``tests/benchmarks/compare.py --only threads``)."""
@@ -47,7 +47,8 @@ def decode_in_order(
     Raises:
         UserError: An image cannot be decoded; names it.
     """
-    chunks = [images[start : start + CHUNK] for start in range(0, len(images), CHUNK)]
+    count = max(1, CHUNK_PIXELS // size**2)
+    chunks = [images[start : start + count] for start in range(0, len(images), count)]
     return _map_in_order(lambda chunk: _decode_chunk(source, chunk, size), chunks)
 
 
