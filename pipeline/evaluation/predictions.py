@@ -55,8 +55,8 @@ class Photograph:
     """A photograph and a model's predictions."""
 
     path: Path
-    image: np.ndarray
-    """What the model saw: uint8 RGB (side, side, 3)."""
+    image: np.ndarray | None
+    """What the model saw: uint8 RGB (side, side, 3). None: not kept."""
     predictions: Sequence[Prediction]
     """Its five most probable classes, the best first."""
 

@@ -205,7 +205,8 @@ class Report:
         counts = self.confusion[np.ix_(order, order)]
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         names = [shortened(self.names[label], LONGEST_LABEL) for label in order]
-        cell = float(np.clip(6 / len(order), 0.105, 0.6))
+        # at most 30 inches, for the memory that a picture takes
+        cell = float(np.clip(6 / len(order), min(0.105, 30 / len(order)), 0.6))
         font = min(10.0, cell * 72 * 0.75)
         labels = max(map(len, names)) * font * CHARACTER_WIDTH / 72
         side = cell * len(order) + max(2.4, 1.3 + labels)
