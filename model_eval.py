@@ -3,7 +3,7 @@
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -189,7 +189,7 @@ def classify(args: argparse.Namespace, state: "RunState", photographs: Sequence[
         for predicted in photo.predictions:
             names = dict.fromkeys((predicted.class_id, predicted.words))  # one where they are equal
             say(f"  {predicted.probability:6.1%}  {'  '.join(names)}")
-        classified.append(photo)
+        classified.append(photo if args.sheet else replace(photo, image=None))  # for the memory
     if not classified:
         raise UserError(f"none of {len(photographs)} images could be read; name others")
     if skipped := len(photographs) - len(classified):
@@ -209,9 +209,11 @@ def print_next(args: argparse.Namespace, hdf5: Path) -> None:
     """Say what to do next."""
     if args.report:
         say(f"next: open {quote(args.report / REPORT_PAGE)} in a browser")
-    elif args.images and (hdf5 / "test.hdf5").is_file():
-        from pipeline.run.output_folder import unused_path
+        return
+    from pipeline.run.output_folder import unused_path
+    from pipeline.run.start import can_evaluate
 
+    if args.images and can_evaluate(args.checkpoint, hdf5):
         flags = {"-m": args.model, "--report": unused_path(config.REPORT), "--hdf5": args.hdf5}
         say(f"next: {shell_command('model_eval.py', flags)}")
     else:

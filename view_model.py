@@ -8,6 +8,7 @@ from pathlib import Path
 from config import setup_config as config
 from pipeline.backend import import_keras
 from pipeline.command_line import new_parser, run_script, shell_command
+from pipeline.errors import UserError
 from pipeline.printing import say
 from pipeline.recipe import choose_recipe
 
@@ -41,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         file = checkpoint_to_evaluate(args.model)
         check_outputs([args.output], files_of_run(file))
     else:
-        recipe = choose_recipe(config.RECIPES, args.recipe)
+        file, recipe = None, choose_recipe(config.RECIPES, args.recipe)
 
     import_keras()
     from pipeline.nn.googlenet import googlenet
@@ -49,25 +50,36 @@ def main(argv: Sequence[str] | None = None) -> None:
     from pipeline.run.checkpoint import load_model
 
     if args.model:
-        model, title = load_model(file), file.name
+        model, size, title = load_model(file), image_size(file), file.name
     else:
         network = recipe.for_this_machine().network
         model = googlenet(network, config.CLASSES, means=(0.0, 0.0, 0.0))
-        title = f"GoogLeNet, recipe {args.recipe}"
-    draw_graph(network_graph(model, config.IMAGE_SIZE, title, args.layers), args.output)
+        size, title = recipe.image_size(recipe.epochs), f"GoogLeNet, recipe {args.recipe}"
+    draw_graph(network_graph(model, size, title, args.layers), args.output)
     say(f"wrote {args.output}")
-    say(f"next: {next_command(args)}")
+    say(f"next: {next_command(args, file)}")
 
 
-def next_command(args: argparse.Namespace) -> str:
+def image_size(file: Path) -> int:
+    """Return the pixels a side that a model is evaluated at; those stored where it is of no run."""
+    from pipeline.run.checkpoint import read_state
+
+    try:
+        return read_state(file).size_to_evaluate
+    except UserError:
+        return config.IMAGE_SIZE
+
+
+def next_command(args: argparse.Namespace, file: Path | None) -> str:
     """Return what to do next with what was drawn, as far as there is data."""
     from pipeline.run.output_folder import find_hdf5, unused_path
+    from pipeline.run.start import can_evaluate
 
     hdf5, default = (find_hdf5(None, model, config.DATASET) for model in (args.model, None))
+    if file and can_evaluate(file, hdf5):
+        return shell_command("model_eval.py", {"-m": args.model})
     if hdf5 == default and not (default / "train.hdf5").is_file():
         return shell_command("build_dataset.py", {"--download": True})
-    if args.model:
-        return shell_command("model_eval.py", {"-m": args.model})
     folder = unused_path(config.OUTPUT / args.recipe)
     return shell_command("model_train.py", {"-r": args.recipe, "-o": folder})
 

@@ -168,12 +168,15 @@ def test_script_within_a_notebook_is_refused(
 def test_released_model_is_found_from_anywhere(folder: Path) -> None:
     photo = next((folder / "digits" / "val").rglob("*.JPEG"))
     naming = f"python {ROOT}/model_eval.py --images {shlex.quote(str(photo))}"
-    assert follow(naming, folder).startswith(f"python {ROOT}/view_model.py -m ")
+    drawing = follow(naming, folder)
+    assert drawing.startswith(f"python {ROOT}/view_model.py -m ")
+    assert follow(drawing, folder) == f"python {ROOT}/build_dataset.py --download"
 
 
 def test_without_data_the_download_is_next(tmp_path: Path) -> None:
     drawing = f"python {ROOT}/view_model.py -r demo -o network.svg"
     assert follow(drawing, tmp_path) == f"python {ROOT}/build_dataset.py --download"
+    assert "32 x 32 x 3" in (tmp_path / "network.svg").read_text()  # what demo ends with
 
 
 @pytest.mark.parametrize(("wrapper", "status"), [((), 129), (("nohup",), 0)])

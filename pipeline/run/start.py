@@ -5,8 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline.errors import UserError
-from pipeline.io.hdf5_dataset import HDF5Dataset
+from pipeline.io.hdf5_dataset import HDF5Dataset, open_split
 from pipeline.recipe import Recipe, choose_recipe
+from pipeline.run.checkpoint import read_state
 from pipeline.run.output_folder import HISTORY, SUPERSEDED, latest_checkpoint, list_checkpoints
 from pipeline.run.state import METRICS, RunState
 
@@ -128,8 +129,18 @@ def check_classes(state: RunState, dataset: HDF5Dataset) -> None:
     if state.classes.ids != dataset.classes.ids:
         raise UserError(
             f"the model tells {len(state.classes)} classes apart and {dataset.path} holds "
-            f"{len(dataset.classes)}, or others; name the data it was trained on with --hdf5"
+            f"{len(dataset.classes)}, or others; name its data with --hdf5, or a model of these "
+            "with -m"
         )
+
+
+def can_evaluate(model: Path, hdf5: Path) -> bool:
+    """Tell whether ``model`` is of a run whose classes the test split in ``hdf5`` has."""
+    try:
+        check_classes(read_state(model), open_split(hdf5, "test"))
+    except UserError:
+        return False
+    return True
 
 
 def may_have_seen(state: RunState, dataset: HDF5Dataset) -> bool:
