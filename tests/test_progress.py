@@ -239,10 +239,11 @@ def test_summary_says_where_the_best_checkpoint_is_not(
 ) -> None:
     last = checkpoint(own_run, 3)
     state = read_state(last)
-    history = {**state.history, "val_accuracy": [0.9, 0.5, 0.6]}
+    losses = [0.0, *state.history["val_loss"][1:]]
+    history = {**state.history, "val_accuracy": [1.0, 0.5, 0.6], "val_loss": losses}
     copy_checkpoint(last, last, replace(state, history=history))
     checkpoint(own_run, 1).unlink()
-    expected = f"best epoch by val: 1, rank-1 90.00%, whose checkpoint is not in {own_run}"
+    expected = f"best epoch by val: 1, rank-1 100.00%, whose checkpoint is not in {own_run}"
     assert results(own_run, tensorboard=False)[0] == expected
     checkpoint_to_evaluate(own_run)
     noted = f"note: epoch 1 was better, and its checkpoint is not in {own_run}\n"
