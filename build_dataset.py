@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     output = args.output or default_hdf5_folder(data_set)
     check_output_paths(args, data_set, output)
     if is_built(output) and not args.overwrite:
-        if args.dataset or not args.preview:
+        if args.dataset or args.sample or args.download or not args.preview:
             check_built(open_source(data_set), output, settings)
         say(f"{output} is built already, and stays as it is; --overwrite builds it again")
     else:

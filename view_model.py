@@ -54,14 +54,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     else:
         network = recipe.for_this_machine().network
         model = googlenet(network, config.CLASSES, means=(0.0, 0.0, 0.0))
-        size, title = recipe.image_size(recipe.epochs), f"GoogLeNet, recipe {args.recipe}"
+        size, title = recipe.size_to_evaluate(recipe.epochs), f"GoogLeNet, recipe {args.recipe}"
     draw_graph(network_graph(model, size, title, args.layers), args.output)
     say(f"wrote {args.output}")
     say(f"next: {next_command(args, file)}")
 
 
 def image_size(file: Path) -> int:
-    """Return the pixels a side that a model is evaluated at; those stored where it is of no run."""
+    """Return the pixels a side that a model is evaluated at; IMAGE_SIZE where it is of no run."""
     from pipeline.run.checkpoint import read_state
 
     try:
@@ -75,10 +75,9 @@ def next_command(args: argparse.Namespace, file: Path | None) -> str:
     from pipeline.run.output_folder import find_hdf5, unused_path
     from pipeline.run.start import can_evaluate
 
-    hdf5, default = (find_hdf5(None, model, config.DATASET) for model in (args.model, None))
-    if file and can_evaluate(file, hdf5):
+    if file and can_evaluate(file, find_hdf5(None, args.model, config.DATASET)):
         return shell_command("model_eval.py", {"-m": args.model})
-    if hdf5 == default and not (default / "train.hdf5").is_file():
+    if not (find_hdf5(None, None, config.DATASET) / "train.hdf5").is_file():
         return shell_command("build_dataset.py", {"--download": True})
     folder = unused_path(config.OUTPUT / args.recipe)
     return shell_command("model_train.py", {"-r": args.recipe, "-o": folder})

@@ -48,8 +48,7 @@ def run_script(main: Callable[[Sequence[str] | None], None]) -> None:
         _end(
             BAD_INPUT,
             "error: the memory of this machine or its device is full; end what else uses it, lift "
-            "the limit (ulimit -v), or give a smaller -b (to train: to a fresh run; to build: a "
-            "smaller IMAGE_SIZE)",
+            "the limit (ulimit -v), or give a smaller -b (to train: to a fresh run)",
         )
     except Stopped as stop:
         _end(stop.status, f"stopped by {stop.name}", *getattr(stop, "__notes__", ()))

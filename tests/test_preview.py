@@ -100,7 +100,8 @@ def test_script_builds_once_and_draws(made_data: Path, tmp_path: Path, run: Run)
     built = (hdf5 / "train.hdf5").stat().st_mtime_ns
     sheet.unlink()
     flags = ("-o", hdf5, "--preview", sheet, "-r", "best")
-    again = run("build_dataset.py", *flags, cwd=tmp_path)  # where no data set is
+    (tmp_path / "tiny-imagenet-200").mkdir()  # whose images are gone
+    again = run("build_dataset.py", *flags, cwd=tmp_path)
     assert "built already" in again.stdout
     assert "model_train.py -r best" in again.stdout
     assert (hdf5 / "train.hdf5").stat().st_mtime_ns == built
