@@ -9,8 +9,6 @@ READ_ONLY = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK",
 """Opening a pipe that nobody writes to would wait for ever."""
 LARGEST_FILE = 2**28
 """Bytes; Tiny ImageNet's files are about 2 kB."""
-
-
 SYSTEM_FOLDERS = {
     "__MACOSX", "@eaDir", "#recycle", "#snapshot", "lost+found", "$RECYCLE.BIN",
     "System Volume Information",

@@ -125,9 +125,8 @@ def test_thread_count_changes_no_byte(
 ) -> None:
     monkeypatch.setattr("pipeline.dataset.decoding.cores", lambda: threads)
     monkeypatch.setattr("pipeline.dataset.decoding.MOST_THREADS", threads)
-    monkeypatch.setattr(
-        "pipeline.dataset.decoding.CHUNK_PIXELS", 5 * 64**2
-    )  # so that each thread has work
+    # so that each thread has work
+    monkeypatch.setattr("pipeline.dataset.decoding.CHUNK_PIXELS", 5 * 64**2)
     build_dataset.main(["-d", str(made_data), "-o", str(tmp_path)])
     assert contents(tmp_path) == contents(made_hdf5)
 

@@ -329,8 +329,8 @@ def test_own_images(own_images: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     printed = capsys.readouterr().out
     assert "3 classes: 15 train, 12 val, 90 test images" in printed
     assert "3 classes: 15 train, 90 val, 90 test images" in printed
-    assert "no val/: it is drawn from train/" in printed
-    assert "no test/: it is drawn from train/" in printed
+    assert "no val images of these classes: they are drawn from train/" in printed
+    assert "no test images of these classes: they are drawn from train/" in printed
     with h5py.File(tmp_path / "without" / "val.hdf5") as file:
         assert list(file["Label_Names"].asstr()) == ["Hund & Katze", "naïve 猫", "train"]
         assert np.bincount(file["Labels"]).tolist() == [30] * 3
@@ -348,8 +348,8 @@ def test_own_test_images_are_the_test_split(
     printed = capsys.readouterr().out
     assert "each test image's class from its folder" in printed
     assert "left out 1 images of test/ that lie in no class folder" in printed
-    assert "left out 12 images that lie in no split, such as those of testing/" in printed
-    assert "no test/" not in printed
+    assert "left out 12 images that lie in no split, such as testing/" in printed
+    assert "no test images" not in printed
     assert "3 classes: 105 train, 12 val, 12 test images" in printed
     val, test = (h5py.File(tmp_path / "hdf5" / f"{split}.hdf5") for split in ("val", "test"))
     with val, test:
@@ -424,9 +424,11 @@ def test_another_number_to_draw_is_another_build(
 ) -> None:
     (own_images / "val").rename(own_images / "test")  # so that val is drawn
     build(own_images, tmp_path / "hdf5")
+    monkeypatch.setattr("config.setup_config.TEST_IMAGES_PER_CLASS", 20)
+    with pytest.raises(UserError, match=r"\(other TEST_IMAGES_PER_CLASS\)"):
+        build(own_images, tmp_path / "hdf5")
     for image in (own_images / "train").glob("*/2*"):
         image.unlink()  # fewer are left than were drawn
-    monkeypatch.setattr("config.setup_config.TEST_IMAGES_PER_CLASS", 20)
     with pytest.raises(UserError, match=r"\(other TEST_IMAGES_PER_CLASS, images\)"):
         build(own_images, tmp_path / "hdf5")
 

@@ -253,7 +253,7 @@ def _hold(
         corrupt = _corrupt(found, source, settings)
     try:
         splits = _draw_splits(found, corrupt, settings)
-    except UserError:  # fewer are left than were drawn
+    except UserError:  # fewer are left than were drawn, or none
         return False
     return all(
         built[split].labels.tolist() == [image.label for image in images]
@@ -286,7 +286,8 @@ def check_built(source: ImageSource, folder: Path, settings: BuildSettings) -> N
         MEANS: train.build_id not in (folder / MEANS).read_text(errors="replace"),
     }
     if any(differs.values()):
+        flags = ", or the flags of that build" if differs["seed"] or differs["images"] else ""
         raise UserError(
             f"{folder} holds another build (other {', '.join(filter(differs.get, differs))}); "
-            "give --overwrite to replace it, another folder with -o, or the flags of that build"
+            f"give --overwrite to replace it, or another folder with -o{flags}"
         )

@@ -156,7 +156,8 @@ def _find_root(folders: Iterable[str], names: Iterable[str]) -> str:
     outermost = sorted(root for root in roots if root.count("/") == depth)
     if len(outermost) > 1:
         raise UserError(
-            f"there are several data sets: {', '.join(outermost)}; name one with -d (unpack a zip)"
+            f"there are several data sets: {', '.join(outermost)}; name one with -d, of a zip once "
+            "it is unpacked"
         )
     return outermost[0]
 
@@ -270,7 +271,7 @@ def _notes(
     for split in ("val",) if is_tiny_imagenet else ("val", "test"):
         missing = sorted(set(ids) - set(found[split].values()))
         if len(missing) == len(ids):
-            yield f"no {split}/: it is drawn from train/"
+            yield f"no {split} images of these classes: they are drawn from train/"
         elif missing:
             yield f"{split}/ has no image of {len(missing)} of the classes, such as {missing[0]}"
 
@@ -280,8 +281,9 @@ def _notes_on_files(
 ) -> Iterator[str]:
     places = {folder: _place(folder, root) for folder in folders}
     if of_no_split := [folder for folder, (split, _) in places.items() if not split]:
-        count = sum(len(folders[folder]) for folder in of_no_split)
-        yield f"left out {count:,} images that lie in no split, such as those of {of_no_split[0]}/"
+        count, first = sum(len(folders[folder]) for folder in of_no_split), of_no_split[0]
+        example = posixpath.join(first, folders[first][0])
+        yield f"left out {count:,} images that lie in no split, such as {example}"
     if nested := [folder for folder, (split, inner) in places.items() if split and len(inner) > 1]:
         yield f"took folders within class folders, such as {nested[0]}, as of the outer class"
     unknown = [
@@ -321,8 +323,8 @@ def _read_table(source: ImageSource, name: str, max_splits: int = -1) -> list[li
         raise UserError(
             f"{name} is not text in UTF-8; save it as such, or fetch it again"
         ) from error
-    # universal newlines: str.splitlines would cut words at U+2028 too
     text = unicodedata.normalize("NFC", text)
+    # universal newlines: str.splitlines would cut words at U+2028 too
     lines = [line.strip() for line in io.StringIO(text, newline=None) if line.strip()]
     rows = (line.split("\t" if "\t" in line else None, max_splits) for line in lines)
     return [[text.strip() for text in row] for row in rows]
