@@ -272,12 +272,12 @@ def ended(process: subprocess.Popen) -> tuple[int, str]:
 def test_connection_to_itself_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     """TCP makes such, where nobody listens; kept open, it holds the port of the primary."""
     ours, theirs = socket.socketpair()  # both without a name, as equal as those of one
-    answers = iter((ours,))
+    answers = [ours]
 
     def connect(*_: object) -> socket.socket:
-        for connection in answers:
-            return connection
-        raise ConnectionRefusedError
+        if not answers:
+            raise ConnectionRefusedError
+        return answers.pop()
 
     monkeypatch.setattr("socket.create_connection", connect)
     with pytest.raises(TimeoutError), theirs:

@@ -70,6 +70,9 @@ def test_resuming_under_other_conditions_is_said(
     monkeypatch.setattr("pipeline.run.conditions.code_hash", lambda: "0123")
     (note,) = note_on_conditions(start, state, ["cpu:0"])
     assert re.search(r"\(cores \d+, now 1000; code '[0-9a-f]{8}', now '0123'\)", note)
+    log = own_run / "run.jsonl"
+    log.write_text(re.sub(r', "code": "\w+"', "", log.read_text()))  # as older versions wrote it
+    assert "code" not in note_on_conditions(start, state, ["cpu:0"])[0]
     said = run("model_train.py", "-m", own_run, "-l", 0.01, "-n", 4, "--hdf5", made_hdf5, "-o",
                own_run, TF_ENABLE_ONEDNN_OPTS="0", OMP_NUM_THREADS="1").stdout  # fmt: skip
     assert "(OMP_NUM_THREADS None, now '1'; TF_ENABLE_ONEDNN_OPTS '1', now '0')" in said

@@ -618,13 +618,15 @@ def test_checkpoints_that_are_links_are_the_runs(own_run: Path, tmp_path: Path) 
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     for path in own_run.glob("epoch-*"):
-        path.symlink_to(path.rename(elsewhere / path.name))
+        path.rename(elsewhere / path.name)
+        path.symlink_to(Path("..", "elsewhere", path.name))
     for start in (own_run, checkpoint(own_run, 3)):
         assert find_checkpoint(start, own_run) == checkpoint(own_run, 3)
     before = {path: path.read_bytes() for path in elsewhere.iterdir()}
-    state = replace(read_state(checkpoint(own_run, 3)), learning_rate=0.01)
-    begin_branch(checkpoint(own_run, 3), state, own_run)
-    assert read_state(checkpoint(own_run, 3)).learning_rate == 0.01
+    state = replace(read_state(checkpoint(own_run, 2)), learning_rate=0.01)
+    _, _, kept = begin_branch(checkpoint(own_run, 2), state, own_run)
+    assert read_state(checkpoint(own_run, 2)).learning_rate == 0.01
+    assert sorted(read_state(path).epoch for path in kept) == [2, 3]
     assert {path: path.read_bytes() for path in elsewhere.iterdir()} == before
 
 

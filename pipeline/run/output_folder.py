@@ -13,7 +13,12 @@ from typing import Any
 
 from pipeline.dataset.tiny_imagenet import default_hdf5_folder, find_data_set
 from pipeline.errors import UserError
-from pipeline.io.files import atomic_write, explain_write_errors, temporary_path
+from pipeline.io.files import (
+    atomic_write,
+    explain_write_errors,
+    move_into_place,
+    temporary_path,
+)
 from pipeline.printing import say
 from pipeline.regular_files import read_file
 from pipeline.run.checkpoint import copy_checkpoint, read_state
@@ -178,16 +183,20 @@ def begin_branch(
             superseded.append(_free_name(resumed))
             with atomic_write(superseded[-1]) as unfinished:
                 shutil.copyfile(resumed, unfinished)
-        if resumed.is_symlink():  # what it leads to may be a cache's, as DVC's, and must stay
-            own = temporary_path(resumed, resumed.name)
-            shutil.copyfile(resumed, own)
-            own.replace(resumed)
-        copy_checkpoint(checkpoint, resumed, state)
+        own = temporary_path(resumed, resumed.name) if resumed.is_symlink() else resumed
+        copy_checkpoint(checkpoint, own, state)
+        if own != resumed:  # what the link leads to may be a cache's, as DVC's, and must stay
+            with explain_write_errors(resumed):
+                move_into_place(own, resumed)
     for path, other in others.items():
         if other.epoch >= state.epoch or not state.continues(other):
             superseded.append(_free_name(path))
             with explain_write_errors(path):
-                path.rename(superseded[-1])
+                if path.is_symlink():  # it may be relative
+                    superseded[-1].symlink_to(os.path.realpath(path))
+                    path.unlink()
+                else:
+                    path.rename(superseded[-1])
     return state, resumed, superseded
 
 

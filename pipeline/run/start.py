@@ -174,7 +174,7 @@ def check_trainable(state: RunState, images: int) -> None:
     if state.epochs > planned and falls_to_zero:
         advice = f"to train to epoch {state.epochs} give a rate with -l too"
         if state.epoch < planned:  # the rate of -l would be constant from here on
-            advice = f"give -n {planned}, and resume with a later -n and -l when those are done"
+            advice = f"give -n {planned}, and resume with a later -n and -l when these are done"
         raise UserError(
             f"the rate of recipe {state.recipe_name!r} is zero after epoch {planned}; {advice}"
         )
