@@ -196,6 +196,15 @@ def test_confusion_matrix_lies_within_its_figure(words: str, count: int) -> None
         assert place.y1 <= figure.bbox.y1
 
 
+def test_confusion_matrix_of_many_classes_stays_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its memory grows with the area."""
+    names = tuple(f"n{number}" for number in range(400))
+    split = replace(made_split(), classes=Classes(names, names))
+    monkeypatch.setattr(Report, "related_order", lambda report: np.arange(400))
+    report = Report(split, np.float32(np.full((IMAGES, 400), 1 / 400)))
+    assert report.plot_confusion().get_figwidth() < 34
+
+
 def test_page_escapes_words_and_loads_nothing(report: Report, tmp_path: Path) -> None:
     report.write(tmp_path, {"model": "<i>.keras"})
     page = (tmp_path / "report.html").read_text()
