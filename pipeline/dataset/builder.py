@@ -242,7 +242,7 @@ def is_built(folder: Path) -> bool:
     return all((folder / name).is_file() for name in OUTPUTS)
 
 
-def _hold(
+def _hold_same_images(
     built: Mapping[str, HDF5Dataset],
     found: LabelledImages,
     source: ImageSource,
@@ -282,7 +282,8 @@ def check_built(source: ImageSource, folder: Path, settings: BuildSettings) -> N
         "classes": train.classes != found.classes,
         "IMAGE_SIZE": train.images.shape[1] != settings.image_size,
         "TEST_IMAGES_PER_CLASS": per_class != settings.test_images_per_class,
-        "images": train.classes == found.classes and not _hold(built, found, source, as_built),
+        "images": train.classes == found.classes
+        and not _hold_same_images(built, found, source, as_built),
         MEANS: train.build_id not in (folder / MEANS).read_text(errors="replace"),
     }
     if any(differs.values()):
