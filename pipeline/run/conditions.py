@@ -4,7 +4,6 @@ Resuming is exact where they are equal. They stand in the run's log and in no ch
 runs write equal checkpoints.
 """
 
-import hashlib
 import os
 import platform
 import sys
@@ -16,7 +15,7 @@ import keras
 import numpy as np
 
 from pipeline.backend import cores, cpu_facts
-from pipeline.command_line import SCRIPTS
+from pipeline.run.code import code_hash
 from pipeline.run.output_folder import logged_events
 from pipeline.run.state import RunState
 
@@ -42,12 +41,6 @@ def conditions(devices: list[str]) -> Mapping[str, object]:
         "code": code_hash(),
         **{name: os.environ[name] for name in NUMERICS_VARIABLES if os.environ.get(name)},
     }
-
-
-def code_hash() -> str:
-    """Return what tells versions of this project apart: a hash of ``pipeline/`` and its script."""
-    files = sorted([SCRIPTS / "model_train.py", *(SCRIPTS / "pipeline").rglob("*.py")])
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:8]
 
 
 def note_on_conditions(checkpoint: Path, state: RunState, devices: list[str]) -> list[str]:

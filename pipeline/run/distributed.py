@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from importlib.metadata import version
 from importlib.util import find_spec
 from urllib.parse import urlsplit
 
@@ -21,11 +22,12 @@ import numpy as np
 
 from pipeline.errors import UserError, first_line, is_out_of_memory
 from pipeline.printing import silence
+from pipeline.run.code import code_hash
 from pipeline.run.rendezvous import rendezvous
 
 HEARTBEAT_SECONDS = 20
 """A machine silent for so long counts as lost."""
-INITIALIZATION_SECONDS = 60
+INITIALIZATION_SECONDS = 300
 """For JAX to connect the processes that have met."""
 NOTICE_SECONDS = 3
 """Another process's end may cause an error here before ``rendezvous`` notices that end."""
@@ -71,7 +73,11 @@ class ProcessGroup:
                 "TensorFlow trains here in one process alone; pip install jax and set "
                 f"KERAS_BACKEND=jax for several; for single runs under srun unset {SLURM_TASKS}"
             )
-        with rendezvous(self.coordinator, self.process_id, self.processes, settings):
+        import jax  # before they meet: from a cold network disk it may take minutes
+
+        software = f"{code_hash()} {jax.__version__} {version('keras')}"
+        together = f"{software} {settings}"
+        with rendezvous(self.coordinator, self.process_id, self.processes, together):
             self._initialize_jax()
             try:
                 yield
@@ -92,6 +98,8 @@ class ProcessGroup:
 
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # where JAX aborts, it dumps no core
         jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM
+        with suppress(AttributeError):  # older ones lack it; a note on any proxy, no_proxy too
+            jax.config.update("jax_check_proxy_envs", False)
         host, port = self.coordinator
         try:
             jax.distributed.initialize(

@@ -24,8 +24,8 @@ HANDSHAKE_S = 5
 """How long the primary waits for the handshake of one that has connected."""
 GO, DIFFER, DONE = b"go", b"differ", b"done"
 DIFFERENT = (
-    "the processes have not the same recipe, settings, number of processes and build of the data; "
-    "start all with the same command"
+    "the processes have not the same code, versions of JAX and Keras, recipe, settings, number of "
+    "processes and build of the data; start all with the same command"
 )
 LOST = (
     "error: training stopped, since another process of the run ended; start all of them again, "
