@@ -1,7 +1,9 @@
 """Progress bars on a terminal, and none in a log file."""
 
+import os
 import shutil
 import sys
+from contextlib import suppress
 
 import progressbar
 from progressbar.widgets import WidgetBase
@@ -15,7 +17,10 @@ def progress_bar(label: str, total: int, tail: WidgetBase | None = None) -> prog
     progressbar.streams.original_stderr = sys.stderr
     percentage, bar = progressbar.Percentage(), progressbar.Bar()
     widgets = [f"{label:>12} ", percentage, " ", bar, " ", tail or progressbar.ETA()]
-    return progressbar.ProgressBar(max_value=total, widgets=widgets, fd=sys.stderr)
+    width = None if sys.stdout.isatty() else columns()  # None: as it is resized
+    return progressbar.ProgressBar(
+        max_value=total, widgets=widgets, fd=sys.stderr, term_width=width
+    )
 
 
 def remove_bar(bar: progressbar.ProgressBar) -> None:
@@ -27,9 +32,17 @@ def remove_bar(bar: progressbar.ProgressBar) -> None:
 def clear_line() -> None:
     """Clear the terminal's line of a bar, to print text there."""
     if sys.stderr.isatty():
-        blank = " " * (shutil.get_terminal_size().columns - 1)
+        blank = " " * (columns() - 1)
         sys.stderr.write(f"\r{blank}\r")  # not every console knows escape sequences
         sys.stderr.flush()
+
+
+def columns() -> int:
+    """Return the width of stderr's terminal; ``shutil`` asks stdout, which may be a pipe."""
+    with suppress(OSError):
+        if "COLUMNS" not in os.environ:
+            return os.get_terminal_size(sys.stderr.fileno()).columns
+    return shutil.get_terminal_size().columns
 
 
 def duration(seconds: float) -> str:

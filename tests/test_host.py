@@ -3,9 +3,11 @@
 import io
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
+import termios
 from contextlib import suppress
 from pathlib import Path
 
@@ -181,9 +183,13 @@ def test_where_it_computes_is_left_to_the_host() -> None:
 
 def test_bars_of_a_build_on_a_terminal(made_data: Path, tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 60))
     command = [sys.executable, ROOT / "build_dataset.py", "-d", made_data, "-o", tmp_path]
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
     shown = b""
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=theirs) as building:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=theirs, env=environment
+    ) as building:
         os.close(theirs)
         with suppress(OSError):  # Linux: the other end is closed
             while data := os.read(ours, 4096):
@@ -192,6 +198,8 @@ def test_bars_of_a_build_on_a_terminal(made_data: Path, tmp_path: Path) -> None:
     os.close(ours)
     assert building.returncode == 0
     assert all(part in shown for part in (b"train", b"val", b"test", b"100%"))
+    plain = re.sub(r"\x1b\[[\d;]*m", "", shown.decode())
+    assert 40 < max(map(len, re.split("[\r\n]", plain))) <= 60
 
 
 class InterruptedOnce(io.BytesIO):

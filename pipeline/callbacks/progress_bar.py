@@ -1,6 +1,5 @@
 """Show how fast the training goes and how long the run will take."""
 
-import shutil
 import time
 from collections.abc import Mapping
 
@@ -8,7 +7,7 @@ import keras
 import progressbar
 
 from pipeline.printing import say
-from pipeline.progress import clear_line, duration, progress_bar, remove_bar
+from pipeline.progress import clear_line, columns, duration, progress_bar, remove_bar
 from pipeline.run.state import RunState, check_losses
 
 WARM_UP_STEPS, MEASURED_STEPS = 3, 20
@@ -127,7 +126,7 @@ class ProgressBar(keras.callbacks.Callback):
         if {"cross_entropy", "accuracy"} <= self._running.keys():
             loss, rank1 = self._running["cross_entropy"], self._running["accuracy"]
             parts.append(f"loss {loss:.2f}, rank-1 {rank1:.0%}")
-        if shutil.get_terminal_size().columns >= WIDE:
+        if columns() >= WIDE:
             parts.append(f"{self.images_per_second:,.0f}/s")
         left = self._images / self.images_per_second * (1 - done / self._steps)
         parts.append(f"{duration(left + self.time_left(self._epoch))} left")
