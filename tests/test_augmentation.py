@@ -128,6 +128,24 @@ def test_batch_is_a_function_of_seed_epoch_and_step(made_hdf5: Path) -> None:
         assert images.tobytes() + labels.tobytes() == straight[1][3]
 
 
+def test_batches_in_another_order_are_made_once(
+    made_hdf5: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by ``fit`` where it shuffles; the ones that follow are not prepared then."""
+    made, make = [], HDF5Generator._make_batch
+
+    def count(batches: HDF5Generator, epoch: object, step: int) -> tuple[np.ndarray, ...]:
+        made.append(step)
+        return make(batches, epoch, step)
+
+    monkeypatch.setattr(HDF5Generator, "_make_batch", count)
+    with HDF5Generator(open_split(made_hdf5, "train"), 4) as batches:
+        for step in range(11, -1, -1):
+            assert len(batches[step][0]) == 4
+    assert sorted(set(made)) == list(range(12))
+    assert len(made) <= 12 + 4  # those after the first of the epoch
+
+
 @pytest.mark.parametrize(
     "changes",
     [

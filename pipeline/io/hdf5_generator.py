@@ -37,6 +37,8 @@ class _Epoch:
     image_size: int
     order: np.ndarray
     """Rows of the data set, int64 (n,)."""
+    asked_for: int = -1
+    """The last step; the next ones are prepared only where it follows the one before."""
     begun: bool = False
     finished: bool = False
     prepared: dict[int, Future[Batch]] = field(default_factory=dict)
@@ -122,7 +124,9 @@ class HDF5Generator(keras.utils.PyDataset):
         if not 0 <= step < len(self):
             raise IndexError(f"batch {step} of {len(self)}")
         epoch = self._epoch
-        steps = range(step, min(step + 1 + THREADS, len(self)))
+        in_order = step in (0, epoch.asked_for + 1)
+        epoch.asked_for = step
+        steps = range(step, min(step + 1 + THREADS * in_order, len(self)))
         epoch.prepared = {
             later: epoch.prepared.get(later) or self._threads.submit(self._make_batch, epoch, later)
             for later in steps
