@@ -17,6 +17,7 @@ from pipeline.backend import import_keras
 keras = import_keras()
 
 from pipeline.classes import Classes  # noqa: E402
+from pipeline.errors import UserError  # noqa: E402
 from pipeline.evaluation.metrics import (  # noqa: E402
     Predictor,
     cross_entropies,
@@ -125,6 +126,17 @@ def test_evaluation_knows_shuffled_labels(made_hdf5: Path) -> None:
         found = evaluate(model, shuffled)
     assert (found.rank1, found.images) == (expected.rank1, len(val))
     assert found.loss == pytest.approx(expected.loss, rel=1e-5)
+
+
+def test_logits_are_no_probabilities(made_hdf5: Path) -> None:
+    pixels = keras.Input((64, 64, 3))
+    logits = keras.layers.Dense(4)(keras.layers.GlobalAveragePooling2D()(pixels))
+    model = keras.Model(pixels, logits)
+    with (
+        HDF5Generator(open_split(made_hdf5, "val"), 7) as batches,
+        pytest.raises(UserError, match="end it with a softmax"),
+    ):
+        evaluate(model, batches)
 
 
 def test_published_lowers_its_rate_after_the_published_epochs() -> None:

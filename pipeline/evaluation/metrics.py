@@ -10,6 +10,8 @@ from pipeline.io.hdf5_generator import HDF5Generator
 from pipeline.progress import progress_bar, remove_bar
 
 TOP_K = 5
+LARGEST_ROUNDING = 0.05
+"""Of a sum of probabilities, which may be in bfloat16."""
 SMALLEST_PROBABILITY = 1e-7
 """Keras's epsilon: its cross-entropy clips probabilities to it."""
 
@@ -89,9 +91,17 @@ def score(probabilities: np.ndarray, truth: np.ndarray) -> Scores:
 
 
 def evaluate(model: keras.Model, batches: HDF5Generator) -> Scores:
-    """Score ``model`` on all images of ``batches``."""
+    """Score ``model`` on all images of ``batches``.
+
+    Raises:
+        UserError: It gives no probabilities, but logits.
+    """
     truth = batches.dataset.labels[batches.order]
-    return score(predict(Predictor(model, batches.batch_size), batches), truth)
+    probabilities = predict(Predictor(model, batches.batch_size), batches)
+    sums = probabilities.sum(axis=1)
+    if np.any(np.abs(sums[np.isfinite(sums)] - 1) > LARGEST_ROUNDING):
+        raise UserError("the model gives no probabilities; end it with a softmax")
+    return score(probabilities, truth)
 
 
 def cross_entropies(probabilities: np.ndarray, truth: np.ndarray) -> np.ndarray:
