@@ -165,7 +165,7 @@ def train(
         schedule = learning_rate_schedule(state.recipe, len(batches), state.learning_rate)
         callbacks = [
             EpochStart(batches, state.seed, state.recipe.image_size),
-            MomentumCorrection(schedule, len(batches), state.last_rate),
+            MomentumCorrection(schedule, state.last_rate),
         ]
         if group.is_primary:
             state = replace(state, backend=backend)

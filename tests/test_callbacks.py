@@ -28,6 +28,7 @@ from pipeline.io.hdf5_dataset import open_split  # noqa: E402
 from pipeline.io.hdf5_generator import HDF5Generator  # noqa: E402
 from pipeline.nn.fused_norm import batch_norms  # noqa: E402
 from pipeline.recipe import Augmentation  # noqa: E402
+from pipeline.run.output_folder import NAME, checkpoint_name  # noqa: E402
 
 
 @pytest.fixture
@@ -61,6 +62,18 @@ def model() -> keras.Model:
     return model
 
 
+def test_momentum_of_a_scaled_loss_is_corrected(model: keras.Model) -> None:
+    sgd = keras.optimizers.SGD(0.01, momentum=0.9)
+    sgd.build(model.trainable_variables)
+    sgd.momentums[0].assign(sgd.momentums[0] + 1)
+    model.optimizer = keras.optimizers.LossScaleOptimizer(sgd)
+    rate = keras.optimizers.schedules.ExponentialDecay(0.01, 1, 1.0)
+    correction = MomentumCorrection(rate, last_rate=0.1)
+    correction.set_model(model)
+    correction.on_epoch_begin(0)
+    np.testing.assert_allclose(sgd.momentums[0], 0.1, rtol=1e-6)
+
+
 @pytest.mark.parametrize(("recipe_rate", "last_rate"), [(0.01, 0.1), (0.1, None)])
 def test_momentum_is_corrected_where_the_rate_drops(
     recipe_rate: float, last_rate: float | None
@@ -78,7 +91,7 @@ def test_momentum_is_corrected_where_the_rate_drops(
     if last_rate:  # as a checkpoint restores it
         velocity += 0.3
         model.optimizer.momentums[0].assign(velocity)
-    corrected = MomentumCorrection(drops, steps, last_rate)
+    corrected = MomentumCorrection(drops, last_rate)
     model.fit(x, y, batch_size=1, epochs=2, shuffle=False, verbose=0, callbacks=[corrected])
     for step in range(2 * steps):
         new = float(drops(step))
@@ -93,6 +106,7 @@ def test_momentum_is_corrected_where_the_rate_drops(
 def test_momentum_correction_leaves_adam_and_rising_rates_alone(model: keras.Model) -> None:
     for optimizer, last in (
         (keras.optimizers.Adam(0.1), 9.0),
+        (keras.optimizers.Muon(0.1), 9.0),
         (keras.optimizers.SGD(0.1, 0.9), 1e-9),
         (keras.optimizers.SGD(0.1, 0.9), 0.15),  # to two thirds: no drop, but a schedule's fall
     ):
@@ -102,7 +116,7 @@ def test_momentum_correction_leaves_adam_and_rising_rates_alone(model: keras.Mod
             variable.assign(variable + 1)
         before = [np.asarray(variable) for variable in optimizer.variables]
         rate = keras.optimizers.schedules.ExponentialDecay(0.1, 1, 1.0)
-        correction = MomentumCorrection(rate, 3, last)
+        correction = MomentumCorrection(rate, last)
         correction.set_model(model)
         correction.on_epoch_begin(1)
         for variable, value in zip(optimizer.variables, before, strict=True):
@@ -258,15 +272,30 @@ def test_thinning_leaves_other_files_alone(
     assert not any((tmp_path / f"epoch-00{epoch}.keras").exists() for epoch in (1, 2, 3))
 
 
+def test_thinning_leaves_what_an_earlier_fit_wrote(
+    model: keras.Model, batches: HDF5Generator, tmp_path: Path
+) -> None:
+    for done in (0, 2):
+        ours = [EpochCheckpoint(tmp_path, keep=1)]
+        model.fit(batches, initial_epoch=done, epochs=done + 2, shuffle=False, verbose=0,
+                  callbacks=ours)  # fmt: skip
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "epoch-002.keras",
+        "epoch-004.keras",
+    ]
+    assert NAME.fullmatch(checkpoint_name(1, -0.25))  # the loss of a model of somebody else's
+
+
 def test_metrics_that_are_no_number_or_missing_leave_gaps(tmp_path: Path) -> None:
     monitor = TrainingMonitor(tmp_path)
     monitor.on_epoch_end(0, {"loss": float("nan")})
     monitor.on_epoch_end(1, {"loss": 1.0, "val_loss": 2.0, "val_accuracy": 0.5})
-    monitor.on_epoch_end(2, {"loss": 0.5})
+    monitor.on_epoch_end(2, {"loss": 0.5, "f1": np.array([0.25, 0.75])})
     assert json.loads((tmp_path / "metric_values.json").read_text()) == {
         "loss": [None, 1.0, 0.5],
         "val_loss": [None, 2.0, None],
         "val_accuracy": [None, 0.5, None],
+        "f1": [None, None, 0.5],  # of a value for each class, the mean
     }
 
 

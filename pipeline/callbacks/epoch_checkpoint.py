@@ -17,7 +17,8 @@ class EpochCheckpoint(keras.callbacks.Callback):
     Args:
         folder: Where to, made as needed.
         keep: Leave only this many of the newest checkpoints, and the best: by val accuracy, or by
-            val loss where that alone is measured; without validation there is no best. None: all.
+            val loss where that alone is measured; without validation there is no best. Without a
+            run, those that others wrote stay. None: all.
         run: Has the state to resume from, which each checkpoint then stores; None: store the model
             and its optimizer alone.
     """
@@ -29,6 +30,7 @@ class EpochCheckpoint(keras.callbacks.Callback):
         self._folder = Path(folder)
         self._keep = keep
         self._run = run
+        self._written: dict[int, Path] = {}
         self._ranks: dict[int, tuple[float, float]] = {}
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
@@ -41,13 +43,14 @@ class EpochCheckpoint(keras.callbacks.Callback):
         state = self._run.state if self._run else None
         path = self._folder / checkpoint_name(epoch + 1, logs.get("val_loss"))
         save_checkpoint(self.model, path, state)
+        self._written[epoch + 1] = path
         self._ranks.pop(epoch + 1, None)
         if {"val_accuracy", "val_loss"} & logs.keys():
             self._ranks[epoch + 1] = epoch_rank(logs.get("val_accuracy"), logs.get("val_loss"))
         if self._keep:
             ranked = max(self._ranks, key=self._ranks.get, default=None)
             best = best_epoch(state.history) if state else ranked
-            for old in list_checkpoints(self._folder):
+            for old in list_checkpoints(self._folder) if state else list(self._written.values()):
                 if epoch_of(old) <= epoch + 1 - self._keep and epoch_of(old) != best:
                     with suppress(PermissionError):  # Windows, while it is read: next epoch again
                         old.unlink(missing_ok=True)

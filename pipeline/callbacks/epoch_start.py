@@ -15,7 +15,8 @@ class EpochStart(keras.callbacks.Callback):
     Args:
         batches: What ``fit`` trains on.
         seed: Of the run.
-        image_size: Returns the pixels a side of the images of an epoch, from 1.
+        image_size: Returns the pixels a side of the images of an epoch, from 1. On TensorFlow it
+            cannot change within a ``fit``.
     """
 
     def __init__(self, batches: HDF5Generator, seed: int, image_size: Callable[[int], int]) -> None:
@@ -23,6 +24,7 @@ class EpochStart(keras.callbacks.Callback):
         self._batches = batches
         self._seed = seed
         self._image_size = image_size
+        batches.begin_epoch(1, image_size(1))  # ``fit`` looks at shapes before any callback
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Seed epoch ``epoch`` + 1."""

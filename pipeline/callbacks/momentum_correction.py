@@ -12,30 +12,31 @@ DROP = 0.5
 
 
 class MomentumCorrection(keras.callbacks.Callback):
-    """Scales SGD's and Muon's velocity down with the rate, where that drops between two epochs.
+    """Scales SGD's velocity, which is that of muon.py too, down with the rate, where that drops
+    between two epochs.
 
-    Adam's moments have no rate in them and stay.
+    The moments of other optimizers, as of Adam and of Keras's Muon, have no rate in them and stay.
 
     Args:
         schedule: The learning rate by step.
-        steps_per_epoch: Batches in one.
         last_rate: Of the step before the first epoch to train; None: the schedule's.
     """
 
-    def __init__(
-        self, schedule: LearningRateSchedule, steps_per_epoch: int, last_rate: float | None = None
-    ) -> None:
+    def __init__(self, schedule: LearningRateSchedule, last_rate: float | None = None) -> None:
         super().__init__()
         self._schedule = schedule
-        self._steps_per_epoch = steps_per_epoch
         self._last_rate = last_rate
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Correct the velocity, if the rate dropped."""
-        step = epoch * self._steps_per_epoch
+        optimizer = self.model.optimizer
+        optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # of a LossScaleOptimizer
+        if not isinstance(optimizer, keras.optimizers.SGD):
+            return
+        step = int(optimizer.iterations)
         before = self._last_rate or float(self._schedule(max(step - 1, 0)))
         self._last_rate = None
         ratio = float(self._schedule(step)) / before if before else 1.0
         if ratio <= DROP:
-            for velocity in getattr(self.model.optimizer, "momentums", ()):
+            for velocity in getattr(optimizer, "momentums", ()):
                 velocity.assign(velocity * ratio)

@@ -25,7 +25,8 @@ class PreciseBatchNorm(keras.callbacks.Callback):
     The mean is the mean of the batches' means, the variance the mean of their second moments minus
     the squared mean. Dropouts drop nothing meanwhile, as in evaluation: the variance that they add
     in training is none of the evaluated network's (Li et al. 2019, arXiv:1801.05134). Training
-    still normalises by each batch's own statistics.
+    still normalises by each batch's own statistics. For functional models, whose batch norms are
+    layers of the model or of models in it.
 
     Args:
         batches: Of train images without augmentation, shuffled.

@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from pipeline.callbacks.run_history import RunHistory
 from pipeline.errors import UserError
@@ -43,7 +44,7 @@ class TrainingMonitor(keras.callbacks.Callback):
         logs = logs or {}
         before = max(epoch, *map(len, self._metrics.values()), 0)
         for name in dict.fromkeys([*self._metrics, *logs]):
-            value = float(logs.get(name, math.nan))
+            value = float(np.mean(logs.get(name, math.nan)))  # some give a value for each class
             values = self._metrics.setdefault(name, [])
             values += [None] * (before - len(values))
             values.append(value if math.isfinite(value) else None)

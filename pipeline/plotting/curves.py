@@ -91,7 +91,7 @@ def _clip_outliers(axes: Axes, values: Mapping[str, np.ndarray]) -> None:
         return
     edge = OUTLIER * np.nanmax(values["loss"])
     beyond = np.flatnonzero(values["val_loss"] > edge)
-    if len(beyond):
+    if len(beyond) and edge > 0:
         highest = values["val_loss"][beyond].max()
         axes.set_ylim(top=edge)
         axes.plot(beyond + 1, np.full(len(beyond), edge), "^", color=ORANGE, clip_on=False,

@@ -24,7 +24,7 @@ from pipeline.regular_files import read_file
 from pipeline.run.checkpoint import copy_checkpoint, read_state
 from pipeline.run.state import History, RunState, best_epoch, epoch_rank
 
-NAME = re.compile(r"epoch-(\d{3,})(-val_loss-(\d+\.\d{3}|nan|inf))?\.keras")
+NAME = re.compile(r"epoch-(\d{3,})(-val_loss-(-?\d+\.\d{3}|nan|-?inf))?\.keras")
 """Of a checkpoint (see ``checkpoint_name``); a copy under another name is left alone."""
 SUPERSEDED = "superseded"
 LOG = "run.jsonl"
