@@ -39,10 +39,12 @@ def clear_line() -> None:
 
 def columns() -> int:
     """Return the width of stderr's terminal; ``shutil`` asks stdout, which may be a pipe."""
+    asked = shutil.get_terminal_size().columns
+    if "COLUMNS" in os.environ:
+        return asked
     with suppress(OSError):
-        if "COLUMNS" not in os.environ:
-            return os.get_terminal_size(sys.stderr.fileno()).columns
-    return shutil.get_terminal_size().columns
+        return os.get_terminal_size(sys.stderr.fileno()).columns or asked  # 0: it does not know
+    return asked
 
 
 def duration(seconds: float) -> str:
