@@ -20,7 +20,7 @@ from pipeline.dataset.tiny_imagenet import (
 )
 from pipeline.errors import UserError
 from pipeline.io.files import atomic_writes, folder_lock
-from pipeline.io.hdf5_dataset import HDF5Dataset, open_split
+from pipeline.io.hdf5_dataset import HDF5Dataset, open_split, open_training_splits
 from pipeline.io.hdf5_writer import HDF5Writer
 from pipeline.printing import without_library_messages
 from pipeline.progress import progress_bar
@@ -272,8 +272,8 @@ def check_built(source: ImageSource, folder: Path, settings: BuildSettings) -> N
         UserError: It holds another build, or a damaged one.
     """
     found = read_labelled_images(source, draw_val=settings.draw_val)
-    built = {split: open_split(folder, split) for split in ("train", "val", "test")}
-    train = built["train"]
+    train, val = open_training_splits(folder)
+    built = {"train": train, "val": val, "test": open_split(folder, "test")}
     drawn = [built[split] for split in ("val", "test") if not getattr(found, split)]
     per_class = len(drawn[0]) // len(train.classes) if drawn else settings.test_images_per_class
     as_built = replace(settings, seed=train.seed, test_images_per_class=per_class)

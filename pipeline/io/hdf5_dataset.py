@@ -66,16 +66,20 @@ def open_split(folder: Path, split: str) -> HDF5Dataset:
     dataset = _open(folder, split)
     if split == "train" or not (folder / "train.hdf5").is_file():
         return dataset
+    return _of_same_build(_open(folder, "train"), dataset)
+
+
+def open_training_splits(folder: Path) -> tuple[HDF5Dataset, HDF5Dataset]:
+    """Open the train and the val split of one build, as ``open_split`` does, but train once."""
     train = _open(folder, "train")
+    return train, _of_same_build(train, _open(folder, "val"))
+
+
+def _of_same_build(train: HDF5Dataset, dataset: HDF5Dataset) -> HDF5Dataset:
     build = attrgetter("build_id", "classes.ids", "seed")
     if build(train) != build(dataset):
         raise _unusable(dataset.path, f"of another build than {train.path.name}")
     return replace(dataset, train_fingerprint=train.fingerprint)  # older files lack it
-
-
-def open_training_splits(folder: Path) -> tuple[HDF5Dataset, HDF5Dataset]:
-    """Open the train and the val split of one build, as ``open_split`` does."""
-    return open_split(folder, "train"), open_split(folder, "val")
 
 
 def _open(folder: Path, split: str) -> HDF5Dataset:
