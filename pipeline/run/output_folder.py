@@ -5,7 +5,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -69,7 +69,7 @@ def latest_checkpoint(folder: Path) -> Path:
     Raises:
         UserError: There is none, or one cannot be read.
     """
-    return _highest(folder, lambda state: (state.branch, state.epoch))
+    return _highest(_some_states(folder), _place)
 
 
 def best_checkpoint(folder: Path) -> Path:
@@ -78,8 +78,15 @@ def best_checkpoint(folder: Path) -> Path:
     Raises:
         UserError: There is none, or one cannot be read.
     """
+    return _highest(_some_states(folder), _merit)
 
-    return _highest(folder, lambda state: (*_rank(state.history), -state.epoch))
+
+def _place(state: RunState) -> tuple[int, int]:
+    return state.branch, state.epoch
+
+
+def _merit(state: RunState) -> tuple[float, ...]:
+    return *_rank(state.history), -state.epoch
 
 
 def _rank(history: History, epoch: int = 0) -> tuple[float, float]:
@@ -87,12 +94,16 @@ def _rank(history: History, epoch: int = 0) -> tuple[float, float]:
     return epoch_rank(history["val_accuracy"][epoch - 1], history["val_loss"][epoch - 1])
 
 
-def _highest(folder: Path, rank: Callable[[RunState], tuple[float, ...]]) -> Path:
-    """Return the checkpoint in ``folder`` whose state ranks highest."""
-    states = _states(folder)
-    if not states:
-        raise UserError(f"{folder} holds no checkpoint; name a file or folder that does with -m")
+def _highest(states: Mapping[Path, RunState], rank: Callable[[RunState], tuple]) -> Path:
+    """Return the checkpoint whose state ranks highest."""
     return max(states, key=lambda path: rank(states[path]))
+
+
+def _some_states(folder: Path) -> dict[Path, RunState]:
+    """Return the state of every checkpoint in ``folder``, of which there must be one."""
+    if states := _states(folder):
+        return states
+    raise UserError(f"{folder} holds no checkpoint; name a file or folder that does with -m")
 
 
 def checkpoint_to_evaluate(path: Path) -> Path:
@@ -102,11 +113,12 @@ def checkpoint_to_evaluate(path: Path) -> Path:
         UserError: There is none, or one in the folder cannot be read.
     """
     if path.is_dir():
-        folder, path = path, best_checkpoint(path)
+        folder, states = path, _some_states(path)
+        path = _highest(states, _merit)
         say(f"best epoch by val rank-1: {path}")
-        history = latest_state(folder).history
+        history = states[_highest(states, _place)].history
         best = best_epoch(history)
-        if _rank(history, best) > _rank(read_state(path).history):
+        if _rank(history, best) > _rank(states[path].history):
             say(f"note: epoch {best} was better, and its checkpoint is not in {folder}")
     if not path.is_file():
         raise UserError(f"{path} does not exist; name a checkpoint that model_train.py wrote")
