@@ -3,9 +3,10 @@
 import errno
 import io
 import os
+import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 ON_WINDOWS = os.name == "nt"
@@ -25,6 +26,24 @@ def printable(text: object) -> str:
     Foreign file or class names could otherwise move the cursor or forge a script's own lines.
     """
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
+
+
+def clear_line() -> None:
+    """Clear the terminal's line of a bar, to print text there."""
+    if sys.stderr.isatty():
+        blank = " " * (columns() - 1)
+        sys.stderr.write(f"\r{blank}\r")  # not every console knows escape sequences
+        sys.stderr.flush()
+
+
+def columns() -> int:
+    """Return the width of stderr's terminal; ``shutil`` asks stdout, which may be a pipe."""
+    asked = shutil.get_terminal_size().columns
+    if "COLUMNS" in os.environ:
+        return asked
+    with suppress(OSError):
+        return os.get_terminal_size(sys.stderr.fileno()).columns or asked  # 0: it does not know
+    return asked
 
 
 class Output(io.RawIOBase):

@@ -1,12 +1,11 @@
 """Progress bars on a terminal, and none in a log file."""
 
-import os
-import shutil
 import sys
-from contextlib import suppress
 
 import progressbar
 from progressbar.widgets import WidgetBase
+
+from pipeline.printing import clear_line, columns
 
 
 def progress_bar(label: str, total: int, tail: WidgetBase | None = None) -> progressbar.ProgressBar:
@@ -27,24 +26,6 @@ def remove_bar(bar: progressbar.ProgressBar) -> None:
     """End a bar, wherever it stands, and clear its line."""
     bar.finish(end="\r", dirty=True)
     clear_line()
-
-
-def clear_line() -> None:
-    """Clear the terminal's line of a bar, to print text there."""
-    if sys.stderr.isatty():
-        blank = " " * (columns() - 1)
-        sys.stderr.write(f"\r{blank}\r")  # not every console knows escape sequences
-        sys.stderr.flush()
-
-
-def columns() -> int:
-    """Return the width of stderr's terminal; ``shutil`` asks stdout, which may be a pipe."""
-    asked = shutil.get_terminal_size().columns
-    if "COLUMNS" in os.environ:
-        return asked
-    with suppress(OSError):
-        return os.get_terminal_size(sys.stderr.fileno()).columns or asked  # 0: it does not know
-    return asked
 
 
 def duration(seconds: float) -> str:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 import keras
 import progressbar
 
-from pipeline.printing import say
-from pipeline.progress import clear_line, columns, duration, progress_bar, remove_bar
+from pipeline.printing import clear_line, columns, say
+from pipeline.progress import duration, progress_bar, remove_bar
 from pipeline.run.state import RunState, check_losses
 
 WARM_UP_STEPS, MEASURED_STEPS = 3, 20

@@ -15,8 +15,7 @@ from contextlib import contextmanager, suppress
 from multiprocessing.connection import wait
 
 from pipeline.errors import UserError
-from pipeline.printing import say
-from pipeline.progress import clear_line
+from pipeline.printing import clear_line, say
 
 TIMEOUT_S = 300
 """How long a process waits for the others."""
