@@ -51,7 +51,7 @@ def run_script(main: Callable[[Sequence[str] | None], None]) -> None:
             "the limit (ulimit -v), or give a smaller -b (to train: to a fresh run)",
         )
     except Stopped as stop:
-        _end(stop.status, f"stopped by {stop.name}", *getattr(stop, "__notes__", ()))
+        _end(stop.status, *stop.last_words)
 
 
 def _expanded(words: Sequence[str]) -> list[str]:

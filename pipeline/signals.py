@@ -1,18 +1,27 @@
-"""SIGINT, SIGTERM and SIGHUP end a script, also where a library swallows the exception.
+"""SIGINT, SIGTERM and SIGHUP end a script, whatever its libraries do with them.
 
-Python raises an exception wherever a signal finds it. That may be within a library which swallows
-it or turns it into an error of its own, so it is raised again every few seconds until the end.
+Python raises an exception where a signal finds it, once the main thread is back in Python. A
+library may swallow that exception, turn it into an error of its own, or, as XLA's compiler, not
+return for minutes. So a thread waits for the end, and ends the process where it does not come.
 """
 
+import os
 import signal
+import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
+
+from pipeline.printing import clear_line, say
 
 ENDING = ("SIGINT", "SIGTERM", "SIGHUP")
 """Windows lacks the last, which a closed terminal sends."""
-AGAIN_S = 3
+GRACE_S = 10
+"""To clean up in."""
+_hints: list[Callable[[], str]] = []
 
 
 class Stopped(KeyboardInterrupt):
@@ -21,19 +30,29 @@ class Stopped(KeyboardInterrupt):
     def __init__(self, number: int) -> None:
         super().__init__(number)
         self.status = 128 + number
-        self.name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+        name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+        self.last_words = [f"stopped by {name}", *(hint() for hint in _hints)]
+
+
+@contextmanager
+def hint_when_stopped(hint: Callable[[], str]) -> Iterator[None]:
+    """Print what ``hint`` returns where a signal ends the script within this context."""
+    _hints.append(hint)
+    try:
+        yield
+    finally:
+        _hints.remove(hint)
 
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Raise Stopped for each of ``ENDING``, again until the end."""
+    """Raise Stopped for each of ``ENDING``; end the process where that is in vain."""
     stops: list[Stopped] = []
 
-    def raise_stop(number: int, frame: FrameType | None) -> None:
+    def raise_stop(number: int, frame: FrameType | None) -> NoReturn:
         if number != signal.SIGINT:
             signal.signal(number, signal.SIG_IGN)  # once is enough
         stops.append(Stopped(number))
-        _set_alarm(AGAIN_S, lambda *_: raise_stop(number, None))
         raise stops[-1]
 
     heeded = [
@@ -44,6 +63,11 @@ def ended_by_signals() -> Iterator[None]:
     for number in heeded:
         signal.signal(number, raise_stop)
     sys.unraisablehook = _report_swallowed
+    ended = threading.Event()
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    threading.Thread(target=_end_in_time, args=(reader, heeded, ended), daemon=True).start()
     try:
         yield
     except Exception:
@@ -51,20 +75,24 @@ def ended_by_signals() -> Iterator[None]:
             raise stops[0] from None
         raise
     finally:
-        _set_alarm(0, signal.SIG_IGN)
+        ended.set()
         for number in heeded:  # an exception in Python's own last steps would change the status
             if signal.getsignal(number) == raise_stop:
                 signal.signal(number, signal.SIG_DFL)
 
 
+def _end_in_time(reader: socket.socket, heeded: list[int], ended: threading.Event) -> None:
+    """End the process ``GRACE_S`` after a signal, of which ``reader`` gets the number at once."""
+    while (number := reader.recv(1)[0]) not in heeded:
+        pass
+    if not ended.wait(GRACE_S):
+        stop = Stopped(number)
+        clear_line()
+        say(*stop.last_words, error=True)
+        os._exit(stop.status)
+
+
 def _report_swallowed(lost: "sys.UnraisableHookArgs") -> None:
-    """Report what a callback could not raise, as Python does, but for a signal: it comes again."""
+    """Report what a callback could not raise, as Python does, but for a signal."""
     if not isinstance(lost.exc_value, Stopped):
         sys.__unraisablehook__(lost)
-
-
-def _set_alarm(seconds: float, handler: Callable[..., None] | signal.Handlers) -> None:
-    """Call ``handler`` after ``seconds``, 0 for never; Windows has no such alarm."""
-    if hasattr(signal, "setitimer"):
-        signal.signal(signal.SIGALRM, handler)
-        signal.setitimer(signal.ITIMER_REAL, seconds)

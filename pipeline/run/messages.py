@@ -12,7 +12,7 @@ from pipeline.errors import UserError, WriteError
 from pipeline.run.distributed import DataParallelism
 from pipeline.run.output_folder import checkpoint_name, latest_state, list_checkpoints
 from pipeline.run.state import RunState, best_epoch
-from pipeline.signals import Stopped
+from pipeline.signals import hint_when_stopped
 
 IN_NO_CHECKPOINT = ("hdf5", "keep", "tensorboard", "processes", "process_id", "coordinator")
 """Flags to give again when a run resumes."""
@@ -68,7 +68,7 @@ def resume_command(args: argparse.Namespace, **changed: object) -> str:
 
 @contextmanager
 def resume_hint(args: argparse.Namespace) -> Iterator[None]:
-    """Add how to resume the run of ``args`` to what a signal or a refused write raises."""
+    """Print how to resume the run of ``args`` where a signal or a refused write ends it."""
     before = _dated_checkpoints(args.output)
 
     def command() -> str:
@@ -76,11 +76,12 @@ def resume_hint(args: argparse.Namespace) -> Iterator[None]:
             return resume_command(args)
         return backend_setting() + " ".join(map(quote, ["python", *sys.argv]))
 
+    def hint() -> str:
+        return f"the running epoch is lost, every finished one kept; to resume: {command()}"
+
     try:
-        yield
-    except Stopped as stop:
-        stop.add_note(f"the running epoch is lost, every finished one kept; to resume: {command()}")
-        raise
+        with hint_when_stopped(hint):
+            yield
     except WriteError as error:
         raise UserError(f"{error}; to resume: {command()}") from error
 
