@@ -76,6 +76,8 @@ def ended_by_signals() -> Iterator[None]:
         raise
     finally:
         ended.set()
+        signal.set_wakeup_fd(-1)
+        writer.close()
         for number in heeded:  # an exception in Python's own last steps would change the status
             if signal.getsignal(number) == raise_stop:
                 signal.signal(number, signal.SIG_DFL)
@@ -83,13 +85,12 @@ def ended_by_signals() -> Iterator[None]:
 
 def _end_in_time(reader: socket.socket, heeded: list[int], ended: threading.Event) -> None:
     """End the process ``GRACE_S`` after a signal, of which ``reader`` gets the number at once."""
-    while (number := reader.recv(1)[0]) not in heeded:
-        pass
-    if not ended.wait(GRACE_S):
-        stop = Stopped(number)
-        clear_line()
-        say(*stop.last_words, error=True)
-        os._exit(stop.status)
+    while number := int.from_bytes(reader.recv(1)):
+        if number in heeded and not ended.wait(GRACE_S):
+            stop = Stopped(number)
+            clear_line()
+            say(*stop.last_words, error=True)
+            os._exit(stop.status)
 
 
 def _report_swallowed(lost: "sys.UnraisableHookArgs") -> None:
