@@ -18,9 +18,7 @@ from keras.src.legacy.preprocessing.image import ImageDataGenerator  # noqa: E40
 from pipeline.io.hdf5_dataset import open_split  # noqa: E402
 from pipeline.io.hdf5_generator import HDF5Generator  # noqa: E402
 from pipeline.preprocessing.affine import (  # noqa: E402
-    AffineParameters,
-    affine_matrices,
-    draw_affine,
+    draw_matrices,
     warp_images,
 )
 from pipeline.preprocessing.images import resize_image, resize_images  # noqa: E402
@@ -54,25 +52,34 @@ def photographs(count: int) -> np.ndarray:
     return np.stack(tiles[:count])
 
 
+class RecordedDraws(BatchDraws):
+    """Keeps what it draws: rotation, shift and shear, and by how much to zoom."""
+
+    def uniform(self, low: float, high: float) -> np.ndarray:
+        self.drawn = [*getattr(self, "drawn", []), super().uniform(low, high)]
+        return self.drawn[-1]
+
+
 @pytest.mark.parametrize("ranges", [PUBLISHED, WIDE])
 def test_pixels_move_as_keras_moves_them(ranges: Augmentation) -> None:
     images = photographs(60)
     stream = np.random.default_rng(3)
     mirror = stream.random(len(images)) < 0.5
-    drawn = draw_affine(ranges, BatchDraws(stream, len(images)), 64, mirror)
-    ours = warp_images(images.copy(), affine_matrices(drawn, 64))
+    draws = RecordedDraws(stream, len(images))
+    ours = warp_images(images.copy(), draw_matrices(ranges, mirror, draws, 64))
+    rotation, shift_x, shift_y, shear, zoom_x, zoom_y = draws.drawn
     generator = ImageDataGenerator(fill_mode="nearest", interpolation_order=1)
     distances = []
     for index, image in enumerate(images):
         theirs = generator.apply_transform(
             image.astype(np.float32),
             {
-                "theta": drawn.rotation[index],
-                "tx": drawn.shift_x[index],
-                "ty": drawn.shift_y[index],
-                "shear": drawn.shear[index],
-                "zx": drawn.zoom_x[index],
-                "zy": drawn.zoom_y[index],
+                "theta": rotation[index],
+                "tx": 64 * shift_x[index],
+                "ty": 64 * shift_y[index],
+                "shear": shear[index],
+                "zx": 1 + zoom_x[index],
+                "zy": 1 + zoom_y[index],
                 "flip_horizontal": bool(mirror[index]),
             },
         )
@@ -84,28 +91,22 @@ def test_pixels_move_as_keras_moves_them(ranges: Augmentation) -> None:
 
 
 def test_parameters_fill_their_ranges() -> None:
-    stream = BatchDraws(np.random.default_rng(0), 20_000)
-    drawn = draw_affine(PUBLISHED, stream, 64, np.zeros(20_000, bool))
-    for values, low, high in (
-        (drawn.rotation, -30, 30),
-        (drawn.shift_x, -12.8, 12.8),
-        (drawn.shift_y, -12.8, 12.8),
-        (drawn.shear, -0.2, 0.2),
-        (drawn.zoom_x, 0.8, 1.2),
-        (drawn.zoom_y, 0.8, 1.2),
-    ):
-        assert low <= values.min() < low + 0.01 * (high - low)
-        assert high >= values.max() > high - 0.01 * (high - low)
-        assert abs(values.mean() - (low + high) / 2) < 0.02 * (high - low)
-    assert abs(np.corrcoef(drawn.zoom_x, drawn.zoom_y)[0, 1]) < 0.05
+    draws = RecordedDraws(np.random.default_rng(0), 20_000)
+    draw_matrices(PUBLISHED, np.zeros(20_000, bool), draws, 64)
+    for values, reach in zip(draws.drawn, (30, 0.2, 0.2, 0.2, 0.2, 0.2), strict=True):
+        assert -reach <= values.min() < -0.98 * reach
+        assert reach >= values.max() > 0.98 * reach
+        assert abs(values.mean()) < 0.04 * reach
+    *_, zoom_x, zoom_y = draws.drawn
+    assert abs(np.corrcoef(zoom_x, zoom_y)[0, 1]) < 0.05
 
 
 @pytest.mark.parametrize("side", [33, 64, 1024])
 def test_mirrored_pixels_are_exact(side: int) -> None:
     images = np.random.default_rng(1).integers(256, size=(5, side, side, 3), dtype=np.uint8)
-    mirror = np.ones(5, bool)
-    still = AffineParameters(*np.zeros((4, 5)), *np.ones((2, 5)), mirror=mirror)
-    moved = warp_images(images.copy(), affine_matrices(still, side))
+    draws = BatchDraws(np.random.default_rng(1), 5)
+    mirror = draw_matrices(Augmentation(), np.ones(5, bool), draws, side)
+    moved = warp_images(images.copy(), mirror)
     assert np.array_equal(moved, images[:, :, ::-1])
 
 

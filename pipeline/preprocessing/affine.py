@@ -4,8 +4,6 @@ The parameters mean what they mean to Keras's ``ImageDataGenerator``: angles in 
 about the image's centre, first rotation, then shift, shear and zoom, nearest fill.
 """
 
-from dataclasses import dataclass
-
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike
@@ -14,59 +12,31 @@ from pipeline.randomness import BatchDraws
 from pipeline.recipe import Augmentation
 
 
-@dataclass(frozen=True)
-class AffineParameters:
-    """How to move n images; every field is float64 (n,), but ``mirror`` is bool (n,)."""
+def draw_matrices(
+    ranges: Augmentation, mirror: np.ndarray, draws: BatchDraws, side: int
+) -> np.ndarray:
+    """Draw float64 (n, 2, 3): from (x, y, 1) in the result to (x, y) in the source image.
 
-    rotation: np.ndarray
-    """Degrees."""
-    shift_x: np.ndarray
-    """Pixels."""
-    shift_y: np.ndarray
-    shear: np.ndarray
-    """Degrees."""
-    zoom_x: np.ndarray
-    """Zooms out above 1, as in Keras."""
-    zoom_y: np.ndarray
-    mirror: np.ndarray
-    """Whether to mirror left and right, after all else."""
-
-
-def draw_affine(
-    ranges: Augmentation, draws: BatchDraws, side: int, mirror: np.ndarray
-) -> AffineParameters:
-    """Draw each parameter uniformly from minus to plus its range.
+    Each parameter is drawn uniformly from minus to plus its range.
 
     Args:
         ranges: Of rotation, shift, shear and zoom.
-        draws: For these images.
-        side: Pixels.
-        mirror: bool (n,), the images to mirror.
+        mirror: bool (n,), the images to mirror left and right, after all else.
+        draws: Random source.
+        side: The image size in pixels.
     """
 
     def uniform(reach: float) -> np.ndarray:
         return draws.uniform(-reach, reach)
 
-    return AffineParameters(
-        rotation=uniform(ranges.rotation),
-        shift_x=uniform(ranges.shift) * side,
-        shift_y=uniform(ranges.shift) * side,
-        shear=uniform(ranges.shear),
-        zoom_x=1 + uniform(ranges.zoom),
-        zoom_y=1 + uniform(ranges.zoom),
-        mirror=mirror,
-    )
-
-
-def affine_matrices(parameters: AffineParameters, side: int) -> np.ndarray:
-    """Return float64 (n, 2, 3): from (x, y, 1) in the result to (x, y) in the source image."""
-    angle, shear = np.deg2rad(parameters.rotation), np.deg2rad(parameters.shear)
-    zoom_x = np.where(parameters.mirror, -1, 1) * parameters.zoom_x
+    angle = np.deg2rad(uniform(ranges.rotation))
+    shift = side * np.stack([uniform(ranges.shift), uniform(ranges.shift)], axis=1)
+    shear = np.deg2rad(uniform(ranges.shear))
+    zoom_x, zoom_y = 1 + uniform(ranges.zoom), 1 + uniform(ranges.zoom)  # above 1 zooms out
     rotation = stack_2x2(np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle))
     linear = rotation @ stack_2x2(1, -np.sin(shear), 0, np.cos(shear))
-    linear = linear @ stack_2x2(zoom_x, 0, 0, parameters.zoom_y)
-    shift = np.stack([parameters.shift_x, parameters.shift_y], axis=1)[..., None]
-    return about_centre(linear, (rotation @ shift)[..., 0], side)
+    linear = linear @ stack_2x2(np.where(mirror, -zoom_x, zoom_x), 0, 0, zoom_y)
+    return about_centre(linear, (rotation @ shift[..., None])[..., 0], side)
 
 
 def stack_2x2(a: ArrayLike, b: ArrayLike, c: ArrayLike, d: ArrayLike) -> np.ndarray:
@@ -85,7 +55,7 @@ def warp_images(images: np.ndarray, matrices: np.ndarray) -> np.ndarray:
 
     Args:
         images: uint8 RGB (n, side, side, 3).
-        matrices: (n, 2, 3), see ``affine_matrices``.
+        matrices: (n, 2, 3), see ``draw_matrices``.
     """
     side = images.shape[1]
     for image, matrix in zip(images, matrices, strict=True):

@@ -6,7 +6,7 @@ it is sharded.
 
 import numpy as np
 
-from pipeline.preprocessing.affine import affine_matrices, draw_affine, warp_images
+from pipeline.preprocessing.affine import draw_matrices, warp_images
 from pipeline.preprocessing.cutmix import cutmix
 from pipeline.preprocessing.trivial_augment import trivial_augment
 from pipeline.randomness import BatchDraws
@@ -32,11 +32,10 @@ def augment(
     Returns:
         uint8 (n, side, side, 3) and float32 (n, classes), which sum to 1.
     """
-    side = images.shape[1]
-    parameters = draw_affine(augmentation, draws, side, mirror)
+    matrices = draw_matrices(augmentation, mirror, draws, images.shape[1])
     ranges = augmentation.rotation, augmentation.shift, augmentation.shear, augmentation.zoom
     if mirror.any() or any(ranges):
-        images = warp_images(images, affine_matrices(parameters, side))
+        images = warp_images(images, matrices)
     if augmentation.trivial_augment:
         images = trivial_augment(images, draws)
     if not augmentation.cutmix or draws.rng.random() >= augmentation.mixed_share:
