@@ -30,7 +30,7 @@ from pipeline.errors import UserError  # noqa: E402
 from pipeline.plotting.curves import plot_history  # noqa: E402
 from pipeline.run.checkpoint import copy_checkpoint, read_state  # noqa: E402
 from pipeline.run.messages import header, rate_advice, results  # noqa: E402
-from pipeline.run.output_folder import best_checkpoint, checkpoint_to_evaluate  # noqa: E402
+from pipeline.run.output_folder import checkpoint_to_evaluate  # noqa: E402
 from pipeline.run.state import RunState, best_epoch  # noqa: E402
 
 
@@ -229,7 +229,7 @@ def test_summary_names_the_best_checkpoint(trained: Path) -> None:
     *_, summary, _, next_command = (trained / "stdout.txt").read_text().splitlines()
     accuracies = numbers(trained)["val_accuracy"]
     best = checkpoint(trained, accuracies.index(max(accuracies)) + 1)
-    assert best_checkpoint(trained) == best
+    assert checkpoint_to_evaluate(trained) == best
     assert summary.endswith(f"rank-1 {max(accuracies):.2%}, in {best}")
     assert next_command == f"next: python model_eval.py -m {best.parent}"
 

@@ -48,7 +48,7 @@ from pipeline.run.checkpoint import (
 )
 from pipeline.run.output_folder import (
     begin_branch,
-    best_checkpoint,
+    checkpoint_to_evaluate,
     find_hdf5,
     latest_checkpoint,
 )
@@ -214,7 +214,7 @@ def test_image_size_to_evaluate_at(
     keras = import_keras()
     with h5py.File(made_hdf5 / "val.hdf5") as file:
         images, labels = resize_images(file["Images"][:], 48), file["Labels"][:]
-    model = keras.saving.load_model(best_checkpoint(trained), compile=False)
+    model = keras.saving.load_model(checkpoint_to_evaluate(trained), compile=False)
     probabilities = model.predict(images, verbose=0)
     assert by_flag["image_size"] == by_record["image_size"] == 48
     assert by_flag["rank1"] == by_record["rank1"] == (probabilities.argmax(axis=1) == labels).mean()

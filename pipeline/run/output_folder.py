@@ -5,7 +5,6 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -69,16 +68,8 @@ def latest_checkpoint(folder: Path) -> Path:
     Raises:
         UserError: There is none, or one cannot be read.
     """
-    return _highest(_some_states(folder), _place)
-
-
-def best_checkpoint(folder: Path) -> Path:
-    """Return the checkpoint of the best epoch of those in ``folder``, as ``best_epoch`` ranks them.
-
-    Raises:
-        UserError: There is none, or one cannot be read.
-    """
-    return _highest(_some_states(folder), _merit)
+    states = _some_states(folder)
+    return max(states, key=lambda path: _place(states[path]))
 
 
 def _place(state: RunState) -> tuple[int, int]:
@@ -92,11 +83,6 @@ def _merit(state: RunState) -> tuple[float, ...]:
 def _rank(history: History, epoch: int = 0) -> tuple[float, float]:
     """Return ``epoch_rank`` of an epoch, from 1, or else of the last."""
     return epoch_rank(history["val_accuracy"][epoch - 1], history["val_loss"][epoch - 1])
-
-
-def _highest(states: Mapping[Path, RunState], rank: Callable[[RunState], tuple]) -> Path:
-    """Return the checkpoint whose state ranks highest."""
-    return max(states, key=lambda path: rank(states[path]))
 
 
 def _some_states(folder: Path) -> dict[Path, RunState]:
@@ -114,9 +100,9 @@ def checkpoint_to_evaluate(path: Path) -> Path:
     """
     if path.is_dir():
         folder, states = path, _some_states(path)
-        path = _highest(states, _merit)
+        path = max(states, key=lambda path: _merit(states[path]))
         say(f"best epoch by val rank-1: {path}")
-        history = states[_highest(states, _place)].history
+        history = max(states.values(), key=_place).history
         best = best_epoch(history)
         if _rank(history, best) > _rank(states[path].history):
             say(f"note: epoch {best} was better, and its checkpoint is not in {folder}")
@@ -168,7 +154,7 @@ def latest_state(folder: Path) -> RunState | None:
     Raises:
         UserError: A checkpoint cannot be read.
     """
-    return read_state(latest_checkpoint(folder)) if list_checkpoints(folder) else None
+    return max(_states(folder).values(), key=_place, default=None)
 
 
 def begin_branch(
@@ -186,7 +172,7 @@ def begin_branch(
     resumed = folder / checkpoint_name(state.epoch, state.history["val_loss"][-1])
     states = _states(folder)
     others = {path: other for path, other in states.items() if path != resumed}
-    newest = max(((other.branch, other.epoch) for other in others.values()), default=(-1, 0))
+    newest = max(map(_place, others.values()), default=(-1, 0))
     if newest >= (state.branch, state.epoch):  # it would pass for the latest
         state = replace(state, branch=1 + max(other.branch for other in states.values()))
     superseded = []
@@ -221,7 +207,7 @@ def _states(folder: Path) -> dict[Path, RunState]:
         except UserError as error:
             if not os.path.lexists(path):  # --keep has deleted it meanwhile
                 continue
-            raise UserError(f"{error}; or move it out of {folder} to resume without it") from error
+            raise UserError(f"{error}; or move it out of {folder}") from error
     return states
 
 
