@@ -7,7 +7,6 @@ import os
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -222,8 +221,10 @@ def reporting_callbacks(
     ]
     if args.tensorboard:
         after_epoch.append(callbacks.TensorBoardCurves(args.output, state))
-    advise = partial(rate_advice, args, patience=config.PATIENCE)
-    after_epoch += [log, callbacks.EpochSummary(run, bar, advise)]
+    after_epoch += [
+        log,
+        callbacks.EpochSummary(run, bar, lambda state: rate_advice(args, state, config.PATIENCE)),
+    ]
     return [bar, callbacks.EvaluationModel(after_epoch, replica)]
 
 

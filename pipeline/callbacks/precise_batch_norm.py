@@ -55,7 +55,8 @@ class PreciseBatchNorm(keras.callbacks.Callback):
             for step in range(steps):
                 self._forward.predict_on_batch(self._batches[step][0])
                 for norm, total in zip(norms, moments, strict=True):
-                    mean, variance = map(_as_float64, (norm.moving_mean, norm.moving_variance))
+                    mean = np.asarray(norm.moving_mean, np.float64)
+                    variance = np.asarray(norm.moving_variance, np.float64)
                     total += np.stack([mean, variance + mean**2]) / steps
         for norm, (mean, square) in zip(norms, moments, strict=True):
             norm.moving_mean.assign(mean)
@@ -85,7 +86,3 @@ def _set_to_zero(layers: Sequence[keras.Layer], name: str) -> Iterator[None]:
     finally:
         for layer, value in zip(layers, before, strict=True):
             setattr(layer, name, value)
-
-
-def _as_float64(variable: keras.Variable) -> np.ndarray:
-    return keras.ops.convert_to_numpy(variable).astype(np.float64)

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 
 from pipeline.backend import cores, cpu_facts
-from pipeline.run.code import code_hash
+from pipeline.run.distributed import code_hash
 from pipeline.run.output_folder import logged_events
 from pipeline.run.state import RunState
 

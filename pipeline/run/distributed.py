@@ -6,6 +6,7 @@ process evaluates and writes, by a replica of the network on one device, so that
 what a run on one device would write. The others only train.
 """
 
+import hashlib
 import os
 import re
 import sys
@@ -20,9 +21,9 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from pipeline.command_line import SCRIPTS
 from pipeline.errors import UserError, first_line, is_out_of_memory
 from pipeline.printing import silence
-from pipeline.run.code import code_hash
 from pipeline.run.rendezvous import rendezvous
 
 HEARTBEAT_SECONDS = 20
@@ -176,6 +177,15 @@ def _slurm_group(environment: Mapping[str, str]) -> ProcessGroup:
     by_hand = bool(environment.get("JAX_LOCAL_DEVICE_IDS"))
     gpu = None if sees_its_own or alone or by_hand else local
     return ProcessGroup(processes, process_id, (host, port), gpu)
+
+
+def code_hash() -> str:
+    """Return a hash of ``pipeline/`` and the script that trains, 8 hexadecimal digits.
+
+    It tells versions of this project apart.
+    """
+    files = sorted([SCRIPTS / "model_train.py", *(SCRIPTS / "pipeline").rglob("*.py")])
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:8]
 
 
 class DataParallelism:
