@@ -7,7 +7,6 @@ from conftest import ROOT
 
 BASE = (
     "errors",
-    "regular_files",
     "printing",
     "signals",
     "randomness",

@@ -10,7 +10,7 @@ import keras
 from pipeline.callbacks.progress_bar import ProgressBar
 from pipeline.io.files import atomic_write, explain_write_errors
 from pipeline.io.hdf5_generator import HDF5Generator
-from pipeline.regular_files import read_file
+from pipeline.io.regular_files import read_file
 from pipeline.run.conditions import conditions
 from pipeline.run.output_folder import LOG
 from pipeline.run.state import RunState

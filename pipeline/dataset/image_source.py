@@ -8,7 +8,7 @@ from threading import Lock
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 from pipeline.errors import UserError
-from pipeline.regular_files import is_hidden, read_file, visible_files
+from pipeline.io.regular_files import is_hidden, read_file, visible_files
 
 LARGEST_ZIP_CONTENT = 2 * 2**30
 """Bytes that a zip may unpack to: the official one holds 0.25 GB."""

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.errors import UserError
+from pipeline.io.regular_files import read_file, visible_files
 from pipeline.preprocessing.images import SUFFIXES, centre_crop, decode_image, resize_image
-from pipeline.regular_files import read_file, visible_files
 
 
 def find_photographs(paths: Iterable[Path]) -> list[Path]:

@@ -18,8 +18,8 @@ from pipeline.io.files import (
     move_into_place,
     temporary_path,
 )
+from pipeline.io.regular_files import read_file
 from pipeline.printing import say
-from pipeline.regular_files import read_file
 from pipeline.run.checkpoint import copy_checkpoint, read_state
 from pipeline.run.state import History, RunState, best_epoch, epoch_rank
 
