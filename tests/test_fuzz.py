@@ -94,7 +94,7 @@ def test_zips(changes: list[Mutation], made_data: Path, zipped: bytes) -> None:
         def read() -> None:
             source = open_source(path)
             found = read_labelled_images(source)
-            list(decode_in_order(source, found.train, 64))
+            list(decode_in_order(source, [image.name for image in found.train], 64))
             assert found.classes.ids == tuple(sorted(CLASS_IDS))
             for image in found.train:
                 name = image.name.removeprefix("tiny-imagenet-200/")

@@ -90,33 +90,36 @@ def build_data_set(
             atomic_writes(output / name for name in OUTPUTS) as (*hdf5_paths, means_path),
             ExitStack() as open_files,
         ):
-            writers, means, files = {}, {}, {}
+            writers = {}
             for path, (split, images) in zip(hdf5_paths, splits.items(), strict=True):
-                names = [*map(_encoded_name, images)]
                 writer = HDF5Writer(
-                    path, split, file_names=names, image_size=size, classes=classes, seed=seed
+                    path,
+                    split,
+                    labels=[image.label for image in images],
+                    file_names=[*map(_encoded_name, images)],
+                    image_size=size,
+                    classes=classes,
+                    seed=seed,
                 )
                 writers[split] = open_files.enter_context(writer)
-                means[split], files[split] = _write_split(writer, source, images, split, size)
+                _write_split(writer, source, images, split, size)
             build_id = _build_id(classes, seed, writers.values())
-            for split, writer in writers.items():
-                writer.complete(build_id, means[split], writers["train"].fingerprint)
-            of_train = dict(zip("RGB", means["train"], strict=True))
+            for writer in writers.values():
+                writer.complete(build_id, writers["train"].fingerprint)
+            of_train = dict(zip("RGB", writers["train"].means, strict=True))
             means_path.write_text(json.dumps(of_train | {"build_id": build_id}, indent=2) + "\n")
     return BuildReport(
         classes=len(classes),
         images={split: len(images) for split, images in splits.items()},
-        skipped={image.name: reason for image, reason in corrupt.items()},
-        notes=[*found.notes, *_notes(found, splits, files)],
+        skipped=corrupt,
+        notes=[*found.notes, *_notes(found, splits, writers)],
     )
 
 
-def _corrupt(
-    found: LabelledImages, source: ImageSource, settings: BuildSettings
-) -> dict[LabelledImage, str]:
-    """Return the images to leave out, each with the reason."""
-    images = [*found.train, *found.val, *found.test]
-    return find_undecodable(source, images) if settings.skip_corrupt else {}
+def _corrupt(found: LabelledImages, source: ImageSource, settings: BuildSettings) -> dict[str, str]:
+    """Return the names of the images to leave out, each with the reason."""
+    names = [image.name for image in (*found.train, *found.val, *found.test)]
+    return find_undecodable(source, names) if settings.skip_corrupt else {}
 
 
 def _encoded_name(image: LabelledImage) -> bytes:
@@ -127,21 +130,18 @@ def _encoded_name(image: LabelledImage) -> bytes:
 def _notes(
     found: LabelledImages,
     splits: Mapping[str, Sequence[LabelledImage]],
-    files: Mapping[str, Sequence[bytes]],
+    writers: Mapping[str, HDF5Writer],
 ) -> Iterator[str]:
-    """Tell where drawing leaves few train images, and which val and test images are among them.
-
-    ``files`` has the size and CRC-32 of each image's file.
-    """
+    """Warn where few train images are left, and where val or test images duplicate train's."""
     train, val, test = map(len, splits.values())
     if val + test > train and not (found.val and found.test):
         yield (
             f"note: {train:,} of {train + val + test:,} images are left to train on; "
             "TEST_IMAGES_PER_CLASS in config/setup_config.py says how many are drawn"
         )
-    trained_on = set(files["train"])
+    trained_on = set(writers["train"].files)
     for split in ("val", "test"):
-        pairs = zip(splits[split], files[split], strict=True)
+        pairs = zip(splits[split], writers[split].files, strict=True)
         if copies := [image.name for image, file in pairs if file in trained_on]:
             yield (
                 f"note: {len(copies):,} of {len(splits[split]):,} {split} images are copies of "
@@ -150,7 +150,7 @@ def _notes(
 
 
 def _draw_splits(
-    found: LabelledImages, left_out: Container[LabelledImage], settings: BuildSettings
+    found: LabelledImages, left_out: Container[str], settings: BuildSettings
 ) -> dict[str, Sequence[LabelledImage]]:
     """Return the images of the train, val and test split.
 
@@ -158,7 +158,7 @@ def _draw_splits(
         UserError: Too few are left for one.
     """
     train, val, test = (
-        [image for image in images if image not in left_out]
+        [image for image in images if image.name not in left_out]
         for images in (found.train, found.val, found.test)
     )
     for split, before, now in (("val", found.val, val), ("test", found.test, test)):
@@ -211,24 +211,14 @@ def _draw_split(
 
 
 def _write_split(
-    writer: HDF5Writer,
-    source: ImageSource,
-    images: Sequence[LabelledImage],
-    split: str,
-    image_size: int,
-) -> tuple[list[float], list[bytes]]:
-    """Decode the images into the file.
-
-    Return the mean of each channel, 0 to 255, and the size and CRC-32 of each image's file.
-    """
-    sums, files = np.zeros(3), []
-    with progress_bar(split, len(images)) as bar:
-        for chunk in decode_in_order(source, images, image_size):
-            writer.append(chunk.images, chunk.labels, chunk.files)
-            sums += chunk.channel_sums
-            files += chunk.files
-            bar.increment(len(chunk.labels))
-    return (sums / (len(images) * image_size**2)).tolist(), files
+    writer: HDF5Writer, source: ImageSource, images: Sequence[LabelledImage], split: str, size: int
+) -> None:
+    """Decode the images into the file."""
+    names = [image.name for image in images]
+    with progress_bar(split, len(names)) as bar:
+        for pixels, files in decode_in_order(source, names, size):
+            writer.append(pixels, files)
+            bar.increment(len(files))
 
 
 def _build_id(classes: Classes, seed: int, writers: Iterable[HDF5Writer]) -> str:

@@ -4,15 +4,12 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import TypeVar
 
-import cv2
 import numpy as np
 
 from pipeline.backend import cores
 from pipeline.dataset.image_source import ImageSource
-from pipeline.dataset.tiny_imagenet import LabelledImage
 from pipeline.errors import UserError
 from pipeline.preprocessing.images import centre_crop, decode_image, resize_image
 
@@ -25,68 +22,48 @@ as fast as one, and eight slower than one (``tests/benchmarks/compare.py --only 
 Item, Result = TypeVar("Item"), TypeVar("Result")
 
 
-@dataclass(frozen=True)
-class DecodedChunk:
-    """Consecutive images of a split."""
-
-    images: np.ndarray
-    """uint8 RGB (n, size, size, 3)."""
-    labels: np.ndarray
-    """int64 (n,)."""
-    channel_sums: np.ndarray
-    """float64 (3,), exact: the sum of all pixels in each channel."""
-    files: list[bytes]
-    """The size and CRC-32 of each image's file."""
+Chunk = tuple[np.ndarray, list[bytes]]
+"""Consecutive images, uint8 RGB (n, size, size, 3), and the size and CRC-32 of each one's file."""
 
 
-def decode_in_order(
-    source: ImageSource, images: Sequence[LabelledImage], size: int
-) -> Iterator[DecodedChunk]:
-    """Read and decode ``images``, in their order; resize their middle to (size, size, 3).
+def decode_in_order(source: ImageSource, names: Sequence[str], size: int) -> Iterator[Chunk]:
+    """Read and decode the files ``names``, in order; resize their middle to (size, size, 3).
 
     Raises:
         UserError: An image cannot be decoded; names it.
     """
     count = max(1, CHUNK_PIXELS // size**2)
-    chunks = [images[start : start + count] for start in range(0, len(images), count)]
+    chunks = [names[start : start + count] for start in range(0, len(names), count)]
     return _map_in_order(lambda chunk: _decode_chunk(source, chunk, size), chunks)
 
 
-def find_undecodable(
-    source: ImageSource, images: Sequence[LabelledImage]
-) -> dict[LabelledImage, str]:
-    """Return the images that cannot be decoded, each with the reason."""
+def find_undecodable(source: ImageSource, names: Sequence[str]) -> dict[str, str]:
+    """Return the files that cannot be decoded, each with the reason."""
 
-    def reason(image: LabelledImage) -> str | None:
+    def reason(name: str) -> str | None:
         try:
-            decode_image(source.read(image.name))
+            decode_image(source.read(name))
         except (ValueError, UserError) as error:
             return str(error)
         return None
 
-    reasons = zip(images, _map_in_order(reason, images), strict=True)
-    return {image: why for image, why in reasons if why is not None}
+    reasons = zip(names, _map_in_order(reason, names), strict=True)
+    return {name: why for name, why in reasons if why is not None}
 
 
-def _decode_chunk(source: ImageSource, chunk: Sequence[LabelledImage], size: int) -> DecodedChunk:
-    pixels = np.empty((len(chunk), size, size, 3), np.uint8)
-    files = []
-    for image, out in zip(chunk, pixels, strict=True):
-        data = source.read(image.name)
+def _decode_chunk(source: ImageSource, names: Sequence[str], size: int) -> Chunk:
+    pixels, files = np.empty((len(names), size, size, 3), np.uint8), []
+    for name, out in zip(names, pixels, strict=True):
+        data = source.read(name)
         try:
             out[:] = resize_image(centre_crop(decode_image(data)), size)
         except ValueError as error:
             raise UserError(
-                f"cannot decode {image.name}: {error}; replace it, or leave such images "
+                f"cannot decode {name}: {error}; replace it, or leave such images "
                 "out with --skip-corrupt"
             ) from error
         files.append(b"%d %d" % (len(data), zlib.crc32(data)))
-    return DecodedChunk(
-        images=pixels,
-        labels=np.array([image.label for image in chunk], np.int64),
-        channel_sums=np.array(cv2.sumElems(pixels.reshape(-1, size, 3))[:3]),
-        files=files,
-    )
+    return pixels, files
 
 
 def _map_in_order(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:

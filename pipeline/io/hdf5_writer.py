@@ -8,6 +8,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
 import h5py
 import numpy as np
 
@@ -26,7 +27,8 @@ class HDF5Writer:
     Args:
         path: Where to write; the caller renames it into place (see ``files.atomic_write``).
         split: "train", "val" or "test".
-        file_names: Of the images that will come, without their folders, in UTF-8.
+        labels: Of the images that will come.
+        file_names: Theirs, without folders, in UTF-8.
         image_size: Pixels a side.
         classes: That the labels are indices of.
         seed: What the test split was drawn with.
@@ -37,21 +39,24 @@ class HDF5Writer:
         path: Path,
         split: str,
         *,
+        labels: Sequence[int],
         file_names: Sequence[bytes],
         image_size: int,
         classes: Classes,
         seed: int,
     ) -> None:
-        self._count = count = len(file_names)
-        self._written = 0
+        self.files: list[bytes] = []
+        """What tells the files of the images written so far apart."""
+        self._given_labels = np.array(labels, np.int64)
+        self._sums = np.zeros(3)
         self._fingerprint = hashlib.sha256(f"{image_size} pixels".encode())
         self._disk = _Disk(path, "w+")
         self._file = h5py.File(self._disk, "w")
         self._file.attrs.update(split=split, seed=seed, format=FORMAT, complete=False)
         self._images = self._file.create_dataset(
-            "Images", (count, image_size, image_size, 3), np.uint8
+            "Images", (len(labels), image_size, image_size, 3), np.uint8
         )
-        self._labels = self._file.create_dataset("Labels", (count,), np.int64)
+        self._labels = self._file.create_dataset("Labels", (len(labels),), np.int64)
         self._file.create_dataset("Label_Names", data=classes.ids, dtype=h5py.string_dtype())
         self._file.create_dataset("Class_Names", data=classes.names, dtype=h5py.string_dtype())
         longest = max(map(len, file_names))
@@ -59,17 +64,19 @@ class HDF5Writer:
             "File_Names", data=file_names, dtype=h5py.string_dtype("utf-8", longest)
         )
 
-    def append(self, images: np.ndarray, labels: np.ndarray, files: Sequence[bytes]) -> None:
-        """Add uint8 images (n, size, size, 3), their labels (n,), and what tells their files apart.
+    def append(self, images: np.ndarray, files: Sequence[bytes]) -> None:
+        """Add uint8 RGB images (n, size, size, 3), and what tells their files apart.
 
         A hash of all labels and ``files`` makes the fingerprint.
         """
-        rows = slice(self._written, self._written + len(images))
+        rows = slice(len(self.files), len(self.files) + len(images))
+        labels = self._given_labels[rows]
         self._images[rows] = images
         self._labels[rows] = labels
+        self._sums += cv2.sumElems(images.reshape(len(images), -1, 3))[:3]
         lines = (b"%d %b\n" % pair for pair in zip(labels, files, strict=True))
         self._fingerprint.update(b"".join(lines))
-        self._written = rows.stop
+        self.files += files
         self._disk.check()
 
     @property
@@ -77,20 +84,24 @@ class HDF5Writer:
         """A hash of the image size, and of the labels and files so far."""
         return self._fingerprint.hexdigest()
 
-    def complete(self, build_id: str, means: Sequence[float], train_fingerprint: str) -> None:
+    @property
+    def means(self) -> list[float]:
+        """The R, G and B means of the images, 0 to 255."""
+        return (self._sums / (self._images.size // 3)).tolist()
+
+    def complete(self, build_id: str, train_fingerprint: str) -> None:
         """Mark the file as complete, with what is known only at the end.
 
         Args:
             build_id: The same for all files of a build, so that a reader can refuse a mixture.
-            means: Of the R, G and B of the split's images, 0 to 255.
             train_fingerprint: That of the train split, to tell a model that was trained on another.
         """
         self._file.attrs.update(
             fingerprint=self.fingerprint,
             build_id=build_id,
-            means=means,
+            means=self.means,
             train_fingerprint=train_fingerprint,
-            complete=self._written == self._count,
+            complete=len(self.files) == len(self._labels),
         )
 
     def __enter__(self) -> "HDF5Writer":

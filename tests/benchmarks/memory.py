@@ -26,7 +26,6 @@ from pipeline.classes import Classes  # noqa: E402
 from pipeline.io.hdf5_writer import HDF5Writer  # noqa: E402
 
 IMAGE_BYTES, CHUNK, CLASSES = 64 * 64 * 3, 5000, 20
-MEANS = (127.0, 127.0, 127.0)
 
 
 def write_split(folder: Path, split: str, images: int) -> None:
@@ -35,13 +34,13 @@ def write_split(folder: Path, split: str, images: int) -> None:
     pixels = stream.integers(256, size=(CHUNK, 64, 64, 3), dtype=np.uint8)
     ids = [f"n{label:08d}" for label in range(CLASSES)]
     writer = HDF5Writer(
-        folder / f"{split}.hdf5", split, file_names=[b"noise.png"] * images, image_size=64,
-        classes=Classes(ids, ids), seed=0,
+        folder / f"{split}.hdf5", split, labels=stream.integers(CLASSES, size=images),
+        file_names=[b"noise.png"] * images, image_size=64, classes=Classes(ids, ids), seed=0,
     )  # fmt: skip
     with writer:
         for _ in range(images // CHUNK):
-            writer.append(pixels, stream.integers(CLASSES, size=CHUNK), [b""] * CHUNK)
-        writer.complete("", MEANS, "")
+            writer.append(pixels, [b""] * CHUNK)
+        writer.complete("", "")
 
 
 def peak_anonymous_bytes(command: list[str], seconds: float | None = None) -> int:

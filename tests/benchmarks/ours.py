@@ -71,11 +71,11 @@ def decoding_for_a_build(data_set: Path, threads: int) -> Round:
     decoding.cores = lambda: threads
     decoding.MOST_THREADS = threads
     source = open_source(data_set)
-    images = read_labelled_images(source).train
+    names = [image.name for image in read_labelled_images(source).train]
 
     def do_round() -> int:
-        chunks = decoding.decode_in_order(source, images, config.IMAGE_SIZE)
-        return sum(len(chunk.labels) for chunk in chunks)
+        chunks = decoding.decode_in_order(source, names, config.IMAGE_SIZE)
+        return sum(len(files) for _, files in chunks)
 
     return do_round
 
