@@ -65,9 +65,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     from pipeline.dataset.tiny_imagenet import default_hdf5_folder
 
     if args.preview:
-        from pipeline.plotting.style import check_figure_format
+        from pipeline.plotting import picture_format
 
-        check_figure_format(args.preview)
+        picture_format(args.preview)
     recipe_name = args.recipe or (config.SAMPLE_RECIPE if args.sample else config.SUGGESTED_RECIPE)
     recipe = choose_recipe(config.RECIPES, recipe_name)  # an invalid one fails before the build
     settings = BuildSettings(

@@ -169,10 +169,10 @@ def write_report(
 
 def classify(args: argparse.Namespace, state: "RunState", photographs: Sequence[Path]) -> None:
     """Print the five most probable classes of each photograph, and write them if asked for."""
-    from pipeline.plotting.style import check_figure_format
+    from pipeline.plotting import picture_format
 
     if args.sheet:
-        check_figure_format(args.sheet)
+        picture_format(args.sheet)
     import_keras()
     from pipeline.evaluation.predictions import (
         predict_photographs,

@@ -32,9 +32,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Draw as the command line says."""
     args = parse_arguments(argv)
     # Imported where they are used, so that --help and wrong use are answered at once.
-    from pipeline.plotting.graphviz import draw_graph, picture_format
+    from pipeline.plotting import picture_format
 
-    picture_format(args.output)  # refuses another suffix before anything is built
+    picture_format(args.output, "dot")  # refuses another suffix before anything is built
     if args.model:
         from pipeline.io.files import check_outputs
         from pipeline.run.output_folder import checkpoint_to_evaluate, files_of_run
@@ -47,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     import_keras()
     from pipeline.nn.googlenet import googlenet
     from pipeline.plotting.diagram import network_graph
+    from pipeline.plotting.graphviz import draw_graph
     from pipeline.run.checkpoint import load_model
 
     if args.model:

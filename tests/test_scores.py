@@ -20,7 +20,6 @@ from pipeline.classes import Classes  # noqa: E402
 from pipeline.errors import UserError  # noqa: E402
 from pipeline.evaluation.metrics import (  # noqa: E402
     Predictor,
-    cross_entropies,
     evaluate,
     predict,
     rank_of_truth,
@@ -52,7 +51,6 @@ def test_ranks_and_loss_agree_with_scikit_learn() -> None:
         expected = top_k_accuracy_score(truth, probabilities, k=k, labels=range(20))
         assert (ranks < k).mean() == pytest.approx(expected)
     expected = log_loss(truth, probabilities, labels=range(20))
-    assert cross_entropies(probabilities, truth).mean() == pytest.approx(expected)
     scores = score(probabilities, truth)
     assert (scores.rank1, scores.rank5) == ((ranks < 1).mean(), (ranks < 5).mean())
     assert (scores.images, scores.loss) == (1000, pytest.approx(expected))

@@ -82,11 +82,12 @@ def check_probabilities(probabilities: np.ndarray) -> None:
 def score(probabilities: np.ndarray, truth: np.ndarray) -> Scores:
     """Score probabilities (n, classes) by the true labels, int (n,)."""
     ranks = rank_of_truth(probabilities, truth)
+    of_truth = probabilities[np.arange(len(truth)), truth].astype(np.float64)
     return Scores(
         rank1=float((ranks == 0).mean()),
         rank5=float((ranks < TOP_K).mean()),
         images=len(ranks),
-        loss=float(cross_entropies(probabilities, truth).mean()),
+        loss=float(-np.log(np.maximum(of_truth, SMALLEST_PROBABILITY)).mean()),
     )
 
 
@@ -102,12 +103,6 @@ def evaluate(model: keras.Model, batches: HDF5Generator) -> Scores:
     if np.any(np.abs(sums[np.isfinite(sums)] - 1) > LARGEST_ROUNDING):
         raise UserError("the model gives no probabilities; end it with a softmax")
     return score(probabilities, truth)
-
-
-def cross_entropies(probabilities: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Return -log of each image's probability of its true class, float64 (n,)."""
-    of_truth = probabilities[np.arange(len(truth)), truth].astype(np.float64)
-    return -np.log(np.maximum(of_truth, SMALLEST_PROBABILITY))
 
 
 def rank_of_truth(probabilities: np.ndarray, truth: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ def write_sheet(path: Path, photographs: Sequence[Photograph]) -> None:
     """Draw the photographs as the model saw them, with their predictions, to ``path``.
 
     Args:
-        path: Its suffix decides the format; see ``check_figure_format``.
+        path: Its suffix decides the format; see ``picture_format``.
         photographs: One or more.
 
     Raises:

@@ -9,24 +9,12 @@ import pydot
 
 from pipeline.errors import UserError
 from pipeline.io.files import atomic_write
+from pipeline.plotting import picture_format
 
-FORMATS = ("png", "svg", "pdf", "jpg", "dot")
 PROGRAMS = {"dot": ("png", "svg", "pdf", "jpg"), "graphviz-pure": ("png", "svg", "jpg")}
 """The formats that each draws, the better program first."""
 PIXEL_FORMATS, DPI = ("png", "jpg"), 110
 """Graphviz cuts off an SVG that is drawn at another resolution than its own."""
-
-
-def picture_format(path: Path) -> str:
-    """Return the format that the suffix of ``path`` asks for, one of ``FORMATS``.
-
-    Raises:
-        UserError: The suffix is another.
-    """
-    form = path.suffix.lower().removeprefix(".").replace("jpeg", "jpg")
-    if form not in FORMATS:
-        raise UserError(f"cannot draw {path}; its name must end in .{', .'.join(FORMATS)}")
-    return form
 
 
 def draw_graph(graph: pydot.Dot, path: Path) -> None:
@@ -35,7 +23,7 @@ def draw_graph(graph: pydot.Dot, path: Path) -> None:
     Raises:
         UserError: Nothing here draws that format.
     """
-    form, text = picture_format(path), graph.to_string().encode()
+    form, text = picture_format(path, "dot"), graph.to_string().encode()
     drawn = text if form == "dot" else _draw(text, form)
     with atomic_write(path) as unfinished:
         unfinished.write_bytes(drawn)

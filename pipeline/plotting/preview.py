@@ -28,7 +28,7 @@ def write_preview(path: Path, train: HDF5Dataset, state: RunState) -> None:
     """Draw an image of each of some classes, stored and augmented, to ``path``.
 
     Args:
-        path: Its suffix decides the format; see ``check_figure_format``.
+        path: Its suffix decides the format; see ``picture_format``.
         train: The train split.
         state: The run whose recipe and seed decide what the network sees.
 

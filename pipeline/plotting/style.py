@@ -10,8 +10,8 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipeline.errors import UserError
 from pipeline.io.files import atomic_write
+from pipeline.plotting import picture_format
 from pipeline.printing import printable
 
 BLUE, ORANGE, YELLOW, GREY = "#0072B2", "#D55E00", "#E69F00", "0.4"
@@ -52,20 +52,10 @@ def add_grid(axes: Axes) -> None:
     axes.set_axisbelow(True)
 
 
-def check_figure_format(path: Path) -> None:
-    """Check that a figure can be written to ``path``.
-
-    Raises:
-        UserError: Its suffix names no format.
-    """
-    if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".pdf", ".svg"):
-        raise UserError(f"cannot draw {path}; its name must end in .png, .jpg, .pdf or .svg")
-
-
 def save_figure(figure: Figure, path: Path) -> None:
     """Write ``figure`` to ``path``, in the format of its suffix, whole or not at all."""
     with atomic_write(path) as unfinished:
-        unfinished.write_bytes(figure_bytes(figure, path.suffix[1:].lower()))
+        unfinished.write_bytes(figure_bytes(figure, picture_format(path)))
 
 
 def figure_bytes(figure: Figure, kind: str) -> bytes:
