@@ -120,10 +120,9 @@ def evaluate(args: argparse.Namespace, state: "RunState", hdf5: Path) -> None:
     from pipeline.io.hdf5_generator import HDF5Generator
     from pipeline.run.checkpoint import export
 
-    with HDF5Generator(dataset, args.batch_size) as data:
-        data.begin_epoch(1, state.size_to_evaluate)
-        predictor = load_predictor(args, state)
-        probabilities = predict(predictor, data)
+    data = HDF5Generator(dataset, args.batch_size, image_size=lambda _: state.size_to_evaluate)
+    predictor = load_predictor(args, state)
+    probabilities = predict(predictor, data)
     check_probabilities(probabilities)
     scores = score(probabilities, dataset.labels)
     say(f"Rank-1: {scores.rank1:.2%}  Rank-5: {scores.rank5:.2%}  ({scores.images} images)")

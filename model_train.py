@@ -154,7 +154,8 @@ def train(
         say(*header(state, backend, parallel, (len(train_set), len(val_set))))
         if checkpoint:
             say(*note_on_conditions(checkpoint, state, parallel.devices))
-    with training_batches(train_set, state, parallel.shard) as batches, ExitStack() as stack:
+    batches = training_batches(train_set, state, parallel.shard)
+    with ExitStack() as stack:
         with parallel.scope():
             model = build_model(state, len(batches))
             if checkpoint:
@@ -163,7 +164,7 @@ def train(
         replica = build_model(state, len(batches)) if to_evaluate else None
         schedule = learning_rate_schedule(state.recipe, len(batches), state.learning_rate)
         callbacks = [
-            EpochStart(batches, state.seed, state.recipe.image_size),
+            EpochStart(batches, state.seed),
             MomentumCorrection(schedule, state.last_rate),
         ]
         if group.is_primary:
@@ -205,16 +206,15 @@ def reporting_callbacks(
     log = callbacks.RunLog(args.output, batches, bar)
     log.write_start(state, parallel.devices)
     run = callbacks.RunHistory(state, len(batches))
+    size = state.recipe.size_to_evaluate
     after_epoch: list[keras.callbacks.Callback] = []
     if state.recipe.network.precise_norm:  # before Validation, which uses what it measures
         unaugmented = HDF5Generator(
-            batches.dataset, state.batch_size, seed=state.seed, shuffle=True
+            batches.dataset, state.batch_size, seed=state.seed, shuffle=True, image_size=size
         )
-        stack.enter_context(unaugmented)
-        after_epoch.append(callbacks.PreciseBatchNorm(unaugmented, state.recipe.size_to_evaluate))
-    val = stack.enter_context(HDF5Generator(val_set, state.batch_size))
+        after_epoch.append(callbacks.PreciseBatchNorm(unaugmented))
     after_epoch += [
-        callbacks.Validation(val, state.recipe.size_to_evaluate),
+        callbacks.Validation(HDF5Generator(val_set, state.batch_size, image_size=size)),
         run,
         callbacks.EpochCheckpoint(args.output, args.keep, run),
         callbacks.TrainingMonitor(args.output, run),

@@ -25,15 +25,14 @@ def main(weights: Path, hdf5: Path) -> None:
 
     train_set, val_set = open_training_splits(hdf5)
     state = fresh_run("own", RECIPE, 1, train_set, val_set)
-    with training_batches(train_set, state) as batches, HDF5Generator(val_set, 16) as val:
-        batches.begin_epoch(1, 32)
-        val.begin_epoch(1, 32)
-        model = build_model(state, len(batches))
-        if not weights.exists():
-            model.save_weights(weights)
-        model.load_weights(weights)
-        history = model.fit(batches.for_fit(), shuffle=False, verbose=0).history
-        losses = {"loss": history["cross_entropy"][0], "val_loss": evaluate(model, val).loss}
+    batches = training_batches(train_set, state)
+    val = HDF5Generator(val_set, 16, image_size=state.recipe.image_size)
+    model = build_model(state, len(batches))
+    if not weights.exists():
+        model.save_weights(weights)
+    model.load_weights(weights)
+    history = model.fit(batches.for_fit(), shuffle=False, verbose=0).history
+    losses = {"loss": history["cross_entropy"][0], "val_loss": evaluate(model, val).loss}
     print(json.dumps(losses))
 
 

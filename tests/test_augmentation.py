@@ -1,7 +1,6 @@
 """Our affine maps against Keras's own ImageDataGenerator, and batches as functions of a place."""
 
 import os
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -110,23 +109,20 @@ def test_mirrored_pixels_are_exact(side: int) -> None:
     assert np.array_equal(moved, images[:, :, ::-1])
 
 
-def batches(data: HDF5Generator, epoch: int, size: int = 64) -> list[bytes]:
-    data.begin_epoch(epoch, size)
+def batches(data: HDF5Generator, epoch: int) -> list[bytes]:
+    data.begin_epoch(epoch)
     made = (data[step] for step in range(len(data)))
     return [images.tobytes() + labels.tobytes() for images, labels in made]
 
 
 def test_batch_is_a_function_of_seed_epoch_and_step(made_hdf5: Path) -> None:
     train = open_split(made_hdf5, "train")
-    with (
-        HDF5Generator(train, 10, seed=1, **EVERYTHING) as first,
-        HDF5Generator(train, 10, seed=1, **EVERYTHING) as second,
-    ):
-        straight = {epoch: batches(first, epoch) for epoch in (1, 2)}
-        assert batches(second, 2) == straight[2]
-        second.begin_epoch(1, 64)
-        images, labels = second[3]
-        assert images.tobytes() + labels.tobytes() == straight[1][3]
+    first, second = (HDF5Generator(train, 10, seed=1, **EVERYTHING) for _ in range(2))
+    straight = {epoch: batches(first, epoch) for epoch in (1, 2)}
+    assert batches(second, 2) == straight[2]
+    second.begin_epoch(1)
+    images, labels = second[3]
+    assert images.tobytes() + labels.tobytes() == straight[1][3]
 
 
 def test_batches_in_another_order_are_made_once(
@@ -140,9 +136,9 @@ def test_batches_in_another_order_are_made_once(
         return make(batches, epoch, step)
 
     monkeypatch.setattr(HDF5Generator, "_make_batch", count)
-    with HDF5Generator(open_split(made_hdf5, "train"), 4) as batches:
-        for step in range(11, -1, -1):
-            assert len(batches[step][0]) == 4
+    batches = HDF5Generator(open_split(made_hdf5, "train"), 4)
+    for step in range(11, -1, -1):
+        assert len(batches[step][0]) == 4
     assert sorted(set(made)) == list(range(12))
     assert len(made) <= 12 + 4  # those after the first of the epoch
 
@@ -162,24 +158,19 @@ def test_batches_in_another_order_are_made_once(
 )
 def test_each_value_of_an_augmentation_changes_images(changes: dict, made_hdf5: Path) -> None:
     train = open_split(made_hdf5, "train")
-    with (
-        HDF5Generator(train, 20) as plain,
-        HDF5Generator(train, 20, augmentation=Augmentation(**changes)) as changed,
-    ):
-        assert batches(changed, 1) != batches(plain, 1)
+    changed = HDF5Generator(train, 20, augmentation=Augmentation(**changes))
+    assert batches(changed, 1) != batches(HDF5Generator(train, 20), 1)
 
 
 @pytest.mark.parametrize("kept", EVERYTHING)
 def test_epochs_and_seeds_differ(kept: str, made_hdf5: Path) -> None:
     """In the order alone, and in the augmentation alone."""
     train = open_split(made_hdf5, "train")
-    with (
-        HDF5Generator(train, 10, seed=1, **{kept: EVERYTHING[kept]}) as data,
-        HDF5Generator(train, 10, seed=2, **{kept: EVERYTHING[kept]}) as other,
-    ):
-        first = batches(data, 1)
-        assert batches(data, 2) != first
-        assert batches(other, 1) != first
+    data = HDF5Generator(train, 10, seed=1, **{kept: EVERYTHING[kept]})
+    other = HDF5Generator(train, 10, seed=2, **{kept: EVERYTHING[kept]})
+    first = batches(data, 1)
+    assert batches(data, 2) != first
+    assert batches(other, 1) != first
 
 
 @pytest.mark.parametrize("threads", [1, 7])
@@ -187,11 +178,10 @@ def test_thread_count_changes_no_batch(
     threads: int, made_hdf5: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train = open_split(made_hdf5, "train")
-    with HDF5Generator(train, 5, seed=1, **EVERYTHING) as usual:
-        expected = batches(usual, 2, size=48)
+    resized = {**EVERYTHING, "image_size": lambda epoch: 48}
+    expected = batches(HDF5Generator(train, 5, seed=1, **resized), 2)
     monkeypatch.setattr("pipeline.io.hdf5_generator.THREADS", threads)
-    with HDF5Generator(train, 5, seed=1, **EVERYTHING) as data:
-        assert batches(data, 2, size=48) == expected
+    assert batches(HDF5Generator(train, 5, seed=1, **resized), 2) == expected
 
 
 @pytest.mark.parametrize("size", [20, 33, 48, 64, 70])
@@ -205,8 +195,8 @@ def test_images_are_resized_one_by_one(size: int) -> None:
 
 def test_epoch_is_a_shuffle_of_all_images(made_hdf5: Path) -> None:
     train = open_split(made_hdf5, "train")
-    with HDF5Generator(train, 10, shuffle=True) as data:
-        images, labels = (np.concatenate(part) for part in zip(*data, strict=True))
+    data = HDF5Generator(train, 10, shuffle=True)
+    images, labels = (np.concatenate(part) for part in zip(*data, strict=True))
     assert images.dtype == np.uint8
     assert labels.dtype == np.float32
     order = sorted(range(len(train)), key=lambda row: train.images[row].tobytes())
@@ -219,25 +209,23 @@ def test_epoch_is_a_shuffle_of_all_images(made_hdf5: Path) -> None:
 
 def test_alternating_flips_show_both_sides_in_two_epochs(made_hdf5: Path) -> None:
     train = open_split(made_hdf5, "train")
-    with HDF5Generator(train, len(train), augmentation=Augmentation(flip="alternating")) as data:
-        seen = []
-        for epoch in (1, 2):
-            data.begin_epoch(epoch, 64)
-            images = data[0][0]
-            plain = [np.array_equal(a, b) for a, b in zip(images, train.images, strict=True)]
-            mirrored = images[:, :, ::-1]
-            turned = [np.array_equal(a, b) for a, b in zip(mirrored, train.images, strict=True)]
-            assert [not p for p in plain] == turned
-            seen.append(plain)
+    data = HDF5Generator(train, len(train), augmentation=Augmentation(flip="alternating"))
+    seen = []
+    for epoch in (1, 2):
+        data.begin_epoch(epoch)
+        images = data[0][0]
+        plain = [np.array_equal(a, b) for a, b in zip(images, train.images, strict=True)]
+        mirrored = images[:, :, ::-1]
+        turned = [np.array_equal(a, b) for a, b in zip(mirrored, train.images, strict=True)]
+        assert [not p for p in plain] == turned
+        seen.append(plain)
     assert [not p for p in seen[0]] == seen[1]
     assert 0 < sum(seen[0]) < len(train)
 
 
 def test_smaller_images_are_averages(made_hdf5: Path) -> None:
     val = open_split(made_hdf5, "val")
-    with HDF5Generator(val, 4) as data:
-        data.begin_epoch(1, 32)
-        images = data[0][0]
+    images, _ = HDF5Generator(val, 4, image_size=lambda epoch: 32)[0]
     expected = val.images[:4].reshape(4, 32, 2, 32, 2, 3).mean(axis=(2, 4))
     assert images.shape == (4, 32, 32, 3)
     assert np.abs(images - expected).max() <= 0.5
@@ -246,11 +234,11 @@ def test_smaller_images_are_averages(made_hdf5: Path) -> None:
 def test_a_share_of_the_batches_is_mixed_from_an_epoch_on(made_hdf5: Path) -> None:
     augmentation = Augmentation(cutmix=1.0, mixed_share=0.3, mixed_from=3)
     train = open_split(made_hdf5, "train")
-    with HDF5Generator(train, 4, seed=1, shuffle=True, augmentation=augmentation) as data:
-        mixed = []
-        for epoch in range(1, 33):
-            data.begin_epoch(epoch, 32)
-            mixed.append([len(np.unique(labels)) > 2 for _, labels in data])
+    data = HDF5Generator(train, 4, seed=1, shuffle=True, augmentation=augmentation)
+    mixed = []
+    for epoch in range(1, 33):
+        data.begin_epoch(epoch)
+        mixed.append([len(np.unique(labels)) > 2 for _, labels in data])
     assert not np.any(mixed[:2])
     assert np.std(mixed[2:], axis=1).max() > 0
     assert 0.2 < np.mean(mixed[2:]) < 0.36  # of 360; a few mix an image with one of its class
@@ -262,18 +250,19 @@ def test_shards_make_up_the_batch(processes: int, made_hdf5: Path) -> None:
     train = open_split(made_hdf5, "train")
     size = 20 // processes
     shards = [range(first, first + size) for first in range(0, 20, size)]
-    with ExitStack() as stack:
 
-        def made(shard: range | None) -> list[tuple[np.ndarray, ...]]:
-            data = HDF5Generator(train, 20, seed=3, shard=shard, **EVERYTHING)
-            stack.enter_context(data).begin_epoch(2, 48)
-            return [data[step] for step in range(len(data))]
+    def made(shard: range | None) -> list[tuple[np.ndarray, ...]]:
+        data = HDF5Generator(
+            train, 20, seed=3, image_size=lambda epoch: 48, shard=shard, **EVERYTHING
+        )
+        data.begin_epoch(2)
+        return [data[step] for step in range(len(data))]
 
-        for whole, *pieces in zip(made(None), *map(made, shards), strict=True):
-            images, labels, weights = (np.concatenate(part) for part in zip(*pieces, strict=True))
-            count = len(whole[0])
-            assert len(images) == len(labels) == len(weights) == 20
-            assert np.array_equal(images[:count], whole[0])
-            assert np.allclose(labels[:count], whole[1])
-            assert (weights == (np.arange(20) < count)).all()
-            assert np.array_equal(images[count:], np.resize(whole[0], images.shape)[count:])
+    for whole, *pieces in zip(made(None), *map(made, shards), strict=True):
+        images, labels, weights = (np.concatenate(part) for part in zip(*pieces, strict=True))
+        count = len(whole[0])
+        assert len(images) == len(labels) == len(weights) == 20
+        assert np.array_equal(images[:count], whole[0])
+        assert np.allclose(labels[:count], whole[1])
+        assert (weights == (np.arange(20) < count)).all()
+        assert np.array_equal(images[count:], np.resize(whole[0], images.shape)[count:])

@@ -1,7 +1,6 @@
 """The callbacks as a Keras user meets them: ours in a ``fit`` of their own, Keras's beside ours."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -32,15 +31,13 @@ from pipeline.run.output_folder import NAME, checkpoint_name  # noqa: E402
 
 
 @pytest.fixture
-def batches(made_hdf5: Path) -> Iterator[HDF5Generator]:
-    with HDF5Generator(open_split(made_hdf5, "train"), 16, shuffle=True) as train:
-        yield train
+def batches(made_hdf5: Path) -> HDF5Generator:
+    return HDF5Generator(open_split(made_hdf5, "train"), 16, shuffle=True)
 
 
 @pytest.fixture
-def val(made_hdf5: Path) -> Iterator[HDF5Generator]:
-    with HDF5Generator(open_split(made_hdf5, "val"), 16) as val:
-        yield val
+def val(made_hdf5: Path) -> HDF5Generator:
+    return HDF5Generator(open_split(made_hdf5, "val"), 16)
 
 
 @pytest.fixture
@@ -153,7 +150,7 @@ def test_norm_statistics_are_those_of_the_weights_evaluated(
                 np.testing.assert_allclose(np.asarray(running), expected, rtol=1e-4)
             seen.append(np.asarray(norm.moving_mean))
 
-    statistics = PreciseBatchNorm(batches, lambda epoch: 64)
+    statistics = PreciseBatchNorm(batches)
     model.fit(batches, epochs=2, verbose=0, callbacks=[EvaluationModel([statistics, Look()])])
     assert (norm.momentum, dropout.rate) == (0.99, 0.5)
     assert len(seen) == 2
@@ -175,18 +172,18 @@ def test_each_epoch_of_a_plain_fit_has_its_own_batches(
             return batch
 
     kept = {"shuffle": True, "augmentation": changes}
-    with Noted(train, 16, **kept) as batches, HDF5Generator(train, 16, **kept) as expected:
-        steps, in_order = len(batches), []
-        for first, last in ((0, 2), (2, 3)):
-            model.fit(batches, initial_epoch=first, epochs=last, shuffle=False, verbose=0,
-                      validation_data=val)  # fmt: skip
-            in_order += given[-(last - first) * steps :]
-            given.clear()
-        for epoch in (1, 2, 3):
-            expected.begin_epoch(epoch, 64)
-            for step in range(steps):
-                for ours, theirs in zip(in_order.pop(0), expected[step], strict=True):
-                    assert np.array_equal(ours, theirs)
+    batches, expected = Noted(train, 16, **kept), HDF5Generator(train, 16, **kept)
+    steps, in_order = len(batches), []
+    for first, last in ((0, 2), (2, 3)):
+        model.fit(batches, initial_epoch=first, epochs=last, shuffle=False, verbose=0,
+                  validation_data=val)  # fmt: skip
+        in_order += given[-(last - first) * steps :]
+        given.clear()
+    for epoch in (1, 2, 3):
+        expected.begin_epoch(epoch)
+        for step in range(steps):
+            for ours, theirs in zip(in_order.pop(0), expected[step], strict=True):
+                assert np.array_equal(ours, theirs)
 
 
 def test_ours_in_a_fit_of_his_own(
@@ -222,28 +219,29 @@ def test_ours_without_validation(
 def test_checkpoints_hold_measured_statistics(trained: Path, made_hdf5: Path) -> None:
     """The script measures them after each epoch: measured again, they are the same."""
     model = keras.saving.load_model(checkpoint(trained, 3), compile=False)
-    before = [np.array(variable) for variable in model.non_trainable_variables]
-    with HDF5Generator(open_split(made_hdf5, "train"), 16, seed=42, shuffle=True) as clean:
-        measure = PreciseBatchNorm(clean, lambda epoch: 32)
-        for measured in (keras.models.clone_model(model), model):  # of two, the second too
-            for norm in batch_norms(measured):
-                norm.moving_mean.assign(norm.moving_mean + 1)
-            measure.set_model(measured)
-            measure.on_epoch_end(2)
-    for old, new in zip(before, model.non_trainable_variables, strict=True):
-        if "moving" in new.name:
-            np.testing.assert_allclose(new, old, rtol=1e-3, atol=1e-4)
+    before = [np.array(norm.moving_mean) for norm in batch_norms(model)]
+    train = open_split(made_hdf5, "train")
+    clean = HDF5Generator(train, 16, seed=42, shuffle=True, image_size=lambda epoch: 32)
+    measure = PreciseBatchNorm(clean)
+    for measured in (keras.models.clone_model(model), model):  # of two, the second too
+        for norm in batch_norms(measured):
+            norm.moving_mean.assign(norm.moving_mean + 1)
+        measure.set_model(measured)
+        measure.on_epoch_end(2)
+    for old, norm in zip(before, batch_norms(model), strict=True):
+        np.testing.assert_allclose(norm.moving_mean, old, rtol=1e-3, atol=1e-4)
 
 
-def test_interrupted_measurement_leaves_the_momentum(made_hdf5: Path) -> None:
+def test_interrupted_measurement_leaves_the_momentum(
+    batches: HDF5Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     norm = keras.layers.BatchNormalization(momentum=0.8)
     model = keras.Sequential([keras.Input((None, None, 3)), keras.layers.Conv2D(2, 3), norm])
-    with HDF5Generator(open_split(made_hdf5, "train"), 16) as clean:
-        measure = PreciseBatchNorm(clean, lambda epoch: 32)
-        measure.set_model(model)
-        clean.close()  # its threads make no batch any more
-        with pytest.raises(RuntimeError):
-            measure.on_epoch_end(0)
+    measure = PreciseBatchNorm(batches)
+    measure.set_model(model)
+    monkeypatch.delattr(HDF5Generator, "__getitem__")
+    with pytest.raises(NotImplementedError):  # of Keras's base class
+        measure.on_epoch_end(0)
     assert norm.momentum == 0.8
 
 
@@ -315,7 +313,7 @@ def test_each_dropout_draws_anew_in_each_epoch_of_each_seed(batches: HDF5Generat
     model = keras.Sequential(layers)
     states = set()
     for seed in (1, 2):
-        start = EpochStart(batches, seed, lambda epoch: 64)
+        start = EpochStart(batches, seed)
         start.set_model(model)
         for epoch in (0, 1):
             start.on_epoch_begin(epoch)
@@ -330,18 +328,14 @@ def test_his_after_ours_sees_our_validation(
     """A rate that makes the val loss rise: ReduceLROnPlateau, which watches it, lowers the rate."""
     seen = []
     model.optimizer.learning_rate = 1.0
-
-    def size(epoch: int) -> int:
-        return 64
-
     model.fit(
         batches,
         epochs=4,
         shuffle=False,
         verbose=0,
         callbacks=[
-            EpochStart(batches, 0, size),
-            EvaluationModel([Validation(val, size)]),
+            EpochStart(batches, 0),
+            EvaluationModel([Validation(val)]),
             keras.callbacks.ReduceLROnPlateau("val_loss", patience=1, min_delta=100),
             keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(logs)),
         ],

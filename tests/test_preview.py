@@ -44,25 +44,24 @@ def test_sheet_shows_what_training_shows(train: HDF5Dataset) -> None:
     """Every cell is an image of a batch that a run over the whole split is fed."""
     state = run_of(train, Augmentation(shift=0.06, flip="alternating", cutmix=1.0))
     rows = [0, 40, 41, len(train) - 1]
-    with training_batches(train, state) as batches:
-        figure = plot_preview(batches, state, rows)
+    figure = plot_preview(training_batches(train, state), state, rows)
     cells = np.reshape([axes for axes in figure.axes if axes.images], (len(rows), -1))
     assert cells.shape == (4, 7)
-    with training_batches(train, state) as batches:
-        for column, epoch in enumerate((1, 2, 5, 6, 9, 10), start=1):
-            batches.begin_epoch(epoch, state.recipe.image_size(epoch))
-            images = np.concatenate([batches[step][0] for step in range(len(batches))])
-            for axes, row in zip(cells[:, column], rows, strict=True):
-                (place,) = np.flatnonzero(batches.order == row)
-                assert np.array_equal(axes.images[0].get_array(), images[place])
+    batches = training_batches(train, state)
+    for column, epoch in enumerate((1, 2, 5, 6, 9, 10), start=1):
+        batches.begin_epoch(epoch)
+        images = np.concatenate([batches[step][0] for step in range(len(batches))])
+        for axes, row in zip(cells[:, column], rows, strict=True):
+            (place,) = np.flatnonzero(batches.order == row)
+            assert np.array_equal(axes.images[0].get_array(), images[place])
     for axes, row in zip(cells[:, 0], rows, strict=True):
         assert np.array_equal(axes.images[0].get_array(), train.images[row])
 
 
 def test_sheet_names_classes_epochs_and_sizes(train: HDF5Dataset) -> None:
     rows = [int(np.argmax(train.labels == label)) for label in (0, 2)]
-    with training_batches(train, run_of(train, Augmentation())) as batches:
-        figure = plot_preview(batches, run_of(train, Augmentation()), rows)
+    state = run_of(train, Augmentation())
+    figure = plot_preview(training_batches(train, state), state, rows)
     titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
     assert titles[0] == "stored\n64 pixels"
     assert titles[1] == "epoch 1\n48 pixels"

@@ -105,9 +105,7 @@ def test_a_batch_is_at_most_the_split(made_hdf5: Path) -> None:
     inputs = keras.Input((64, 64, 3))
     model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(inputs))
     model.predict_on_batch = lambda images: shapes.append(images.shape) or np.full((20, 4), 0.25)
-    with HDF5Generator(open_split(made_hdf5, "val"), 1000) as val:
-        val.begin_epoch(1, 64)
-        predict(Predictor(model, batch_size=1000), val)
+    predict(Predictor(model, batch_size=1000), HDF5Generator(open_split(made_hdf5, "val"), 1000))
     assert shapes == [(20, 64, 64, 3)]
 
 
@@ -116,12 +114,8 @@ def test_evaluation_knows_shuffled_labels(made_hdf5: Path) -> None:
     pixels = keras.Input((64, 64, 3))
     logits = keras.layers.Dense(4, "softmax")(keras.layers.GlobalAveragePooling2D()(pixels))
     model, val = keras.Model(pixels, logits), open_split(made_hdf5, "val")
-    with (
-        HDF5Generator(val, 7) as in_order,
-        HDF5Generator(val, 7, shuffle=True, seed=1) as shuffled,
-    ):
-        expected = evaluate(model, in_order)
-        found = evaluate(model, shuffled)
+    expected = evaluate(model, HDF5Generator(val, 7))
+    found = evaluate(model, HDF5Generator(val, 7, shuffle=True, seed=1))
     assert (found.rank1, found.images) == (expected.rank1, len(val))
     assert found.loss == pytest.approx(expected.loss, rel=1e-5)
 
@@ -130,11 +124,8 @@ def test_logits_are_no_probabilities(made_hdf5: Path) -> None:
     pixels = keras.Input((64, 64, 3))
     logits = keras.layers.Dense(4)(keras.layers.GlobalAveragePooling2D()(pixels))
     model = keras.Model(pixels, logits)
-    with (
-        HDF5Generator(open_split(made_hdf5, "val"), 7) as batches,
-        pytest.raises(UserError, match="end it with a softmax"),
-    ):
-        evaluate(model, batches)
+    with pytest.raises(UserError, match="end it with a softmax"):
+        evaluate(model, HDF5Generator(open_split(made_hdf5, "val"), 7))
 
 
 def test_published_lowers_its_rate_after_the_published_epochs() -> None:

@@ -729,8 +729,8 @@ def test_seed_decides_weights_and_batches(trained: Path, made_hdf5: Path) -> Non
     states = [state, replace(state, seed=7)]
     first, other = (np.array(build_model(s, 3).trainable_variables[0]) for s in states)
     assert not np.array_equal(first, other)
-    with training_batches(train, states[0]) as ours, training_batches(train, states[1]) as theirs:
-        assert not np.array_equal(ours[0][0], theirs[0][0])
+    ours, theirs = (training_batches(train, state)[0][0] for state in states)
+    assert not np.array_equal(ours, theirs)
 
 
 def test_kill_after_the_last_checkpoint_is_healed(own_run: Path, made_hdf5: Path, run: Run) -> None:

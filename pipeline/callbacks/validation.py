@@ -1,7 +1,5 @@
 """Score the model on the val split after each epoch, every image of it."""
 
-from collections.abc import Callable
-
 import keras
 
 from pipeline.evaluation.metrics import evaluate
@@ -13,17 +11,15 @@ class Validation(keras.callbacks.Callback):
 
     Args:
         batches: Of the val split.
-        image_size: Returns the pixels a side of the images of an epoch, from 1.
     """
 
-    def __init__(self, batches: HDF5Generator, image_size: Callable[[int], int]) -> None:
+    def __init__(self, batches: HDF5Generator) -> None:
         super().__init__()
         self._batches = batches
-        self._image_size = image_size
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Evaluate."""
-        self._batches.begin_epoch(epoch + 1, self._image_size(epoch + 1))
+        self._batches.begin_epoch(epoch + 1)
         scores = evaluate(self.model, self._batches)
         logs |= {
             "val_loss": scores.loss,

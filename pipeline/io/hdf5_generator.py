@@ -6,6 +6,7 @@ stopped. Threads prefetch the next batches while the network works on one.
 
 import math
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -49,15 +50,16 @@ class _Epoch:
 class HDF5Generator(keras.utils.PyDataset):
     """Batches of uint8 RGB images (n, size, size, 3) and one-hot labels, float32 (n, classes).
 
-    The last batch of an epoch holds what is left. Each epoch of a ``fit`` has an order and an
-    augmentation of its own. Use as a context manager, or call ``close``. Pass ``shuffle=False`` to
-    ``fit``: the shuffling is done here.
+    The last batch of an epoch holds what is left, but with a shard. Each epoch of a ``fit`` has an
+    order and an augmentation of its own. Pass ``shuffle=False`` to ``fit``: the shuffling is done
+    here.
 
     Args:
         dataset: The split.
-        batch_size: At most the whole split.
+        batch_size: Clipped to the size of the split.
         seed: Decides the order and the augmentation.
         shuffle: Draw a new order each epoch.
+        image_size: Maps an epoch, from 1, to its image size in pixels; None: as stored.
         augmentation: The default is none.
         shard: The positions in each batch whose images to make; batches then end with sample
             weights, float32 (n,). A smaller last batch is padded with copies of its own images, of
@@ -72,6 +74,7 @@ class HDF5Generator(keras.utils.PyDataset):
         *,
         seed: int = 0,
         shuffle: bool = False,
+        image_size: Callable[[int], int] | None = None,
         augmentation: Augmentation = NO_AUGMENTATION,
         shard: range | None = None,
     ) -> None:
@@ -80,20 +83,21 @@ class HDF5Generator(keras.utils.PyDataset):
         self.batch_size = min(batch_size, len(dataset))
         self._seed = seed
         self._shuffle = shuffle
+        self._image_size = image_size or (lambda epoch: dataset.images.shape[1])
         self._augmentation = augmentation
         self._shard = shard
         self._first_flip = random_stream(seed, "first flip").integers(2, size=len(dataset))
         self._threads = ThreadPoolExecutor(THREADS, "batches")
         self.failure: UserError | None = None
         """Why a batch could not be made; TensorFlow raises an error of its own instead."""
-        self.begin_epoch(1, dataset.images.shape[1])
+        self.begin_epoch(1)
 
-    def begin_epoch(self, epoch: int, image_size: int) -> None:
-        """Make the batches of ``epoch``, from 1, with images of ``image_size`` pixels a side."""
+    def begin_epoch(self, epoch: int) -> None:
+        """Make the batches of ``epoch``, from 1."""
         order = np.arange(len(self.dataset))
         if self._shuffle:
             random_stream(self._seed, "shuffle", epoch).shuffle(order)
-        self._epoch = _Epoch(epoch, image_size, order)
+        self._epoch = _Epoch(epoch, self._image_size(epoch), order)
 
     def on_epoch_begin(self) -> None:
         """Move to the next epoch if this one is finished; called by Keras.
@@ -102,7 +106,7 @@ class HDF5Generator(keras.utils.PyDataset):
         here. Keras also begins an epoch, and asks for some batches, only to see their shapes.
         """
         if self._epoch.finished:
-            self.begin_epoch(self._epoch.number + 1, self._epoch.image_size)
+            self.begin_epoch(self._epoch.number + 1)
         self._epoch.begun = True
 
     @property
@@ -119,7 +123,6 @@ class HDF5Generator(keras.utils.PyDataset):
         Raises:
             IndexError: The epoch has fewer.
             UserError: The file was cut short since it was opened.
-            RuntimeError: This is closed.
         """
         if not 0 <= step < len(self):
             raise IndexError(f"batch {step} of {len(self)}")
@@ -199,13 +202,3 @@ class HDF5Generator(keras.utils.PyDataset):
         if self._augmentation.flip == "alternating":
             return (self._first_flip[rows] + epoch) % 2 == 0
         return np.zeros(len(rows), bool)
-
-    def close(self) -> None:
-        """End the threads."""
-        self._threads.shutdown(cancel_futures=True)
-
-    def __enter__(self) -> "HDF5Generator":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()

@@ -37,8 +37,7 @@ def write_preview(path: Path, train: HDF5Dataset, state: RunState) -> None:
     """
     labels = evenly_spaced(0, len(train.classes) - 1, CLASSES)
     rows = [int(np.argmax(train.labels == label)) for label in labels]
-    with training_batches(train, state) as batches:
-        save_figure(plot_preview(batches, state, rows), path)
+    save_figure(plot_preview(training_batches(train, state), state, rows), path)
 
 
 def evenly_spaced(first: int, last: int, count: int) -> list[int]:
@@ -81,9 +80,8 @@ def plot_preview(batches: HDF5Generator, state: RunState, rows: Sequence[int]) -
         axes.set_ylabel(name.replace(" ", "\n"), rotation=0, ha="right", va="center", fontsize=9)
         axes.imshow(dataset.images[row])
     for column, epoch in enumerate(epochs, start=1):
-        size = recipe.image_size(epoch)
-        cells[0, column].set_title(f"epoch {epoch}\n{size} pixels", fontsize=9)
-        batches.begin_epoch(epoch, size)
+        cells[0, column].set_title(f"epoch {epoch}\n{recipe.image_size(epoch)} pixels", fontsize=9)
+        batches.begin_epoch(epoch)
         shown = augmented(batches, rows)
         for axes, (image, shares) in zip(cells[:, column], shown, strict=True):
             axes.imshow(image)

@@ -35,6 +35,7 @@ def training_batches(
         state.batch_size,
         seed=state.seed,
         shuffle=True,
+        image_size=state.recipe.image_size,
         augmentation=state.recipe.augmentation,
         shard=shard,
     )
@@ -55,7 +56,7 @@ def fit_phases(
     """
     for first, last in state.recipe.phases(state.epoch + 1, state.epochs):
         # ``fit`` may ask for a batch, to see its shapes, before ``EpochStart``
-        batches.begin_epoch(first, state.recipe.image_size(first))
+        batches.begin_epoch(first)
         try:
             model.fit(
                 batches.for_fit(),

@@ -141,8 +141,10 @@ def training(hdf5: Path, size: int, batch: int, steps: int, *, fused: bool = Tru
     split = replace(
         split, images=split.images[: steps * batch], labels=split.labels[: steps * batch]
     )
-    data = HDF5Generator(split, batch, shuffle=True, augmentation=recipe.augmentation)
-    data.begin_epoch(1, size)
+    augmentation = recipe.augmentation
+    data = HDF5Generator(
+        split, batch, shuffle=True, image_size=lambda _: size, augmentation=augmentation
+    )
     network = googlenet(recipe.network, len(split.classes), means=(122.5, 114.3, 101.4))
     if fused:
         fuse_batch_norms(network)
