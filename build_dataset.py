@@ -52,14 +52,14 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         f"{config.SUGGESTED_RECIPE}; with --sample: {config.SAMPLE_RECIPE})")  # fmt: skip
     args = parser.parse_args(argv)
     if args.recipe and not args.preview:
-        parser.error("-r goes with --preview, and says whose augmentation it shows")
+        parser.error("-r needs --preview: it names the recipe whose augmentation is shown")
     return args
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Build the data set, and draw the preview if asked for."""
     args = parse_arguments(argv)
-    # Imported where they are used, so that --help and wrong use are answered at once.
+    # Imported where they are used, so that --help and usage errors are instant.
     from pipeline.dataset.builder import BuildSettings, check_built, is_built
     from pipeline.dataset.image_source import open_source
     from pipeline.dataset.tiny_imagenet import default_hdf5_folder
@@ -92,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def prepare_data_set(args: argparse.Namespace) -> Path:
-    """Return where the data set lies, downloaded or written first if asked for."""
+    """Return the data set's path; download or write it first if asked for."""
     from pipeline.dataset.tiny_imagenet import find_data_set
 
     if args.sample:
@@ -114,7 +114,7 @@ def prepare_data_set(args: argparse.Namespace) -> Path:
 
 
 def check_output_paths(args: argparse.Namespace, data_set: Path, hdf5: Path) -> None:
-    """Refuse to write over what is read, or among the images."""
+    """Refuse to overwrite inputs, or to write among the images."""
     from pipeline.dataset.builder import OUTPUTS
     from pipeline.dataset.tiny_imagenet import SPLITS
     from pipeline.io.files import check_outputs

@@ -37,9 +37,13 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="a checkpoint, or a run's folder, whose best epoch by val is taken")  # fmt: skip
     add("--split", choices=("test", "val", "train"), default="test",
         help="the split to evaluate: val to select models, test once")  # fmt: skip
-    add("--flip", action="store_true", help="average with the predictions for mirrored images")
+    add(
+        "--flip",
+        action="store_true",
+        help="test-time augmentation: average with the predictions for mirrored images",
+    )
     add("--image-size", type=number(ImageSide), metavar="N",
-        help="pixels a side to predict at (default: the recipe's); --export keeps it")  # fmt: skip
+        help="in pixels, to predict at (default: the recipe's); --export keeps it")  # fmt: skip
     add("--json", type=Path, metavar="FILE",
         help="write the metrics here too; with --images, the predictions")  # fmt: skip
     add("--export", type=Path, metavar="FILE",
@@ -71,7 +75,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Do as the command line says."""
     args = parse_arguments(argv)
-    # Imported where they are used, so that --help and wrong use are answered at once.
+    # Imported where they are used, so that --help and usage errors are instant.
     from pipeline.io.photographs import find_photographs
     from pipeline.run.checkpoint import read_state
     from pipeline.run.output_folder import checkpoint_to_evaluate, find_hdf5
@@ -142,7 +146,7 @@ def evaluate(args: argparse.Namespace, state: "RunState", hdf5: Path) -> None:
 
 
 def load_predictor(args: argparse.Namespace, state: "RunState") -> "Predictor":
-    """Return the checkpoint's model with what it is to predict with."""
+    """Return the checkpoint's model with its settings to predict."""
     from pipeline.evaluation.metrics import Predictor
     from pipeline.run.checkpoint import load_model
 

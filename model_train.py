@@ -42,9 +42,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("-e", "--epoch", type=count, metavar="N",
         help="check that -m is at epoch N (default: no check)")  # fmt: skip
     add("-l", "--learning-rate", type=number(LearningRate), metavar="X",
-        help="a constant rate from here on (default: the recipe's schedule)")  # fmt: skip
+        help="a constant rate from here on, for good (default: the recipe's schedule)")  # fmt: skip
     add("-n", "--epochs", type=count, metavar="N",
-        help="the epoch to end at; changes no schedule (default: the recipe's)")  # fmt: skip
+        help="the last epoch; the schedule stays (default: the recipe's)")  # fmt: skip
     add("-b", "--batch-size", type=count, metavar="N",
         help="images per step (default: the recipe's)")  # fmt: skip
     add("-r", "--recipe", choices=config.RECIPES, metavar="NAME",
@@ -59,24 +59,27 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help=f"fixes every random choice (default: {config.SEED})")  # fmt: skip
     many = parser.add_argument_group(
         "several processes",
-        "with KERAS_BACKEND=jax; the same command for each, but for --process-id;\n"
+        "with KERAS_BACKEND=jax; the same command for each, except --process-id;\n"
         "leave these out under srun",
     )
-    many.add_argument("--processes", type=count, metavar="N", help="how many there are")
+    many.add_argument("--processes", type=count, metavar="N", help="their number")
     many.add_argument("--process-id", type=int, metavar="K",
                       help="which one this is, from 0; 0 evaluates and writes")  # fmt: skip
     many.add_argument("--coordinator", metavar="HOST:PORT",
                       help="where process 0 runs, and a port that is free there")  # fmt: skip
     args = parser.parse_args(argv)
     if args.epoch and not args.model:
-        parser.error("-e goes with -m, the checkpoint to resume from; -n names the epoch to end at")
+        parser.error("-e needs -m, the checkpoint to resume from; -n names the last epoch")
     return args
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Train as the command line says; of several processes, the primary alone writes."""
+    """Train as the command line says.
+
+    As a rule one process trains on one device; of several, only the primary writes.
+    """
     args = parse_arguments(argv)
-    # Imported where they are used, so that --help and wrong use are answered at once.
+    # Imported where they are used, so that --help and usage errors are instant.
     from pipeline.io.files import folder_lock
     from pipeline.io.hdf5_dataset import open_training_splits
     from pipeline.run import start
@@ -107,14 +110,14 @@ def main(argv: Sequence[str] | None = None) -> None:
             restore_curves(args.output, state, len(train_set))
         start.check_trainable(state, len(train_set))
         on_signal = resume_hint(args) if group.is_primary else nullcontext()
-        with on_signal, group.connected(repr(state)):
+        with on_signal, group.connected(repr(state)):  # all must have equal settings
             train(args, group, state, checkpoint, train_set, val_set)
         if group.is_primary:
             say(*results(args.output, args.tensorboard))
 
 
 def restore_curves(folder: Path, state: "RunState", images: int) -> None:
-    """Write a finished run's curves: a kill may have come between its last checkpoint and them."""
+    """Write a finished run's curves: it may have been killed before it wrote the last ones."""
     from pipeline.run.output_folder import latest_state
 
     if latest_state(folder) == state:
@@ -132,7 +135,7 @@ def train(
     train_set: "HDF5Dataset",
     val_set: "HDF5Dataset",
 ) -> None:
-    """Assemble the parts and train; the primary process evaluates, writes and says so."""
+    """Assemble the parts and train; only the primary process evaluates, writes and prints."""
     keras = import_keras()
     from pipeline.callbacks import EpochStart, MomentumCorrection
     from pipeline.callbacks.tensorboard import check_tensorboard
@@ -190,9 +193,9 @@ def reporting_callbacks(
     val_set: "HDF5Dataset",
     stack: ExitStack,
 ) -> "list[keras.callbacks.Callback]":
-    """Begin the log; return what evaluates, writes and prints, in order.
+    """Begin the log; return the primary's callbacks, in the order in which they must run.
 
-    ``stack`` closes what they hold open.
+    ``stack`` removes the progress bar, whatever happens.
     """
     from pipeline import callbacks
     from pipeline.io.hdf5_generator import HDF5Generator

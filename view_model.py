@@ -31,7 +31,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Draw as the command line says."""
     args = parse_arguments(argv)
-    # Imported where they are used, so that --help and wrong use are answered at once.
+    # Imported where they are used, so that --help and usage errors are instant.
     from pipeline.plotting import picture_format
 
     picture_format(args.output, "dot")  # refuses another suffix before anything is built
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def image_size(file: Path) -> int:
-    """Return the pixels a side that a model is evaluated at; IMAGE_SIZE where it is of no run."""
+    """Return the image size that a model is evaluated at; IMAGE_SIZE where it is of no run."""
     from pipeline.run.checkpoint import read_state
 
     try:

@@ -31,18 +31,18 @@ DOWNLOAD_MD5: str = "90528d7ca1a48142e341f4ef8d21d0de"
 # The data set
 
 IMAGE_SIZE: ImageSide = 64
-"""Pixels a side as stored; a recipe's ``image_sizes`` say what is trained on."""
+"""In pixels, as stored; a recipe's ``image_sizes`` say what is trained on."""
 CLASSES: Count = 200
-"""Of the network that ``view_model.py`` draws without -m; all else takes those of the data."""
+"""Only for ``view_model.py`` without -m; all else takes those of the data."""
 TEST_IMAGES_PER_CLASS: Count = 30
 """The official test images have no labels: this many train images per class take their place."""
 SEED: Seed = 42
 
 EVALUATION_BATCH_SIZE: Count = 100
-"""Of ``model_eval.py``; training validates with the run's batch size."""
+"""For ``model_eval.py``; training validates with the run's batch size."""
 
 PATIENCE: Count = 5
-"""After so many epochs at one rate without a lower val loss, training recommends a lower rate."""
+"""Epochs at one rate without a lower val loss, after which training recommends a lower rate."""
 
 # How networks are trained
 
@@ -108,7 +108,7 @@ RECIPES = {
     ),
     "quick": QUICK,
     "overnight": OVERNIGHT,
-    # One GPU, in minutes: ``overnight`` for longer, at the full size throughout, more dropout.
+    # One GPU, in minutes: ``overnight`` for longer, at the full size, larger batches, more dropout.
     "best": replace(
         OVERNIGHT,
         epochs=66,
@@ -139,8 +139,9 @@ RECIPES = {
     ),
 }
 DEFAULT_RECIPE: str = "published"
+"""What this project reproduces."""
 SUGGESTED_RECIPE: str = "quick"
-"""What ``build_dataset.py`` proposes to train with: it needs no GPU."""
+"""What ``build_dataset.py`` proposes to train with: more accurate, faster, and without a GPU."""
 SAMPLE_RECIPE: str = "demo"
 """What ``build_dataset.py`` proposes for the sample."""
 CPU_RECIPES: tuple[str, ...] = ("quick", "overnight", "demo")

@@ -108,7 +108,7 @@ class _WithoutTensorFlow:
 
 
 def has_bfloat16() -> bool:
-    """Tell whether the backend's device, its first GPU or else the CPU, has bfloat16 instructions.
+    """Return whether the backend's device, its first GPU or else the CPU, computes in bfloat16.
 
     A CPU's are read on Linux alone, and used by TensorFlow alone. On JAX the first device of all
     processes answers, so that they agree.

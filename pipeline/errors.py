@@ -18,7 +18,7 @@ class WriteError(UserError):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether the memory of the machine or of a device was full."""
+    """Return whether the memory of the machine or of a device was full."""
     return isinstance(error, MemoryError) or bool(OUT_OF_MEMORY.search(repr(error)))
 
 

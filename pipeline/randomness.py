@@ -1,6 +1,6 @@
 """Every random choice is a function of the seed and of where in the run it is made.
 
-There is no random state to save: a resumed run draws what a run never stopped draws.
+There is no random state to save: a resumed run draws what an uninterrupted one does.
 """
 
 from zlib import crc32
@@ -20,7 +20,7 @@ def random_stream(seed: int, purpose: str, *position: int) -> np.random.Generato
 
 
 class BatchDraws:
-    """Draws a value for each image of a batch, and returns those of a shard.
+    """Draws a value for each of the ``count`` images of a batch, and returns the shard's, n.
 
     An image's draws do not depend on how the batch is sharded.
 

@@ -18,14 +18,14 @@ from pipeline.errors import UserError
 AUTO = "auto"
 DTYPE = "network.dtype"
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
-"""Of epochs, images per batch, processes, and whatever else is counted."""
+"""Any count: of epochs, images per batch, processes."""
 Fraction = Annotated[float, Meta(ge=0, lt=1)]
 ImageSide = Annotated[int, Meta(ge=32, le=1024)]
 """Pixels; smaller images were not tried."""
 LearningRate = Annotated[float, Meta(ge=1e-12, le=1000)]
 Seed = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 Mean = Annotated[float, Meta(ge=0, le=255)]
-"""Of a colour channel of the train images."""
+"""Of one colour channel of the train images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class Network:
     """What ``googlenet`` builds (see pipeline/nn/googlenet.py)."""
 
     stem: Literal["paper", "fine"] = "paper"
-    """``"paper"``: 7x7 stride 2; ``"fine"``: 5x5 stride 1: feature maps twice as fine."""
+    """``"paper"``: 7x7 stride 2; ``"fine"``: 5x5 stride 1, for feature maps of twice the size."""
     width: Annotated[float, Meta(gt=0, le=16)] = 1.0
     """Multiplies every filter count of Table 1."""
     relu_before_norm: bool = False
@@ -45,8 +45,8 @@ class Network:
     dropout: Fraction = 0.4
     """Dropout rate before the classifier (the paper: 0.4)."""
     norm_momentum: Fraction = 0.99
-    """Of batch norm, Keras's: the share of the running statistics that a batch leaves (PyTorch's is
-    1 minus this)."""
+    """Of batch norm, by Keras's convention: the weight of the old running statistics (PyTorch's
+    momentum is 1 minus this)."""
     precise_norm: bool = False
     """PreciseBN: after each epoch, measure the running statistics on train images."""
     dtype: Literal["float32", "mixed_bfloat16", "auto"] = "float32"
@@ -63,7 +63,7 @@ class Optimizer:
     """``"sgd"``, with Nesterov momentum; ``"muon"``, its steps made orthogonal (see muon.py);
     ``"adam"``, with Keras's defaults."""
     momentum: Fraction = 0.9
-    """Of SGD and Muon."""
+    """For SGD and Muon."""
     learning_rate: LearningRate = 0.1
     """The first rate, or with a warm-up the highest."""
     rate_drops: tuple[tuple[Count, LearningRate], ...] = ()
@@ -91,12 +91,12 @@ class Augmentation:
     """Each axis is scaled by 1 - zoom to 1 + zoom."""
     flip: Literal["none", "random", "alternating"] = "none"
     """``"random"``: mirror half the images, drawn anew each epoch; ``"alternating"``: mirror each
-    image every other epoch, from a random first on (arXiv:2404.00498)."""
+    image every other epoch, starting at random (arXiv:2404.00498)."""
     trivial_augment: bool = False
-    """One more change per image, of kind and strength drawn uniformly (see trivial_augment.py)."""
+    """One more operation per image, its type and strength drawn uniformly (trivial_augment.py)."""
     cutmix: Annotated[float, Meta(ge=0, le=1000)] = 0.0
-    """Alpha of CutMix: an image keeps lambda, of Beta(alpha, alpha), of its area and of its label;
-    0: no CutMix."""
+    """CutMix's alpha: lambda, the fraction of area and label that an image keeps, is drawn from
+    Beta(alpha, alpha); 0: no CutMix."""
     mixed_share: Annotated[float, Meta(gt=0, le=1)] = 1.0
     """Probability that CutMix changes a batch."""
     mixed_from: Count = 1
@@ -114,19 +114,19 @@ class Recipe:
     epochs: Count
     batch_size: Count
     image_sizes: Annotated[tuple[tuple[Count, ImageSide], ...], Meta(min_length=1)] = ((1, 64),)
-    """Progressive resizing: (first epoch, pixels a side), in order; small images cost less."""
+    """Progressive resizing: (first epoch, image size in pixels), in order; small ones cost less."""
     evaluation_size: ImageSide | None = None
-    """Pixels a side to evaluate and predict at, from the last size's first epoch on (FixRes,
+    """The image size to evaluate and predict at, from the last size's first epoch on (FixRes,
     arXiv:1906.06423); None: as in training. Choose it by val. PreciseBN measures at it too."""
     network: Network = field(default_factory=Network)
     optimizer: Optimizer = field(default_factory=Optimizer)
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def check(self) -> None:
-        """Check that the values go together; each value's own range is checked by its type.
+        """Check that the values are consistent; each value's range is checked by its type.
 
         Raises:
-            ValueError: Some do not; says which.
+            ValueError: Some are not; says which.
         """
         if self.image_sizes[0][0] != 1:
             raise ValueError("image_sizes must begin with epoch 1")
@@ -141,14 +141,14 @@ class Recipe:
         ):
             raise ValueError("warmup_epochs go with the cosine schedule alone, without rate_drops")
         if self.optimizer.warmup_epochs >= self.epochs:
-            raise ValueError("warmup_epochs must leave some of the epochs for the fall of the rate")
+            raise ValueError("warmup_epochs must be below epochs, so that the rate can decay")
 
     def image_size(self, epoch: int) -> int:
-        """Return the pixels a side that the images of ``epoch`` have."""
+        """Return the image size of ``epoch``, in pixels."""
         return [size for first, size in self.image_sizes if first <= epoch][-1]
 
     def size_to_evaluate(self, epoch: int) -> int:
-        """Return the pixels a side that the network is evaluated at after ``epoch``."""
+        """Return the image size that the network is evaluated at after ``epoch``, in pixels."""
         last = epoch >= self.image_sizes[-1][0]
         return self.evaluation_size if last and self.evaluation_size else self.image_size(epoch)
 
@@ -189,8 +189,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     """Check a module's values by the types and ranges that it declares for them.
 
     Raises:
-        ValueError: One is of another type, out of range, or a recipe's name that is none; says
-            which.
+        ValueError: One has the wrong type, is out of range, or names no recipe; says which.
     """
     for name in (*settings["__annotations__"], "RECIPES"):
         if name not in settings:

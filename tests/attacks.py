@@ -164,7 +164,7 @@ def archives() -> Iterator[Attack]:
 
 
 def checkpoints() -> Iterator[Attack]:
-    """Models that are cut short, forged, or of another make."""
+    """Models that are truncated, forged, or of another make."""
     readers = (EVALUATE, VIEW, RESUME)
     for tenth in range(0, 10, 3):
         for command in readers:

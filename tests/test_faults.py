@@ -509,7 +509,7 @@ def test_hdf5_cut_short_while_it_is_mapped(made_hdf5: Path, tmp_path: Path) -> N
         os.truncate(folder / "train.hdf5", 10_000)
         _, error = training.communicate()
     assert training.returncode == 2, error
-    assert error.startswith(f"error: {folder}/train.hdf5 is cut short since it was opened")
+    assert error.startswith(f"error: {folder}/train.hdf5 is truncated since it was opened")
     assert error.count("\n") == 1, error
 
 

@@ -369,7 +369,7 @@ def test_what_is_taken_otherwise_than_named_is_told(
     build(own_images, tmp_path / "hdf5")
     printed = capsys.readouterr().out
     assert "folders within class folders, such as train/Hund & Katze/Hund" in printed
-    assert "left out 1 files that are no images by name, such as train/Hund & Katze/jpg" in printed
+    assert "left out 1 files without an image's suffix, such as train/Hund & Katze/jpg" in printed
     assert "val/ has no image of 1 of the classes, such as train" in printed
     assert "note: 15 of 113 images are left to train on" in printed
 

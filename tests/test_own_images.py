@@ -148,11 +148,11 @@ def test_what_cannot_be_read_is_named(scene: np.ndarray, tmp_path: Path) -> None
     cut = save(tmp_path / "cut.jpg", scene)
     data = cut.read_bytes()
     cut.write_bytes(data[:-200])
-    with pytest.raises(UserError, match=r"cut\.jpg: it is cut short"):
+    with pytest.raises(UserError, match=r"cut\.jpg: it is truncated"):
         read_photograph(cut, 30)
     thumbnail = b"\xff\xe1" + (len(data) + 2).to_bytes(2, "big") + data
     cut.write_bytes(data[:2] + thumbnail + data[2:-200])
-    with pytest.raises(UserError, match=r"cut\.jpg: it is cut short"):
+    with pytest.raises(UserError, match=r"cut\.jpg: it is truncated"):
         read_photograph(cut, 30)
     cut.write_bytes(absurdly_large_jpeg(data))
     with pytest.raises(UserError, match=r"cut\.jpg: it is larger than any camera's"):
@@ -161,7 +161,7 @@ def test_what_cannot_be_read_is_named(scene: np.ndarray, tmp_path: Path) -> None
     with pytest.raises(UserError, match=r"empty\.jpg: it is empty"):
         read_photograph(tmp_path / "empty.jpg", 30)
     (tmp_path / "notes.txt").write_text("no image")
-    with pytest.raises(UserError, match=r"notes\.txt: it is no image that OpenCV reads"):
+    with pytest.raises(UserError, match=r"notes\.txt: OpenCV cannot decode it"):
         read_photograph(tmp_path / "notes.txt", 30)
     with pytest.raises(UserError, match="does not exist"):
         find_photographs([tmp_path / "none.jpg"])
@@ -271,11 +271,11 @@ def test_table_holds_every_image_that_can_be_read(
     last = folder / "test_2.JPEG"
     last.write_bytes(last.read_bytes()[:-100])
     done = run(*command)
-    assert done.stderr.startswith(f"skipped: cannot read {last}: it is cut short")
+    assert done.stderr.startswith(f"skipped: cannot read {last}: it is truncated")
     with table.open(newline="") as file:
         assert [row["image"] for row in csv.DictReader(file)] == [r["image"] for r in rows[:2]]
     named = (*command[:3], "--images", last, "--csv", tmp_path / "none.csv")
-    assert "test_2.JPEG: it is cut short" in run(*named, status=2).stderr
+    assert "test_2.JPEG: it is truncated" in run(*named, status=2).stderr
     assert not (tmp_path / "none.csv").exists()
 
 

@@ -391,7 +391,7 @@ def test_terminated_run_prints_the_command_that_resumes(
     stopped, last = errors.splitlines()[-2:]
     assert stopped.startswith("stopped by ")
     assert last.startswith(
-        "the running epoch is lost, every finished one kept; to resume: python model_train.py -m "
+        "the running epoch is lost, finished ones are kept; to resume: python model_train.py -m "
     )
     assert not list(output.glob(".unfinished*"))
     reached = read_state(latest_checkpoint(output)).epoch
@@ -485,7 +485,7 @@ REFUSED = {
         (),
     ),
     "does not exist": (lambda run: checkpoint(run, 2).unlink(), ()),
-    "is of another version of this project": (
+    "was written by another version of this project": (
         lambda run: change_metadata(checkpoint(run, 2), lambda it: it[KEY].update(format=1)),
         (),
     ),
@@ -645,7 +645,7 @@ USAGE = {
     "'1e39' is not": ("-l", "1e39"),
     "'10000000' is not": ("-n", 10**7),
     "invalid choice: 'none'": ("-r", "none"),
-    "-e goes with -m": ("-e", 3),
+    "-e needs -m": ("-e", 3),
     "'-3' is not": ("-m", "x", "-e=-3"),
 }
 
@@ -750,7 +750,7 @@ def test_diverging_run_stops_without_a_checkpoint(
     """Each step multiplies the weights by a thousand."""
     error = run("model_train.py", "-r", "thin", "-l", 1000, "-b", 4, "--hdf5", made_hdf5, "-o",
                 tmp_path, status=2, EDITED="thin optimizer weight_decay 0.99").stderr  # fmt: skip
-    assert "not a number any more; start again with a lower rate by -l" in error
+    assert "is NaN or infinite; start again at a lower rate (-l)" in error
     assert not list(tmp_path.glob("*.keras"))
 
 

@@ -15,12 +15,12 @@ class EpochCheckpoint(keras.callbacks.Callback):
     """Writes ``epoch-026-val_loss-2.345.keras`` after each epoch.
 
     Args:
-        folder: Where to, made as needed.
-        keep: Leave only this many of the newest checkpoints, and the best: by val accuracy, or by
-            val loss where that alone is measured; without validation there is no best. Without a
-            run, those that others wrote stay. None: all.
-        run: Has the state to resume from, which each checkpoint then stores; None: store the model
-            and its optimizer alone.
+        folder: Created if missing.
+        keep: Keep only this many of the newest checkpoints, and the best: by val accuracy, or else
+            by val loss; without validation there is no best. Without ``run``, delete only files
+            written here. None: keep all.
+        run: Has the state to resume from, which each checkpoint then stores; None: store only the
+            model and its optimizer.
     """
 
     def __init__(

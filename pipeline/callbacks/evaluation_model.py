@@ -1,4 +1,4 @@
-"""Evaluate and save by a model on one device, where several train."""
+"""Evaluate and save on one device when several train."""
 
 from collections.abc import Sequence
 
@@ -7,10 +7,10 @@ import numpy as np
 
 
 class EvaluationModel(keras.callbacks.Callback):
-    """Runs callbacks at an epoch's end on the model to evaluate and save.
+    """Runs callbacks at an epoch's end on a model that lies on one device.
 
-    Where several devices train, that is a replica on one, so that the checkpoint equals that of a
-    run on one device. All callbacks share one ``logs``: what ``Validation`` adds, the later ones
+    Where several devices train, that is a replica, so that the checkpoint equals that of a run on
+    one device. All callbacks share one ``logs``: what ``Validation`` adds, the later ones
     read, as do those after this one in ``fit``.
 
     Args:

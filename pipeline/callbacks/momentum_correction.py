@@ -12,14 +12,13 @@ DROP = 0.5
 
 
 class MomentumCorrection(keras.callbacks.Callback):
-    """Scales SGD's velocity, which is that of muon.py too, down with the rate, where that drops
-    between two epochs.
+    """Scales the velocity of SGD and muon.py down with the rate where it drops between epochs.
 
-    The moments of other optimizers, as of Adam and of Keras's Muon, have no rate in them and stay.
+    The moments of other optimizers (Adam, Keras's Muon) contain no rate and stay as they are.
 
     Args:
         schedule: The learning rate by step.
-        last_rate: Of the step before the first epoch to train; None: the schedule's.
+        last_rate: The rate of the step before training starts; None: the schedule's.
     """
 
     def __init__(self, schedule: LearningRateSchedule, last_rate: float | None = None) -> None:

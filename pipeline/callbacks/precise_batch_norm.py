@@ -16,15 +16,15 @@ from pipeline.io.hdf5_generator import HDF5Generator
 from pipeline.nn.fused_norm import batch_norms, layers_of_kind
 
 IMAGES = 5_120
-"""Enough for statistics of every channel, and a small part of an epoch."""
+"""At most; enough for statistics of every channel, and a small part of an epoch."""
 
 
 class PreciseBatchNorm(keras.callbacks.Callback):
     """Replaces batch norm's running statistics after each epoch by those of some train images.
 
     The mean is the mean of the batches' means, the variance the mean of their second moments minus
-    the squared mean. Dropouts drop nothing meanwhile, as in evaluation: the variance that they add
-    in training is none of the evaluated network's (Li et al. 2019, arXiv:1801.05134). Training
+    the squared mean. Dropout is off meanwhile, as in evaluation, which lacks the variance that it
+    adds in training (Li et al. 2019, arXiv:1801.05134). Training
     still normalises by each batch's own statistics. For functional models, whose batch norms are
     layers of the model or of models in it.
 
@@ -38,14 +38,14 @@ class PreciseBatchNorm(keras.callbacks.Callback):
         self._forward: keras.Model | None = None
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Measure."""
+        """Measure the statistics anew."""
         self._batches.begin_epoch(epoch + 1)
         if self._forward is None or self._forward.layers[-1].model is not self.model:
             pixels = self.model.inputs[0]
             self._forward = keras.Model(pixels, _InTrainingMode(self.model)(pixels))
         norms = list(batch_norms(self.model))
         moments = [np.zeros((2, norm.moving_mean.shape[0])) for norm in norms]
-        # whole batches alone: the statistics of a small last one mean little
+        # whole batches only: the statistics of a small last one are noisy
         images = min(len(self._batches.dataset), IMAGES)
         steps = max(1, images // self._batches.batch_size)
         dropouts = list(layers_of_kind(self.model, keras.layers.Dropout))

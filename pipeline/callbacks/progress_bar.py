@@ -67,7 +67,7 @@ class ProgressBar(keras.callbacks.Callback):
         """Move the bar; after the first steps of a session, print the estimate.
 
         Raises:
-            UserError: The loss is not a number any more.
+            UserError: The loss is NaN or infinite.
         """
         check_losses(self._epoch, self._running.get("loss", 0))
         done = self._done

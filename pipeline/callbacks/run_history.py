@@ -10,7 +10,8 @@ class RunHistory(keras.callbacks.Callback):
     """Holds the state after the last finished epoch, in ``state``.
 
     It adds the ``learning_rate`` of the epoch's last step to the logs, and makes their ``loss`` the
-    cross-entropy, without penalties or label smoothing, as ``val_loss`` is.
+    cross-entropy, without penalties or label smoothing, as ``val_loss`` is: it follows
+    ``Validation``, and needs the metrics of ``compile_model``.
     """
 
     def __init__(self, state: RunState, steps_per_epoch: int) -> None:
@@ -23,7 +24,7 @@ class RunHistory(keras.callbacks.Callback):
         """Append the epoch's metrics.
 
         Raises:
-            UserError: The loss is not a number any more.
+            UserError: A loss is NaN or infinite.
         """
         logs["learning_rate"] = float(self._schedule((epoch + 1) * self.steps_per_epoch - 1))
         logs["loss"] = logs.pop("cross_entropy")

@@ -1,4 +1,4 @@
-"""Score the model on the val split after each epoch, every image of it."""
+"""Evaluate the model on the whole val split after each epoch."""
 
 import keras
 
@@ -10,7 +10,7 @@ class Validation(keras.callbacks.Callback):
     """Adds ``val_loss``, ``val_accuracy`` and ``val_top5_accuracy`` to an epoch's logs.
 
     Args:
-        batches: Of the val split.
+        batches: The val split's, in any order.
     """
 
     def __init__(self, batches: HDF5Generator) -> None:
@@ -18,7 +18,7 @@ class Validation(keras.callbacks.Callback):
         self._batches = batches
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Evaluate."""
+        """Add the three metrics to ``logs``."""
         self._batches.begin_epoch(epoch + 1)
         scores = evaluate(self.model, self._batches)
         logs |= {

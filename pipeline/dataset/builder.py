@@ -32,14 +32,14 @@ OUTPUTS = ("train.hdf5", "val.hdf5", "test.hdf5", MEANS)
 
 @dataclass(frozen=True)
 class BuildSettings:
-    """What decides on the contents of a build, besides the data set."""
+    """What determines a build, besides the data set."""
 
     image_size: int
-    """Pixels a side; other images are resized."""
+    """In pixels; other images are cropped and resized."""
     test_images_per_class: int
     """Train images of each class that become the test split."""
     seed: int
-    """Draws them."""
+    """Draws splits."""
     skip_corrupt: bool = False
     """Leave out images that cannot be decoded, before anything is drawn."""
     draw_val: bool = False
@@ -71,11 +71,11 @@ def build_data_set(
     Args:
         source: The data set.
         output: A folder, made as needed.
-        settings: What decides on the contents.
+        settings: What determines the build besides.
         overwrite: Replace an earlier build.
 
     Raises:
-        UserError: The source does not say what it holds, an image is corrupt, or the output is
+        UserError: The source's layout is not understood, an image is corrupt, or the output is
             taken or cannot be written.
     """
     found = read_labelled_images(source, draw_val=settings.draw_val)
@@ -222,13 +222,13 @@ def _write_split(
 
 
 def _build_id(classes: Classes, seed: int, writers: Iterable[HDF5Writer]) -> str:
-    """Return what ties the files of a build: equal for equal input and seed."""
+    """Return the id shared by a build's files, equal for equal input and seed."""
     contents = [seed, classes.ids, classes.names, *(writer.fingerprint for writer in writers)]
     return hashlib.sha256(json.dumps(contents).encode()).hexdigest()
 
 
 def is_built(folder: Path) -> bool:
-    """Tell whether ``folder`` holds all files of a build."""
+    """Return whether ``folder`` holds all files of a build."""
     return all((folder / name).is_file() for name in OUTPUTS)
 
 
@@ -238,7 +238,7 @@ def _hold_same_images(
     source: ImageSource,
     settings: BuildSettings,
 ) -> bool:
-    """Tell whether the splits of a build are those of the images ``found``, by names and labels."""
+    """Return whether a build's names and labels are those of the images ``found``."""
     with without_library_messages():
         corrupt = _corrupt(found, source, settings)
     try:

@@ -29,7 +29,7 @@ def write_sample(root: Path, size: int, seed: int) -> None:
 
     Args:
         root: A folder that does not exist yet, or a sample written earlier, which is left alone.
-        size: Pixels a side.
+        size: The image size in pixels.
         seed: Decides which digits are for validation and testing.
 
     Raises:

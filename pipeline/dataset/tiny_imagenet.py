@@ -25,7 +25,7 @@ from pipeline.preprocessing.images import SUFFIXES
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 """The split of the images in a folder of this name, in any case."""
 NO_IMAGES = (".txt", ".csv", ".json", ".xml", ".md", ".ini", ".db")
-"""What may lie among images, and need not be told of."""
+"""Suffixes of files that may lie among images, and are ignored without a note."""
 ABOVE_TRAIN = re.compile(r"((?:[^/]+/)*?)train(?:/|\Z)", re.IGNORECASE)
 WORDNET_ID = re.compile(r"n\d{8}")
 NOT_IN_NAMES = ("Cc", "Cs", "Zl", "Zp")
@@ -48,15 +48,15 @@ class LabelledImages:
     train: Sequence[LabelledImage]
     val: Sequence[LabelledImage]
     test: Sequence[LabelledImage]
-    """Either is empty where it is to be drawn from ``train``."""
+    """``val`` or ``test`` is empty where it is to be drawn from ``train``."""
     notes: Sequence[str]
     """How they were found, and what was left out: lines for a person to read."""
 
 
 ClassIds = Mapping[str, str]
-"""By the names of images; "" where one is not known."""
+"""By the names of images; "" where unknown."""
 ANNOTATIONS = "val_annotations.txt"
-"""Has a line per val image: its file's name, its class id and, not used, a box."""
+"""Has a line per val image: file name, class id and, unused, a bounding box."""
 
 
 def find_data_set(default: Path) -> Path:
@@ -88,7 +88,7 @@ def read_labelled_images(source: ImageSource, *, draw_val: bool = False) -> Labe
 
     Args:
         source: Searched for the folder that holds ``train``.
-        draw_val: Take Tiny ImageNet without val images too, as any other data.
+        draw_val: Accept Tiny ImageNet without val images too, as any other data.
 
     Raises:
         UserError: It has no train images, or an image's class is unknown or contradictory.
@@ -182,7 +182,7 @@ def _place(folder: str, root: str) -> tuple[str, list[str]]:
 
 
 def _without_copies(val: ClassIds) -> ClassIds:
-    """Leave out the originals of what a script copied into class folders."""
+    """Leave out images of which a script put copies into class folders."""
     copied = {_stem(name) for name, folder in val.items() if folder}
     return {name: folder for name, folder in val.items() if folder or _stem(name) not in copied}
 
@@ -285,12 +285,12 @@ def _notes_on_files(
         example = posixpath.join(first, folders[first][0])
         yield f"left out {count:,} images that lie in no split, such as {example}"
     if nested := [folder for folder, (split, inner) in places.items() if split and len(inner) > 1]:
-        yield f"took folders within class folders, such as {nested[0]}, as of the outer class"
+        yield f"took folders within class folders, such as {nested[0]}, as parts of the outer class"
     unknown = [
         name for name in others if _place(name, root)[0] and not name.lower().endswith(NO_IMAGES)
     ]
     if unknown:
-        yield f"left out {len(unknown):,} files that are no images by name, such as {unknown[0]}"
+        yield f"left out {len(unknown):,} files without an image's suffix, such as {unknown[0]}"
 
 
 def _read_annotations(source: ImageSource, root: str) -> dict[str, str]:

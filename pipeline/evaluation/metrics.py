@@ -25,6 +25,7 @@ class Scores:
     rank5: float
     """Fraction of the images whose class is among the five most probable."""
     images: int
+    """How many were scored."""
     loss: float
     """Mean cross-entropy, in nats, without penalties or label smoothing."""
 
@@ -37,7 +38,7 @@ class Predictor:
     batch_size: int
     """Most images per call."""
     image_size: int | None = None
-    """Pixels a side of the images that it is given; None: any."""
+    """The image size in pixels; None: any."""
     flip: bool = False
     """Average with the probabilities of the mirrored images."""
 
@@ -49,7 +50,7 @@ class Predictor:
         return probabilities
 
     def _predict(self, images: np.ndarray) -> np.ndarray:
-        """Predict, padding to a whole batch: the model is compiled for one batch size."""
+        """Predict at most a batch, padded to a whole one: the model is compiled for its size."""
         padding = [(0, self.batch_size - len(images))] + [(0, 0)] * 3
         return np.asarray(self.model.predict_on_batch(np.pad(images, padding)))[: len(images)]
 
@@ -70,17 +71,17 @@ def predict(predictor: Predictor, batches: HDF5Generator) -> np.ndarray:
 
 
 def check_probabilities(probabilities: np.ndarray) -> None:
-    """Check that a model predicts numbers: finite weights may overflow on the way.
+    """Check that predictions are finite: activations may overflow.
 
     Raises:
-        UserError: One is none.
+        UserError: One is NaN or infinite.
     """
     if not np.isfinite(probabilities).all():
-        raise UserError("the model gives no numbers for some images; use another checkpoint")
+        raise UserError("some predictions are NaN or infinite; use another checkpoint")
 
 
 def score(probabilities: np.ndarray, truth: np.ndarray) -> Scores:
-    """Score probabilities (n, classes) by the true labels, int (n,)."""
+    """Score probabilities, float (n, classes), by the true labels, int (n,)."""
     ranks = rank_of_truth(probabilities, truth)
     of_truth = probabilities[np.arange(len(truth)), truth].astype(np.float64)
     return Scores(
@@ -95,21 +96,20 @@ def evaluate(model: keras.Model, batches: HDF5Generator) -> Scores:
     """Score ``model`` on all images of ``batches``.
 
     Raises:
-        UserError: It gives no probabilities, but logits.
+        UserError: Its outputs do not sum to 1: they are logits.
     """
     truth = batches.dataset.labels[batches.order]
     probabilities = predict(Predictor(model, batches.batch_size), batches)
     sums = probabilities.sum(axis=1)
     if np.any(np.abs(sums[np.isfinite(sums)] - 1) > LARGEST_ROUNDING):
-        raise UserError("the model gives no probabilities; end it with a softmax")
+        raise UserError("the model's outputs do not sum to 1; end it with a softmax")
     return score(probabilities, truth)
 
 
 def rank_of_truth(probabilities: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Return how many other classes are at least as probable as the true one, int64 (n,).
 
-    Ties count against the model: one that finds all classes equal knows nothing. A probability
-    that is not a number ranks last.
+    Ties count against the model, for uniform predictions deserve no credit. NaN ranks last.
     """
     of_truth = probabilities[np.arange(len(truth)), truth][:, None]
     return probabilities.shape[1] - 1 - (probabilities < of_truth).sum(axis=1)

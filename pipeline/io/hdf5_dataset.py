@@ -145,11 +145,11 @@ def _read_checked(path: Path, file: h5py.File, split: str) -> HDF5Dataset:
 
 
 class _Map(np.memmap):
-    """A memory map that refuses a file cut short since: reading past its end kills the process."""
+    """A memory map that refuses a file truncated since: reading past its end kills the process."""
 
     def __getitem__(self, index: Any) -> np.ndarray:
         if self._mmap.size() < self.offset + self.nbytes:
-            raise _unusable(Path(self.filename), "cut short since it was opened")
+            raise _unusable(Path(self.filename), "truncated since it was opened")
         return np.asarray(super().__getitem__(index))
 
 

@@ -1,7 +1,7 @@
 """Feed the images of a split to Keras, batch by batch, each a function of (seed, epoch, step).
 
-Nothing is carried from one batch to the next, so a resumed run sees the batches of a run never
-stopped. Threads prefetch the next batches while the network works on one.
+Nothing is carried from one batch to the next, so a resumed run sees an uninterrupted run's
+batches. Threads prefetch the next batches while the network works on one.
 """
 
 import math
@@ -26,7 +26,7 @@ Batch = tuple[np.ndarray, ...]
 """(images, labels), and with a shard the sample weights too."""
 NO_AUGMENTATION = Augmentation()
 THREADS = min(cores(), 4)
-"""More contend for the GIL, under which much of a batch is made."""
+"""More would contend for the GIL, which is held for much of a batch."""
 
 
 @dataclass
@@ -38,11 +38,13 @@ class _Epoch:
     image_size: int
     order: np.ndarray
     """Rows of the data set, int64 (n,)."""
-    asked_for: int = -1
-    """The last step; the next ones are prepared only where it follows the one before."""
+    last_step: int = -1
+    """The last one requested; later ones are prefetched only where steps come in order."""
     begun: bool = False
+    """Whether Keras has begun the epoch, and asks not only to see shapes."""
     finished: bool = False
-    prepared: dict[int, Future[Batch]] = field(default_factory=dict)
+    """Whether its last batch was taken."""
+    prefetched: dict[int, Future[Batch]] = field(default_factory=dict)
     """By step."""
     seconds_waited: float = 0.0
 
@@ -121,22 +123,23 @@ class HDF5Generator(keras.utils.PyDataset):
         """Return batch ``step``, from 0, of the epoch.
 
         Raises:
-            IndexError: The epoch has fewer.
-            UserError: The file was cut short since it was opened.
+            IndexError: There is no such step.
+            UserError: The file was truncated since it was opened.
         """
         if not 0 <= step < len(self):
             raise IndexError(f"batch {step} of {len(self)}")
         epoch = self._epoch
-        in_order = step in (0, epoch.asked_for + 1)
-        epoch.asked_for = step
+        in_order = step in (0, epoch.last_step + 1)
+        epoch.last_step = step
         steps = range(step, min(step + 1 + THREADS * in_order, len(self)))
-        epoch.prepared = {
-            later: epoch.prepared.get(later) or self._threads.submit(self._make_batch, epoch, later)
+        epoch.prefetched = {
+            later: epoch.prefetched.get(later)
+            or self._threads.submit(self._make_batch, epoch, later)
             for later in steps
         }
         started = time.perf_counter()
         try:
-            batch = epoch.prepared.pop(step).result()
+            batch = epoch.prefetched.pop(step).result()
         except UserError as error:
             self.failure = error
             raise
@@ -147,17 +150,18 @@ class HDF5Generator(keras.utils.PyDataset):
 
     @property
     def seconds_waited(self) -> float:
-        """How long this epoch's batches were waited for.
+        """Seconds that this epoch waited for batches.
 
-        The network waits no longer than that: a backend asks for a batch while it computes another.
+        The device is idle no longer than that: a backend requests a batch while it computes.
         """
         return self._epoch.seconds_waited
 
     def for_fit(self) -> Any:
         """Return what to give to ``fit``: on TensorFlow a ``tf.data.Dataset`` of the batches.
 
-        Of a PyDataset Keras would make one with autotuning, whose ``fit`` often ends only when
-        1.28, 2.56, 5.12, … seconds have passed, and so takes up to twice as long.
+        Keras would wrap a PyDataset in one with autotuning, whose ``fit`` often returns only after
+        1.28, 2.56, 5.12, … seconds: up to twice the time. Call it anew where the image size
+        changes; shards are for JAX.
         """
         if keras.backend.backend() != "tensorflow":
             return self

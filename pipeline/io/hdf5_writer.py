@@ -29,7 +29,7 @@ class HDF5Writer:
         split: "train", "val" or "test".
         labels: Of the images that will come.
         file_names: Theirs, without folders, in UTF-8.
-        image_size: Pixels a side.
+        image_size: In pixels.
         classes: That the labels are indices of.
         seed: What the test split was drawn with.
     """

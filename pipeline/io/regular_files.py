@@ -17,7 +17,7 @@ SYSTEM_FOLDERS = {
 
 
 def is_hidden(name: str) -> bool:
-    """Tell whether a file or folder is the system's; macOS writes ``._photo.jpg``."""
+    """Return whether a file or folder is the system's; macOS writes ``._photo.jpg``."""
     return name.startswith(".") or name in SYSTEM_FOLDERS
 
 

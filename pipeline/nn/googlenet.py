@@ -12,10 +12,6 @@ stem     first conv      maps, stages 3-5 parameters   multiply-adds
 "fine"   5x5, stride 1   16, 8, 4         6.2 million  498 million
 ======== =============== ================ ============ ===============
 
-Table 1 gives the modules' parameters in units of 1,024. Its figures for the first convolution
-(2.7K, where 7x7x3x64 is 9,408), 4c (463K, by its own filters 509,440) and 5a (1072K, 1,042,432)
-do not follow from its filter columns, and most others are off by a percent or so; the filter
-columns are what is built here.
 """
 
 from collections.abc import Mapping, Sequence
@@ -56,13 +52,18 @@ STAGES: Mapping[int, Mapping[str, InceptionFilters]] = {
         "5b": InceptionFilters(384, 192, 384, 48, 128, 128),
     },
 }
-"""Table 1's inception modules; a 3x3 max pooling of stride 2 precedes each stage."""
+"""Table 1's inception modules; a 3x3 max pooling of stride 2 precedes each stage.
+
+The filter columns are what is built here. The table's parameters, in units of 1,024, do not follow
+from them for the first convolution (2.7K, where 7x7x3x64 is 9,408), 4c (463K, by its filters
+509,440) and 5a (1072K, 1,042,432), and most others are off by a percent or so.
+"""
 
 
 STEMS: Mapping[str, tuple[int, int]] = {"paper": (7, 2), "fine": (5, 1)}
 """The first convolution's kernel side and stride."""
 STEM_FILTERS = (64, 64, 192)
-"""Of the first convolution, and of the 1x1 and 3x3 convolutions that follow it."""
+"""Filters of the first convolution, and of the 1x1 and the 3x3 one after it."""
 FEWEST_FILTERS = 4
 """No convolution gets fewer filters than this, however thin the network."""
 
@@ -76,10 +77,11 @@ def googlenet(
     and gives float32 probabilities (batch, classes).
 
     Args:
-        network: Its stem, width, regularisation and dtype; the defaults are the paper's.
-        classes: How many to tell apart.
-        means: Of the R, G and B channels, 0 to 255; subtracted first.
-        seed: Draws the initial weights.
+        network: Its stem, width, regularisation and dtype; the defaults are the paper's, but for
+            batch norm.
+        classes: Number of classes.
+        means: R, G and B means of the train images, 0 to 255; subtracted first.
+        seed: Of the initial weights and of dropout.
     """
     build = _Builder(network, seed)
     inputs = keras.Input((None, None, 3), name="pixels")
@@ -93,7 +95,7 @@ def googlenet(
             x = build.dropout(x, network.stage_dropout, f"dropout_{stage - 1}")
         for name, filters in modules.items():
             x = build.inception(x, filters, f"inception_{name}")
-    x = build.dropout(x, network.stage_dropout, f"dropout_{stage}")
+    x = build.dropout(x, network.stage_dropout, "dropout_5")
     x = layers.GlobalAveragePooling2D(dtype=network.dtype, name="average_pool")(x)
     x = build.dropout(x, network.dropout, "dropout")
     outputs = layers.Dense(
@@ -108,7 +110,7 @@ def googlenet(
 
 
 class _Builder:
-    """Applies layers with the dtype, penalty and seeds of one network.
+    """Builds layers with the dtype, regularizer and seeds of one network.
 
     The stem and each inception module are models within the model, so that a summary and a diagram
     show each as one block.
@@ -119,7 +121,7 @@ class _Builder:
         self.seeds = random_stream(seed, "layers")
 
     def seed(self) -> int:
-        """Draw the seed of a layer that draws numbers; no global state is touched."""
+        """Draw a seed for an initializer or a Dropout; no global state is used."""
         return int(self.seeds.integers(2**31))
 
     def regularizer(self) -> keras.Regularizer | None:

@@ -2,9 +2,9 @@
 optimizer for hidden layers in neural networks").
 
 The update of a kernel, as a matrix of (height x width x inputs, outputs), is replaced by the
-nearest semi-orthogonal one, whose singular values are all equal: directions that few images need
-are learned as fast as those that all need. (Its authors step farther where a matrix has more
-columns than rows: GoogLeNet of width 1 has none such.)
+nearest semi-orthogonal one, whose singular values are all equal (nearly: see below): directions of
+small gradients are learned as fast as dominant ones. (Its authors step farther where a matrix has
+more columns than rows: GoogLeNet of width 1 has none.)
 
 Keras has a Muon of its own, which leaves convolutions to Adam; its Newton-Schulz iteration is used
 here. The optimizer stays Keras's SGD, with SGD's state, so that a checkpoint opens in plain Keras.
@@ -18,13 +18,13 @@ from keras import ops
 NEWTON_SCHULZ_STEPS = 5
 """Five bring all but the weakest singular values to between 0.68 and 1.21."""
 KERNEL_AXES = 4
-"""Of a convolution's kernel, and of no other variable."""
+"""Axes of a convolution's kernel, and of no other variable."""
 
 
 def orthogonalise_updates(optimizer: keras.optimizers.SGD, dtype: str) -> None:
-    """Make ``optimizer``, with Nesterov momentum, step by Muon on the kernels of convolutions.
+    """Make ``optimizer``, SGD with Nesterov momentum, update the kernels of convolutions by Muon.
 
-    Classifier, biases and batch norm keep to SGD.
+    All other variables stay with SGD. This uses ``_get_variable_index``, private to Keras.
 
     Args:
         optimizer: What a model is compiled with; its momentum is above 0.

@@ -17,9 +17,9 @@ def learning_rate_schedule(
     """Return the learning rate as a function of the step, from 0.
 
     Args:
-        recipe: Says how it falls.
-        steps_per_epoch: Batches in one.
-        constant: The rate of every step instead; None: the recipe's.
+        recipe: Has the schedule.
+        steps_per_epoch: Batches per epoch.
+        constant: A constant rate instead; None: the recipe's.
     """
     if constant is not None:  # a decay by 1, for Keras has no constant schedule
         return schedules.ExponentialDecay(constant, decay_steps=1, decay_rate=1.0)
@@ -44,7 +44,9 @@ def learning_rate_schedule(
 def compile_model(
     model: keras.Model, recipe: Recipe, steps_per_epoch: int, constant_rate: float | None = None
 ) -> None:
-    """Give ``model`` its optimizer, with all its variables, its loss and its metrics.
+    """Give ``model`` its optimizer, loss and metrics.
+
+    The optimizer is built at once: ``restore`` needs its variables before the first step.
 
     The other arguments are those of ``learning_rate_schedule``.
     """

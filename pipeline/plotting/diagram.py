@@ -89,7 +89,7 @@ def network_graph(
 ) -> pydot.Dot:
     """Return the graph of blocks, or with ``layers`` of every layer, below a title and totals.
 
-    Shapes and totals are for images of ``image_size`` pixels a side, if the model leaves it free.
+    Shapes and totals are for an image size of ``image_size`` pixels, if the model leaves it free.
 
     Raises:
         UserError: As ``place_layers``.

@@ -20,7 +20,7 @@ def draw_matrices(
     Each parameter is drawn uniformly from minus to plus its range.
 
     Args:
-        ranges: Of rotation, shift, shear and zoom.
+        ranges: Has those of rotation, shift, shear and zoom.
         mirror: bool (n,), the images to mirror left and right, after all else.
         draws: Random source.
         side: The image size in pixels.
@@ -40,12 +40,12 @@ def draw_matrices(
 
 
 def stack_2x2(a: ArrayLike, b: ArrayLike, c: ArrayLike, d: ArrayLike) -> np.ndarray:
-    """Return the matrices ((a, b), (c, d)), of shape (n, 2, 2), of arrays (n,) or numbers."""
+    """Stack numbers or arrays (n,) into the matrices ((a, b), (c, d)), of shape (n, 2, 2)."""
     return np.stack(np.broadcast_arrays(a, b, c, d), axis=-1).reshape(-1, 2, 2)
 
 
 def about_centre(linear: np.ndarray, shift: np.ndarray, side: int) -> np.ndarray:
-    """Return (n, 2, 3): ``linear`` (n, 2, 2) about an image's centre, and ``shift`` (n, 2)."""
+    """Return (n, 2, 3): ``linear`` (n, 2, 2) about an image's centre, then ``shift`` (n, 2)."""
     centre = np.full(2, (side - 1) / 2)
     return np.dstack([linear, shift + centre - linear @ centre])
 
@@ -55,7 +55,7 @@ def warp_images(images: np.ndarray, matrices: np.ndarray) -> np.ndarray:
 
     Args:
         images: uint8 RGB (n, side, side, 3).
-        matrices: (n, 2, 3), see ``draw_matrices``.
+        matrices: float64 (n, 2, 3), see ``draw_matrices``.
     """
     side = images.shape[1]
     for image, matrix in zip(images, matrices, strict=True):

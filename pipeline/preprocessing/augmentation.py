@@ -20,14 +20,15 @@ def augment(
     augmentation: Augmentation,
     draws: BatchDraws,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Change images in place, where anything is to be changed; return them with their labels.
+    """Augment the images in place; return them with their labels, which CutMix mixes.
 
     Args:
         images: uint8 RGB (n, side, side, 3).
         labels: float32 (n, classes), one-hot.
-        mirror: bool (n,), the images to mirror.
-        augmentation: What is done, and how far.
-        draws: For these images.
+        mirror: bool (n,), the images to mirror; HDF5Generator decides, for alternating flips depend
+            on epoch and image.
+        augmentation: The operations and their ranges.
+        draws: Random source.
 
     Returns:
         uint8 (n, side, side, 3) and float32 (n, classes), which sum to 1.

@@ -10,19 +10,19 @@ def cutmix(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Paste a rectangle of another image into each, in place; return images and mixed labels.
 
-    The other image is the neighbour in the batch, which the epoch's shuffle makes random: the first
-    and the second take from each other, and so on. For each image lambda, the share of its area to
+    Images 2k and 2k + 1 of the batch take from each other; the epoch's shuffle makes the pairs
+    random. For each image lambda, the share of its area to
     keep, is drawn from Beta(alpha, alpha), and the rectangle's centre uniformly.
 
     Args:
         images: uint8 (n, side, side, 3).
         labels: float32 (n, classes).
         alpha: Above 0; with 1 lambda is uniform.
-        draws: For these images.
+        draws: Random source.
     """
     count, side = images.shape[:2]
     neighbour = np.arange(count) ^ 1  # 0 with 1, 2 with 3, …
-    neighbour[neighbour == count] = 0  # an odd last one takes the first
+    neighbour[neighbour == count] = 0  # in an odd batch the last takes the first
     others = images[neighbour]
     edge = np.sqrt(1 - draws.beta(alpha)) * side
     centre = np.stack([draws.uniform(0, side), draws.uniform(0, side)])

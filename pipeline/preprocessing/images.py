@@ -9,8 +9,8 @@ SUFFIXES = {
     ".webp",
     ".arw", ".cr2", ".cr3", ".dng", ".heic", ".heif", ".jxl", ".nef",
 }  # fmt: skip
-"""Of images, in lower case. OpenCV does not read those of the last line: they are refused by name
-rather than passed over."""
+"""Of images, in lower case. OpenCV does not read those of the last line: they are reported, not
+ignored."""
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 WEBP_START, GIF_START = b"RIFF", b"GIF8"
 PNG_START, PNG_COLOUR_TYPE, PNG_WITH_ALPHA = b"\x89PNG", slice(25, 26), (b"\x04", b"\x06")
@@ -27,15 +27,15 @@ def decode_image(data: bytes) -> np.ndarray:
         data: A file's contents.
 
     Raises:
-        ValueError: Empty, no image that OpenCV reads, cut short, or of an absurd size; says which.
+        ValueError: Empty, truncated, too large, or not decodable by OpenCV; says which.
     """
     if not data:
         raise ValueError("it is empty")
     unended = data.startswith(JPEG_START) and not data.endswith(JPEG_END)
     if unended:
         if JPEG_END not in data:  # OpenCV would fill the missing rows with grey
-            raise ValueError("it is cut short")
-        data = data[: data.rindex(JPEG_END) + len(JPEG_END)]  # cameras append films and notes
+            raise ValueError("it is truncated")
+        data = data[: data.rindex(JPEG_END) + len(JPEG_END)]  # cameras append videos and metadata
     try:
         image = _decode_by_opencv(data)
     except cv2.error as error:
@@ -43,13 +43,13 @@ def decode_image(data: bytes) -> np.ndarray:
             raise ValueError("it is larger than any camera's images") from error
         raise ValueError(f"OpenCV refuses it ({error.err})") from error
     if image is None:
-        # what ends there was the thumbnail that a camera puts first
-        raise ValueError("it is cut short" if unended else "it is no image that OpenCV reads")
+        # the end marker was the embedded thumbnail's
+        raise ValueError("it is truncated" if unended else "OpenCV cannot decode it")
     return image
 
 
 def _decode_by_opencv(data: bytes) -> np.ndarray | None:
-    """Return the image, turned upright where it is opaque; None where it is none."""
+    """Return the image, turned upright by its EXIF data where it is opaque; None if undecodable."""
     encoded = np.frombuffer(data, np.uint8)
     if _may_be_transparent(data):
         image = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
@@ -65,14 +65,14 @@ def _decode_by_opencv(data: bytes) -> np.ndarray | None:
 
 
 def _may_be_transparent(data: bytes) -> bool:
-    """Tell whether a file may have an alpha channel in the whole range of its dtype."""
+    """Return whether a file may have an alpha channel in the whole range of its dtype."""
     if data.startswith(PNG_START):
         return data[PNG_COLOUR_TYPE] in PNG_WITH_ALPHA or b"tRNS" in data
     return data.startswith((WEBP_START, GIF_START))
 
 
 def centre_crop(image: np.ndarray) -> np.ndarray:
-    """Cut the longer side of (height, width, 3) to the length of the shorter, about its middle."""
+    """Return the centre square, a view, of an image (height, width, 3)."""
     height, width = image.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
@@ -82,7 +82,7 @@ def centre_crop(image: np.ndarray) -> np.ndarray:
 def resize_image(image: np.ndarray, size: int) -> np.ndarray:
     """Resize uint8 (height, width, 3) to (size, size, 3); an image of that size is returned as is.
 
-    Shrinking averages the pixels that fall together, so that fine patterns do not alias.
+    Shrinking averages areas, which avoids aliasing.
     """
     if image.shape[:2] == (size, size):
         return image

@@ -1,4 +1,4 @@
-"""TrivialAugment: one change per image, of kind and strength drawn uniformly; nothing to tune.
+"""TrivialAugment: one operation per image, its type and strength drawn uniformly; nothing to tune.
 
 Müller and Hutter 2021 (arXiv:2103.10158), with the wide ranges of its Table 1. It differs from the
 authors' code: images are resampled bilinearly, and what moves out is filled with the nearest pixel,
@@ -20,7 +20,7 @@ STRONGEST_SHEAR = 0.99
 STRONGEST_ROTATION = 135.0
 """Degrees."""
 STRONGEST_SHIFT = 0.5
-"""Of the side."""
+"""Of the image size."""
 FEWEST_BITS, ALL_BITS = 2, 8
 ColourOperation = Callable[[np.ndarray, float], np.ndarray]
 """From uint8 (side, side, 3) and a strength, -1 to 1, to the same in other colours."""
@@ -29,13 +29,13 @@ GEOMETRIC = 5
 colour operations follow."""
 
 VALUES = np.arange(256, dtype=np.uint8)
-"""Of a pixel: what a lookup table is made from."""
+"""All of a pixel: lookup tables are made from them."""
 SMOOTHING = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]]) / 13
 """Pillow's ``ImageFilter.SMOOTH``, which its ``Sharpness`` blends with."""
 
 
 def trivial_augment(images: np.ndarray, draws: BatchDraws) -> np.ndarray:
-    """Change uint8 RGB images (n, side, side, 3) in place; return them."""
+    """Change uint8 RGB images (n, side, side, 3) in place by ``draws``; return them."""
     kinds = draws.integers(GEOMETRIC + len(COLOUR_OPERATIONS) + 1)
     strengths = draws.uniform(-1, 1)
     moved = np.flatnonzero(kinds < GEOMETRIC)
@@ -93,7 +93,7 @@ def posterize(image: np.ndarray, strength: float) -> np.ndarray:
 
 
 def solarize(image: np.ndarray, strength: float) -> np.ndarray:
-    """Turn each value at or above a threshold into its negative."""
+    """Invert the values at or above a threshold."""
     return cv2.LUT(image, np.where(256 * (1 - abs(strength)) > VALUES, VALUES, 255 - VALUES))
 
 
@@ -109,7 +109,7 @@ def _stretch_channel(channel: np.ndarray) -> np.ndarray:
 
 
 def equalize(image: np.ndarray, strength: float) -> np.ndarray:
-    """Make every value of a channel about as frequent as any other, whatever the strength."""
+    """Equalize each channel's histogram, whatever the strength."""
     return cv2.merge([cv2.equalizeHist(channel) for channel in cv2.split(image)])
 
 

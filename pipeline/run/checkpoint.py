@@ -51,7 +51,7 @@ def read_state(path: Path) -> RunState:
 
 
 def _read_record(path: Path) -> tuple[RunState, Any]:
-    """Return what a checkpoint holds of its run: checked, and as it is stored."""
+    """Return a checkpoint's run state: validated, and as it is stored."""
     if not path.is_file():
         raise UserError(f"{path} does not exist; name a checkpoint that model_train.py wrote")
     with _explain_damage(path), ZipFile(path) as archive:
@@ -60,7 +60,7 @@ def _read_record(path: Path) -> tuple[RunState, Any]:
     if not isinstance(record, dict):
         raise UserError(f"{path} holds no record of a run; name a file that model_train.py wrote")
     if record.get("format") != FORMAT:
-        raise UserError(f"{path} is of another version of this project; resume with that")
+        raise UserError(f"{path} was written by another version of this project; use that")
     stored = record.get("state")
     try:
         return msgspec.convert(stored, RunState), stored
@@ -74,8 +74,8 @@ def read_state_to_resume(path: Path) -> RunState:
     """Return the state as ``read_state`` does, of a checkpoint that a run can resume from.
 
     Raises:
-        UserError: It has no optimizer state, as an exported model; its recipe has values that this
-            version does not know; or as ``read_state``.
+        UserError: It has no optimizer state (an exported model), or recipe values unknown to this
+            version; or as ``read_state``.
     """
     state, stored = _read_record(path)
     with _explain_damage(path):
@@ -114,7 +114,7 @@ def copy_checkpoint(path: Path, target: Path, state: RunState) -> None:
 
 
 def load_model(path: Path) -> "keras.Model":
-    """Load a model to predict with; Keras's safe mode keeps foreign code out.
+    """Load a model to predict with; Keras's safe mode runs no foreign code.
 
     Raises:
         UserError: It is damaged, has weights that are not finite, or asks for code of its own.
@@ -169,7 +169,7 @@ def _read_members(path: Path) -> dict[str, bytes]:
 def _check_members(archive: ZipFile) -> None:
     members = archive.infolist()
     if sorted(member.filename for member in members) != sorted((CONFIG, METADATA, WEIGHTS)):
-        raise ValueError("it holds other members than a Keras file's")
+        raise ValueError("its members are not a Keras file's")
     if max(archive.getinfo(name).file_size for name in (CONFIG, METADATA)) > LARGEST_TEXT:
         raise ValueError("its description is larger than a checkpoint's can be")
     if any(member.compress_type != ZIP_STORED for member in members):
@@ -208,10 +208,10 @@ def _explain_damage(path: Path) -> Iterator[None]:
 
 
 def export(model: "keras.Model", target: Path, state: RunState) -> None:
-    """Write a loaded model alone, to predict with, and ``state`` as its record.
+    """Write a loaded model for inference, with ``state`` in its metadata.
 
-    It computes in float32, as every machine can. Kernels are stored in float16 and read as float32;
-    all else keeps its precision, for batch norm's variances exceed float16's range.
+    It computes in float32. Kernels are stored in float16 and read as float32; all else keeps its
+    precision, since batch norm's variances exceed float16's range.
 
     Raises:
         UserError: ``target`` cannot be written.
@@ -242,7 +242,7 @@ def _with_half_kernels(weights: bytes) -> bytes:
             if isinstance(item, h5py.Group):
                 copied = target.create_group(name)
             else:
-                # NumPy converts: HDF5 itself halves what rounds up to a power of two
+                # by NumPy: HDF5's own cast halves what rounds up to a power of two
                 array = item[()].astype("float16" if item.ndim > 1 else item.dtype)
                 copied = target.create_dataset(name, data=array)
             copied.attrs.update(item.attrs)

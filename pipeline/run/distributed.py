@@ -196,7 +196,7 @@ class DataParallelism:
         batch_size: Images a step, over all devices.
 
     Raises:
-        UserError: The devices do not divide the batch.
+        UserError: The devices do not divide the batch, or a shard is odd.
     """
 
     def __init__(self, group: ProcessGroup, batch_size: int) -> None:

@@ -77,7 +77,7 @@ def resume_hint(args: argparse.Namespace) -> Iterator[None]:
         return backend_setting() + " ".join(map(quote, ["python", *sys.argv]))
 
     def hint() -> str:
-        return f"the running epoch is lost, every finished one kept; to resume: {command()}"
+        return f"the running epoch is lost, finished ones are kept; to resume: {command()}"
 
     try:
         with hint_when_stopped(hint):

@@ -81,19 +81,19 @@ def _merit(state: RunState) -> tuple[float, ...]:
 
 
 def _rank(history: History, epoch: int = 0) -> tuple[float, float]:
-    """Return ``epoch_rank`` of an epoch, from 1, or else of the last."""
+    """Return the ``epoch_rank`` of an epoch, from 1; 0: of the last."""
     return epoch_rank(history["val_accuracy"][epoch - 1], history["val_loss"][epoch - 1])
 
 
 def _some_states(folder: Path) -> dict[Path, RunState]:
-    """Return the state of every checkpoint in ``folder``, of which there must be one."""
+    """Return the state of every checkpoint in ``folder``; refuse one without any."""
     if states := _states(folder):
         return states
     raise UserError(f"{folder} holds no checkpoint; name a file or folder that does with -m")
 
 
 def checkpoint_to_evaluate(path: Path) -> Path:
-    """Return ``path``, or of a folder its best checkpoint, and say which that is.
+    """Return ``path`` or, of a folder, its best checkpoint, and print which that is.
 
     Raises:
         UserError: There is none, or one in the folder cannot be read.
@@ -114,10 +114,10 @@ def checkpoint_to_evaluate(path: Path) -> Path:
 def find_hdf5(given: Path | None, model: Path | None, data_set: Path) -> Path:
     """Return the folder of the HDF5 files: ``given``, or the last that the model's log names.
 
-    Where there is none, it is the default folder of ``data_set``, a folder or a zip of that name.
+    Without either, it is the default folder of ``data_set``, a folder or a zip of that name.
 
     Raises:
-        UserError: There is no ``model``.
+        UserError: ``model`` does not exist.
     """
     if model and not model.exists():
         raise UserError(f"{model} does not exist; name a checkpoint or its folder with -m")
@@ -163,8 +163,8 @@ def begin_branch(
     """Record in ``folder`` that its run resumes from ``checkpoint`` with ``state``'s settings.
 
     If it is killed before its next epoch ends, ``folder`` alone still resumes it this way. Later
-    epochs, and the checkpoint of this one unless only the epoch to end at changes, are kept in
-    ``folder/superseded/``. Return the run's state, its checkpoint in ``folder``, and those kept.
+    checkpoints move to ``folder/superseded/``, as does a copy of this one if more changes than the
+    epoch to end at. Return the run's state, its checkpoint in ``folder``, and those moved.
 
     Raises:
         UserError: A file cannot be read or written.

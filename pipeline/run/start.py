@@ -53,7 +53,7 @@ def fresh_run(
     learning_rate: float | None = None,
     epochs: int | None = None,
 ) -> RunState:
-    """Return the state before the first epoch; what is None comes from ``recipe``."""
+    """Return the state before the first epoch; where None is given, ``recipe`` decides."""
     return RunState(
         recipe_name=recipe_name,
         recipe=recipe,
@@ -87,8 +87,8 @@ def resumed_run(
         recipes: As they are configured now.
         train: The split to train on.
         val: The split to validate on.
-        expected: What ``stored`` must hold, by name; None: anything.
-        learning_rate: A constant rate from here on; None: as before.
+        expected: Required values of ``stored``, by name; None: any.
+        learning_rate: A constant rate from here on; None: as before, also where that is constant.
         epochs: The epoch to end at; None: as before.
 
     Raises:
@@ -121,21 +121,21 @@ def resumed_run(
 
 
 def check_classes(state: RunState, dataset: HDF5Dataset) -> None:
-    """Check that a model's outputs are the labels of ``dataset``.
+    """Check that a model has the classes of ``dataset``.
 
     Raises:
         UserError: They are not.
     """
     if state.classes.ids != dataset.classes.ids:
         raise UserError(
-            f"the model tells {len(state.classes)} classes apart and {dataset.path} holds "
+            f"the model has {len(state.classes)} classes and {dataset.path} has "
             f"{len(dataset.classes)}, or others; name its data with --hdf5, or a model of these "
             "with -m"
         )
 
 
 def can_evaluate(model: Path, hdf5: Path) -> bool:
-    """Tell whether ``model`` is of a run whose classes the test split in ``hdf5`` has."""
+    """Return whether ``model`` is of a run, and has the classes of the test split in ``hdf5``."""
     try:
         check_classes(read_state(model), open_split(hdf5, "test"))
     except UserError:
@@ -144,9 +144,9 @@ def can_evaluate(model: Path, hdf5: Path) -> bool:
 
 
 def may_have_seen(state: RunState, dataset: HDF5Dataset) -> bool:
-    """Tell whether a model may have been trained on images that ``dataset`` is to measure it by.
+    """Return whether a model may have been trained on images of ``dataset``.
 
-    It has not where it was trained on the same build's train split, or validated on ``dataset``.
+    It was not if it was trained on the same build's train split, or validated on ``dataset``.
     """
     trained_on, of_build = state.data["train"], dataset.train_fingerprint
     known = dataset.split == "train" or dataset.fingerprint == state.data.get(dataset.split)
@@ -157,11 +157,11 @@ def check_trainable(state: RunState, images: int) -> None:
     """Check that a run has a whole batch, an epoch to train and a rate above zero.
 
     Raises:
-        UserError: It has not.
+        UserError: It lacks one of them.
     """
     if state.batch_size > images:
         raise UserError(
-            f"a batch of {state.batch_size} is more than the {images} train images; "
+            f"the batch size {state.batch_size} exceeds the {images} train images; "
             "give a smaller one with -b"
         )
     if state.epoch >= state.epochs:

@@ -19,7 +19,7 @@ METRICS = ("loss", "accuracy", "top5_accuracy", "val_loss", "val_accuracy", "val
 
 
 def epoch_rank(val_accuracy: float | None, val_loss: float | None) -> tuple[float, float]:
-    """Return a key that is highest for the best epoch: by accuracy, of equals by the lower loss.
+    """Return a key that is highest for the best epoch: by accuracy, then by lower loss.
 
     None and NaN rank lowest.
     """
@@ -29,7 +29,7 @@ def epoch_rank(val_accuracy: float | None, val_loss: float | None) -> tuple[floa
 
 
 def best_epoch(history: History) -> int:
-    """Return the best epoch, from 1, by ``epoch_rank``; of equals the first."""
+    """Return the best epoch, from 1, by ``epoch_rank``; the first if tied."""
     losses = history.get("val_loss") or [0.0] * len(history["val_accuracy"])
     ranks = list(map(epoch_rank, history["val_accuracy"], losses))
     return ranks.index(max(ranks)) + 1
@@ -43,11 +43,11 @@ def check_losses(epoch: int, *losses: float) -> None:
     """
     if not all(map(math.isfinite, losses)):
         advice = (
-            "start again with a lower rate by -l"
+            "start again at a lower rate (-l)"
             if epoch == 1
-            else "resume from an earlier checkpoint, named with -m, at a lower rate, by -l"
+            else "resume from an earlier checkpoint (-m) at a lower rate (-l)"
         )
-        raise UserError(f"the loss of epoch {epoch} is not a number any more; {advice}")
+        raise UserError(f"the loss of epoch {epoch} is NaN or infinite; {advice}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,14 +63,14 @@ class RunState:
     epochs: Count
     """The epoch to end at."""
     data: Mapping[str, str]
-    """The fingerprints of the train and the val split."""
+    """The fingerprints of the train and the val split (see hdf5_writer.py)."""
     means: tuple[Mean, Mean, Mean]
     """Of the train split's R, G and B channels, 0 to 255."""
     classes: Classes
     backend: str
     """What Keras ran on; "" before the run began."""
     branch: NonNegativeInt
-    """How often the run resumed from an epoch before its last."""
+    """How often the run went back to an earlier epoch: the newest branch is the run."""
     epoch: NonNegativeInt
     history: History
     """A list for each of ``METRICS``, one value per epoch."""
@@ -78,19 +78,19 @@ class RunState:
     def __post_init__(self) -> None:
         self.recipe.check()
         if set(self.data) != {"train", "val"}:
-            raise ValueError("it does not name the data")
+            raise ValueError("its data are not a train and a val split")
         if any(len(self.history.get(name, ())) != self.epoch for name in METRICS):
             raise ValueError("its history does not have a value for each epoch")
 
     @property
     def size_to_evaluate(self) -> int:
-        """Pixels a side of the images that it was validated on after ``epoch``."""
+        """The image size in pixels that it was validated at after ``epoch``."""
         return self.recipe.size_to_evaluate(max(self.epoch, 1))
 
     def evaluated_at(self, size: int) -> "RunState":
-        """Return the state with another image size, to predict, not to resume.
+        """Return a copy that evaluates at ``size``; no run resumes from it.
 
-        ``evaluation_size`` holds for the last image size alone, so sizes of later epochs go.
+        Later image sizes are dropped, for ``evaluation_size`` applies to the last one only.
         """
         begun = tuple(pair for pair in self.recipe.image_sizes if pair[0] <= max(self.epoch, 1))
         return replace(self, recipe=replace(self.recipe, image_sizes=begun, evaluation_size=size))
@@ -109,7 +109,7 @@ class RunState:
         return min(since_lowest, len(list(at_this_rate)))
 
     def continues(self, earlier: "RunState") -> bool:
-        """Tell whether ``earlier`` lies on the way to this state."""
+        """Return whether ``earlier``'s history is the beginning of this one's."""
         ours, theirs = self.history, earlier.history
         return all(list(ours[m][: earlier.epoch]) == list(theirs[m]) for m in METRICS)
 

@@ -18,10 +18,10 @@ from pipeline.run.state import RunState
 
 
 def build_model(state: RunState, steps_per_epoch: int) -> keras.Model:
-    """Build and compile the network of a run, whose seed draws the weights."""
+    """Build and compile a run's network, its weights drawn by the run's seed."""
     network = state.recipe.network
     model = googlenet(network, len(state.classes), means=state.means, seed=state.seed)
-    fuse_batch_norms(model)
+    fuse_batch_norms(model)  # faster on TensorFlow, and equal up to rounding
     compile_model(model, state.recipe, steps_per_epoch, state.learning_rate)
     return model
 
@@ -47,7 +47,7 @@ def fit_phases(
     state: RunState,
     callbacks: Sequence[keras.callbacks.Callback],
 ) -> None:
-    """Train from ``state.epoch`` to ``state.epochs``: a ``fit`` for each image size.
+    """Train the epochs after ``state.epoch``, up to ``state.epochs``: a ``fit`` per image size.
 
     On TensorFlow the size cannot change within a ``fit``.
 
