@@ -18,7 +18,7 @@ from pipeline.recipe import Recipe, Seed, choose_recipe
 if TYPE_CHECKING:
     from pipeline.dataset.builder import BuildSettings
 
-FEWEST_STEPS, SMALL_BATCH = 20, 32
+MIN_STEPS, SMALL_BATCH = 20, 32
 """With fewer steps per epoch, ``training_command`` proposes batches of the latter size."""
 
 
@@ -172,7 +172,7 @@ def training_command(hdf5: Path, recipe_name: str) -> str:
     flags = {"-r": recipe_name, "--hdf5": None if is_default else hdf5,
              "-o": unused_path(config.OUTPUT / recipe_name)}  # fmt: skip
     images = len(open_split(hdf5, "train"))
-    if images < FEWEST_STEPS * config.RECIPES[recipe_name].batch_size:
+    if images < MIN_STEPS * config.RECIPES[recipe_name].batch_size:
         flags["-b"] = min(SMALL_BATCH, images)
     return shell_command("model_train.py", flags)
 

@@ -182,7 +182,7 @@ def classify(args: argparse.Namespace, state: "RunState", photographs: Sequence[
         prediction_records,
         write_predictions,
     )
-    from pipeline.evaluation.sheet import MOST, write_sheet
+    from pipeline.evaluation.sheet import MAX_PHOTOGRAPHS, write_sheet
     from pipeline.io.files import write_json
 
     classified = []
@@ -192,7 +192,7 @@ def classify(args: argparse.Namespace, state: "RunState", photographs: Sequence[
         for predicted in photo.predictions:
             names = dict.fromkeys((predicted.class_id, predicted.words))  # one where they are equal
             say(f"  {predicted.probability:6.1%}  {'  '.join(names)}")
-        shown = args.sheet and len(classified) < MOST
+        shown = args.sheet and len(classified) < MAX_PHOTOGRAPHS
         classified.append(photo if shown else replace(photo, image=None))  # for the memory
     if not classified:
         raise UserError(f"none of {len(photographs)} images could be read; name others")

@@ -124,7 +124,7 @@ def test_thread_count_changes_no_byte(
     threads: int, made_data: Path, made_hdf5: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipeline.dataset.decoding.cores", lambda: threads)
-    monkeypatch.setattr("pipeline.dataset.decoding.MOST_THREADS", threads)
+    monkeypatch.setattr("pipeline.dataset.decoding.MAX_THREADS", threads)
     # so that each thread has work
     monkeypatch.setattr("pipeline.dataset.decoding.CHUNK_PIXELS", 5 * 64**2)
     build_dataset.main(["-d", str(made_data), "-o", str(tmp_path)])

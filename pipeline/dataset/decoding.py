@@ -15,7 +15,7 @@ from pipeline.preprocessing.images import centre_crop, decode_image, resize_imag
 
 CHUNK_PIXELS = 256 * 64 * 64
 """Pixels of the images that a thread decodes, and a write takes, at once: 3 MB."""
-MOST_THREADS = 3
+MAX_THREADS = 3
 """More wait for the GIL between two native calls: on two cores, two threads decoded 1.33 times
 as fast as one, and eight slower than one (``tests/benchmarks/compare.py --only threads``)."""
 
@@ -68,7 +68,7 @@ def _decode_chunk(source: ImageSource, names: Sequence[str], size: int) -> Chunk
 
 def _map_in_order(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
     """Map over threads as ``Executor.map`` does, but never run far ahead of the reader."""
-    workers = min(cores(), MOST_THREADS)
+    workers = min(cores(), MAX_THREADS)
     pool = ThreadPoolExecutor(workers)
     waiting: deque = deque()
     try:

@@ -20,7 +20,7 @@ CLASSES = {f"n{digit:08d}": word for digit, word in enumerate(WORDS)}
 WNIDS = "".join(f"{class_id}\n" for class_id in CLASSES)
 VAL_IMAGES, TEST_IMAGES = 25, 5
 """A class; the rest, 144 to 153, are for training."""
-BRIGHTEST = 16
+MAX_GREY = 16
 """The digits' grey levels run from 0 to this."""
 
 
@@ -82,6 +82,6 @@ def _write_layout(root: Path, size: int, seed: int) -> None:
 
 
 def _to_jpeg(image: np.ndarray, size: int) -> bytes:
-    grey = np.uint8(np.round(image * (255 / BRIGHTEST)))
+    grey = np.uint8(np.round(image * (255 / MAX_GREY)))
     large = cv2.resize(grey, (size, size), interpolation=cv2.INTER_CUBIC)
     return encode_jpeg(cv2.cvtColor(large, cv2.COLOR_GRAY2RGB))

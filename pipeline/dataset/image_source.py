@@ -10,7 +10,7 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 from pipeline.errors import UserError
 from pipeline.io.regular_files import is_hidden, read_file, visible_files
 
-LARGEST_ZIP_CONTENT = 2 * 2**30
+MAX_ZIP_BYTES = 2 * 2**30
 """Bytes that a zip may unpack to: the official one holds 0.25 GB."""
 METHODS = ZIP_STORED, ZIP_DEFLATED
 ENCRYPTED, UTF_8_NAME = 1, 0x800
@@ -68,7 +68,7 @@ class ZipSource:
                     f"{name} in {path} is encrypted or packed in an unusual way; unpack the zip, "
                     "and name the folder"
                 )
-        if sum(member.file_size for member in members) > LARGEST_ZIP_CONTENT:
+        if sum(member.file_size for member in members) > MAX_ZIP_BYTES:
             raise UserError(f"{path} unpacks to over 2 GiB; unpack it, and name the folder")
         self.names = sorted(
             name

@@ -10,9 +10,9 @@ from pipeline.io.hdf5_generator import HDF5Generator
 from pipeline.progress import progress_bar, remove_bar
 
 TOP_K = 5
-LARGEST_ROUNDING = 0.05
+SUM_TOLERANCE = 0.05
 """Of a sum of probabilities, which may be in bfloat16."""
-SMALLEST_PROBABILITY = 1e-7
+EPSILON = 1e-7
 """Keras's epsilon: its cross-entropy clips probabilities to it."""
 
 
@@ -88,7 +88,7 @@ def score(probabilities: np.ndarray, truth: np.ndarray) -> Scores:
         rank1=float((ranks == 0).mean()),
         rank5=float((ranks < TOP_K).mean()),
         images=len(ranks),
-        loss=float(-np.log(np.maximum(of_truth, SMALLEST_PROBABILITY)).mean()),
+        loss=float(-np.log(np.maximum(of_truth, EPSILON)).mean()),
     )
 
 
@@ -101,7 +101,7 @@ def evaluate(model: keras.Model, batches: HDF5Generator) -> Scores:
     truth = batches.dataset.labels[batches.order]
     probabilities = predict(Predictor(model, batches.batch_size), batches)
     sums = probabilities.sum(axis=1)
-    if np.any(np.abs(sums[np.isfinite(sums)] - 1) > LARGEST_ROUNDING):
+    if np.any(np.abs(sums[np.isfinite(sums)] - 1) > SUM_TOLERANCE):
         raise UserError("the model's outputs do not sum to 1; end it with a softmax")
     return score(probabilities, truth)
 

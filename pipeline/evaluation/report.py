@@ -39,11 +39,11 @@ from pipeline.preprocessing.images import encode_jpeg
 TEMPLATE = "report.html.jinja"
 PAIRS, EXAMPLES, MISTAKES = 12, 3, 24
 """How many confused pairs the page shows, with how many images of each side, and mistakes."""
-BINS, FEWEST_IN_BIN = 15, 5
+BINS, MIN_IN_BIN = 15, 5
 """Of the calibration curve; a bin with fewer images than that is not drawn."""
-MOST_NUMBERED = 25
+MAX_NUMBERED = 25
 """With more classes, the cells of the confusion matrix are too small for numbers."""
-LONGEST_LABEL, CHARACTER_WIDTH = 40, 0.6
+MAX_LABEL, CHARACTER_WIDTH = 40, 0.6
 """Characters of a class's name beside the confusion matrix; about how wide one is, in ems."""
 
 
@@ -204,7 +204,7 @@ class Report:
         order = self.related_order()
         counts = self.confusion[np.ix_(order, order)]
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-        names = [shortened(self.names[label], LONGEST_LABEL) for label in order]
+        names = [shortened(self.names[label], MAX_LABEL) for label in order]
         # at most 30 inches, for the memory that a picture takes
         cell = float(np.clip(6 / len(order), min(0.105, 30 / len(order)), 0.6))
         font = min(10.0, cell * 72 * 0.75)
@@ -218,7 +218,7 @@ class Report:
         axes.set_xticks(range(len(names)), names, rotation=90, fontsize=font)
         axes.set_yticks(range(len(names)), names, fontsize=font)
         axes.set(xlabel="predicted class", ylabel="true class")
-        if len(names) <= MOST_NUMBERED:
+        if len(names) <= MAX_NUMBERED:
             for row, column in np.argwhere(counts):
                 shade = "white" if shares[row, column] > 0.3 else "black"
                 axes.text(column, row, counts[row, column], color=shade, ha="center", va="center",
@@ -262,7 +262,7 @@ def plot_calibration(calibration: Calibration) -> Figure:
     """Draw the reliability diagram above a histogram of the confidences."""
     figure = new_figure(f"Calibration: expected error {calibration.error:.1%}", 6, 6.4)
     curve, counts = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    drawn = calibration.images >= FEWEST_IN_BIN
+    drawn = calibration.images >= MIN_IN_BIN
     images, right = calibration.images[drawn], calibration.right[drawn]
     accuracy = right / images
     bounds = [Proportion(int(r), int(n)).interval for r, n in zip(right, images, strict=True)]

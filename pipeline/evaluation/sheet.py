@@ -10,9 +10,9 @@ from pipeline.classes import short_name
 from pipeline.evaluation.predictions import Photograph
 from pipeline.plotting.style import BLUE, new_figure, one_style, save_figure, shortened
 
-COLUMNS, MOST = 3, 60
+COLUMNS, MAX_PHOTOGRAPHS = 3, 60
 """Photographs in a row, and at most on the sheet."""
-LONGEST_NAME = 26
+MAX_NAME = 26
 """Characters."""
 
 
@@ -27,11 +27,11 @@ def write_sheet(path: Path, photographs: Sequence[Photograph]) -> None:
     Raises:
         UserError: The file cannot be written.
     """
-    shown = photographs[:MOST]
+    shown = photographs[:MAX_PHOTOGRAPHS]
     rows, columns = math.ceil(len(shown) / COLUMNS), min(COLUMNS, len(shown))
     title = "Images as the model saw them"
-    if len(photographs) > MOST:
-        title += f": the first {MOST} of {len(photographs)}"
+    if len(photographs) > MAX_PHOTOGRAPHS:
+        title += f": the first {MAX_PHOTOGRAPHS} of {len(photographs)}"
     figure = new_figure(title, 4.6 * columns, 1.45 * rows + 0.5)
     cells = figure.subplots(rows, 2 * columns, squeeze=False, width_ratios=[1, 2.2] * columns)
     for axes in cells.flat:
@@ -40,7 +40,7 @@ def write_sheet(path: Path, photographs: Sequence[Photograph]) -> None:
         row, column = divmod(number, columns)
         picture, bars = cells[row, 2 * column : 2 * column + 2]
         picture.imshow(photo.image)
-        picture.set_title(shortened(photo.path.name, LONGEST_NAME), fontsize=7)
+        picture.set_title(shortened(photo.path.name, MAX_NAME), fontsize=7)
         _draw_bars(bars, photo)
     save_figure(figure, path)
 
@@ -51,5 +51,5 @@ def _draw_bars(axes: Axes, photo: Photograph) -> None:
     axes.barh(places, [p.probability for p in photo.predictions], color=BLUE, alpha=0.3)
     axes.set(xlim=(0, 1), ylim=(len(places) - 0.4, -0.6))
     for place, predicted in zip(places, photo.predictions, strict=True):
-        name = shortened(short_name(predicted.class_id, predicted.words), LONGEST_NAME)
+        name = shortened(short_name(predicted.class_id, predicted.words), MAX_NAME)
         axes.text(0.01, place, f"{predicted.probability:.0%}  {name}", va="center", fontsize=8)

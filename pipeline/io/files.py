@@ -18,7 +18,7 @@ from pipeline.printing import ON_WINDOWS, say
 
 UNFINISHED = ".unfinished-"
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\n")
-LONGEST_ENDING = 50
+MAX_ENDING = 50
 """Characters of a file's name in that of its temporary one: a name has 255 bytes at most."""
 PRINTED = Path("/dev/stdout"), Path("/dev/stderr")
 """May be redirected to a file that somebody names as an output too."""
@@ -66,7 +66,7 @@ def atomic_writes(paths: Iterable[Path]) -> Iterator[list[Path]]:
 
 def temporary_path(path: Path, name: str) -> Path:
     """Return where to write what will be ``path``: beside it, named by the process and ``name``."""
-    return path.with_name(f"{UNFINISHED}{os.getpid()}-{name[-LONGEST_ENDING:]}")
+    return path.with_name(f"{UNFINISHED}{os.getpid()}-{name[-MAX_ENDING:]}")
 
 
 def move_into_place(temporary: Path, path: Path) -> None:

@@ -19,8 +19,8 @@ from pipeline.io.hdf5_writer import FORMAT
 from pipeline.recipe import Mean, Seed
 
 CONTENTS = ("Images", "Labels", "Label_Names", "Class_Names", "File_Names")
-MOST_CLASSES = 100_000
-LONGEST_NAME = 2048
+MAX_CLASSES = 100_000
+MAX_NAME_BYTES = 2048
 """Bytes; file systems allow 255, which may be escaped."""
 
 
@@ -119,14 +119,14 @@ def _read_checked(path: Path, file: h5py.File, split: str) -> HDF5Dataset:
         raise _unusable(path, "not stored as one unbroken block")
     if labels.shape != (count,) or labels.dtype.kind not in "iu":
         raise _unusable(path, "without a whole number for each image's label")
-    if ids.ndim != 1 or ids.shape != names.shape or not 0 < ids.size < MOST_CLASSES:
+    if ids.ndim != 1 or ids.shape != names.shape or not 0 < ids.size < MAX_CLASSES:
         raise _unusable(path, "without an id and words for each class")
     classes = Classes(tuple(ids.asstr()[:]), tuple(names.asstr()[:]))
     labels = labels[:].astype(np.int64)
     if not 0 <= labels.min() <= labels.max() < len(classes):
         raise _unusable(path, "holding labels that are no index of its class ids")
     kind, longest = file_names.dtype.kind, file_names.dtype.itemsize
-    if file_names.shape != (count,) or kind != "S" or longest > LONGEST_NAME:
+    if file_names.shape != (count,) or kind != "S" or longest > MAX_NAME_BYTES:
         raise _unusable(path, "without a file name for each image")
     means = [float(mean) for mean in attributes["means"]]
     return HDF5Dataset(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 READ_ONLY = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
 """Opening a pipe that nobody writes to would wait for ever."""
-LARGEST_FILE = 2**28
+MAX_FILE_BYTES = 2**28
 """Bytes; Tiny ImageNet's files are about 2 kB."""
 SYSTEM_FOLDERS = {
     "__MACOSX", "@eaDir", "#recycle", "#snapshot", "lost+found", "$RECYCLE.BIN",
@@ -54,8 +54,8 @@ def read_file(path: str | Path) -> bytes:
         status = os.fstat(file)
         if not stat.S_ISREG(status.st_mode):
             raise OSError(0, "it is no regular file")
-        if status.st_size > LARGEST_FILE:
-            raise OSError(0, f"it is larger than {LARGEST_FILE:,} bytes")
+        if status.st_size > MAX_FILE_BYTES:
+            raise OSError(0, f"it is larger than {MAX_FILE_BYTES:,} bytes")
         data = os.read(file, status.st_size)
         while len(data) < status.st_size and (more := os.read(file, status.st_size - len(data))):
             data += more

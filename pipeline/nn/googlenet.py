@@ -64,7 +64,7 @@ STEMS: Mapping[str, tuple[int, int]] = {"paper": (7, 2), "fine": (5, 1)}
 """The first convolution's kernel side and stride."""
 STEM_FILTERS = (64, 64, 192)
 """Filters of the first convolution, and of the 1x1 and the 3x3 one after it."""
-FEWEST_FILTERS = 4
+MIN_FILTERS = 4
 """No convolution gets fewer filters than this, however thin the network."""
 
 
@@ -159,7 +159,7 @@ class _Builder:
     ) -> keras.KerasTensor:
         """Convolution, batch norm and ReLU, the last two in the order of ``relu_before_norm``."""
         x = layers.Conv2D(
-            max(FEWEST_FILTERS, round(filters * self.network.width)),
+            max(MIN_FILTERS, round(filters * self.network.width)),
             kernel,
             stride,
             padding="same",

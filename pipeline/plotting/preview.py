@@ -19,7 +19,7 @@ from pipeline.run.training import training_batches
 
 CLASSES, EPOCHS = 8, 6
 """Rows and augmented columns of the sheet, where there are as many."""
-SMALLEST_SHARE = 0.005
+MIN_SHARE = 0.005
 """A smaller share of a mixed image would round to 0%."""
 
 
@@ -91,7 +91,7 @@ def plot_preview(batches: HDF5Generator, state: RunState, rows: Sequence[int]) -
 
 def name_mixture(axes: Axes, shares: np.ndarray, classes: Classes) -> None:
     """Write the classes of a mixed image below it."""
-    labels = np.flatnonzero(shares >= SMALLEST_SHARE)
+    labels = np.flatnonzero(shares >= MIN_SHARE)
     if len(labels) > 1:
         parts = (f"{shares[label]:.0%} {classes.short_names[label]}" for label in labels)
         axes.set_xlabel("\n".join(parts), fontsize=6, labelpad=1)

@@ -15,13 +15,13 @@ import numpy as np
 from pipeline.preprocessing.affine import about_centre, stack_2x2, warp_images
 from pipeline.randomness import BatchDraws
 
-STRONGEST_BLEND = 0.99
-STRONGEST_SHEAR = 0.99
-STRONGEST_ROTATION = 135.0
+MAX_BLEND = 0.99
+MAX_SHEAR = 0.99
+MAX_ROTATION = 135.0
 """Degrees."""
-STRONGEST_SHIFT = 0.5
+MAX_SHIFT = 0.5
 """Of the image size."""
-FEWEST_BITS, ALL_BITS = 2, 8
+MIN_BITS, ALL_BITS = 2, 8
 ColourOperation = Callable[[np.ndarray, float], np.ndarray]
 """From uint8 (side, side, 3) and a strength, -1 to 1, to the same in other colours."""
 GEOMETRIC = 5
@@ -56,11 +56,11 @@ def geometric_matrices(kinds: np.ndarray, strengths: np.ndarray, side: int) -> n
     """
     of_each_kind = np.where(kinds == np.arange(GEOMETRIC)[:, None], strengths, 0)
     rotation, shear_x, shear_y, shift_x, shift_y = of_each_kind
-    angle = np.deg2rad(STRONGEST_ROTATION * rotation)
+    angle = np.deg2rad(MAX_ROTATION * rotation)
     cos, sin = np.cos(angle), np.sin(angle)
     # each image has one kind: of rotation and the two shears, at most one is not the identity
-    linear = stack_2x2(cos, STRONGEST_SHEAR * shear_x - sin, STRONGEST_SHEAR * shear_y + sin, cos)
-    shifts = STRONGEST_SHIFT * side * np.stack([shift_x, shift_y], axis=1)
+    linear = stack_2x2(cos, MAX_SHEAR * shear_x - sin, MAX_SHEAR * shear_y + sin, cos)
+    shifts = MAX_SHIFT * side * np.stack([shift_x, shift_y], axis=1)
     return about_centre(linear, shifts, side)
 
 
@@ -88,7 +88,7 @@ def change_sharpness(image: np.ndarray, strength: float) -> np.ndarray:
 
 def posterize(image: np.ndarray, strength: float) -> np.ndarray:
     """Leave only the highest bits of each value."""
-    dropped = round(abs(strength) * (ALL_BITS - FEWEST_BITS))
+    dropped = round(abs(strength) * (ALL_BITS - MIN_BITS))
     return image >> dropped << dropped
 
 
@@ -114,7 +114,7 @@ def equalize(image: np.ndarray, strength: float) -> np.ndarray:
 
 
 def _blend(image: np.ndarray, other: np.ndarray, strength: float) -> np.ndarray:
-    weight = 1 + STRONGEST_BLEND * strength
+    weight = 1 + MAX_BLEND * strength
     return cv2.addWeighted(image, weight, other, 1 - weight, 0)
 
 

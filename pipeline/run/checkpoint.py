@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import keras
 
 CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
-LARGEST_TEXT = 2**23
+MAX_TEXT_BYTES = 2**23
 """Bytes of a JSON member; real ones have 0.2 MB, and take 25 times as much memory when parsed."""
 KEY, FORMAT = "googlenet_tiny_imagenet", 2
 HALF_PRECISION = ("bfloat16", "mixed_bfloat16", "float16", "mixed_float16")
@@ -170,7 +170,7 @@ def _check_members(archive: ZipFile) -> None:
     members = archive.infolist()
     if sorted(member.filename for member in members) != sorted((CONFIG, METADATA, WEIGHTS)):
         raise ValueError("its members are not a Keras file's")
-    if max(archive.getinfo(name).file_size for name in (CONFIG, METADATA)) > LARGEST_TEXT:
+    if max(archive.getinfo(name).file_size for name in (CONFIG, METADATA)) > MAX_TEXT_BYTES:
         raise ValueError("its description is larger than a checkpoint's can be")
     if any(member.compress_type != ZIP_STORED for member in members):
         raise ValueError("it is compressed, and might unpack to any size")

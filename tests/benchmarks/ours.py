@@ -69,7 +69,7 @@ def decoding_for_a_build(data_set: Path, threads: int) -> Round:
     from pipeline.dataset.tiny_imagenet import read_labelled_images
 
     decoding.cores = lambda: threads
-    decoding.MOST_THREADS = threads
+    decoding.MAX_THREADS = threads
     source = open_source(data_set)
     names = [image.name for image in read_labelled_images(source).train]
 
