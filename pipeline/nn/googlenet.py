@@ -2,7 +2,7 @@
 
 Departures from the paper: batch norm (Ioffe and Szegedy 2015, arXiv:1502.03167) replaces local
 response normalisation, the auxiliary classifiers (section 5) are left out, and a second stem keeps
-finer feature maps. Global average pooling takes maps of any size, so images may have any side. For
+finer feature maps. Global average pooling takes maps of any size, so images may be of any size. For
 64x64 pixels:
 
 ======== =============== ================ ============ ===============

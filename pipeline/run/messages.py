@@ -15,7 +15,7 @@ from pipeline.run.state import RunState, best_epoch
 from pipeline.signals import hint_when_stopped
 
 IN_NO_CHECKPOINT = ("hdf5", "keep", "tensorboard", "processes", "process_id", "coordinator")
-"""Flags to give again when a run resumes."""
+"""Flags that the command which resumes repeats."""
 NVIDIA_DRIVER = Path("/dev/nvidiactl")
 """There where the driver of a GPU is loaded."""
 

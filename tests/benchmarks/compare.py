@@ -51,7 +51,7 @@ Rows = Iterator[tuple[str, str, str]]
 
 
 def compare_builds(inputs: Inputs) -> Rows:
-    """Build from the folder, from the zip, the reference implementation; and decode alone."""
+    """Build from the folder, from the zip, the published way; and decode alone."""
     scratch, images = inputs.scratch, train_images(inputs.data_set)
     archive = _packed(inputs)
     rates = contest(
@@ -124,7 +124,7 @@ def compare_batches(inputs: Inputs) -> Rows:
     if HAS_TORCH:
         contestants.append(Contestant("PyTorch", "peers.torch_way:loading", (inputs.images,)))
     rates = contest(contestants, inputs.rounds)
-    yield _row(rates, "augmented batches, to the reference implementation", "ours", "original")
+    yield _row(rates, "augmented batches, to the published way", "ours", "original")
     if HAS_TORCH:
         yield _row(rates, "augmented batches, to PyTorch's DataLoader", "ours", "PyTorch")
     yield _row(rates, "augmented batches, to tf.data", "ours", "tf.data")
@@ -142,7 +142,7 @@ def compare_reading(inputs: Inputs) -> Rows:
         ],
         inputs.rounds,
     )
-    yield _row(rates, "plain batches, to the reference implementation", "ours", "original")
+    yield _row(rates, "plain batches, to the published way", "ours", "original")
 
 
 def compare_training(inputs: Inputs) -> Rows:
