@@ -21,6 +21,8 @@ TIMEOUT_S = 300
 """How long a process waits for the others."""
 HANDSHAKE_S = 5
 """How long the primary waits for the handshake of one that has connected."""
+NO_SUCH_HOST = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))
+"""A gaierror's; they are no errno, which is never negative or so large."""
 GO, DIFFER, DONE = b"go", b"differ", b"done"
 DIFFERENT = (
     "the processes have not the same code, versions of JAX and Keras, recipe, settings, number of "
@@ -159,12 +161,12 @@ def _connect(address: tuple[str, int], deadline: float) -> socket.socket:
             if connection.getsockname() != connection.getpeername():
                 return connection
             connection.close()
-        except (socket.gaierror, UnicodeError) as error:
-            raise UserError(
-                f"no host of the name {address[0]} is known here; correct --coordinator"
-            ) from error
-        except OSError:
-            pass  # nobody listens, or who does has closed the connection already
+        except (OSError, UnicodeError) as error:
+            # otherwise nobody listens yet, or no name server answers yet
+            if isinstance(error, UnicodeError) or error.errno in NO_SUCH_HOST:
+                raise UserError(
+                    f"no host of the name {address[0]} is known here; correct --coordinator"
+                ) from error
         if time.monotonic() > deadline:
             raise TimeoutError
         time.sleep(0.2)
