@@ -105,6 +105,7 @@ def jax_settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {
         "KERAS_BACKEND": "jax",
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.getbasetemp().parent / "jax-cache"),
+        "JAX_COMPILATION_CACHE_MAX_SIZE": str(2**30),  # with a limit, JAX locks the cache
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
     }
 
@@ -134,7 +135,7 @@ def run(jax_settings: dict[str, str]) -> Run:
         assert done.returncode == status, f"{done.returncode}\n{done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr, done.stderr
         if status == 2:
-            assert done.stderr.startswith("error: "), done.stderr
+            assert done.stderr.startswith("error: ") and "; " in done.stderr, done.stderr
             assert done.stderr.count("\n") == 1, done.stderr
         return done
 

@@ -244,10 +244,12 @@ def test_a_share_of_the_batches_is_mixed_from_an_epoch_on(made_hdf5: Path) -> No
     assert 0.2 < np.mean(mixed[2:]) < 0.36  # of 360; a few mix an image with one of its class
 
 
+@pytest.mark.parametrize("last", [8, 7])
 @pytest.mark.parametrize("processes", [1, 2, 5])
-def test_shards_make_up_the_batch(processes: int, made_hdf5: Path) -> None:
-    """Also the last batch, of 8 images, padded to a whole one."""
+def test_shards_make_up_the_batch(processes: int, last: int, made_hdf5: Path) -> None:
+    """Also the ``last`` batch, padded; CutMix pairs the copies of an odd one otherwise."""
     train = open_split(made_hdf5, "train")
+    train = replace(train, images=train.images[: 40 + last], labels=train.labels[: 40 + last])
     size = 20 // processes
     shards = [range(first, first + size) for first in range(0, 20, size)]
 
@@ -265,4 +267,5 @@ def test_shards_make_up_the_batch(processes: int, made_hdf5: Path) -> None:
         assert np.array_equal(images[:count], whole[0])
         assert np.allclose(labels[:count], whole[1])
         assert (weights == (np.arange(20) < count)).all()
-        assert np.array_equal(images[count:], np.resize(whole[0], images.shape)[count:])
+        if count % 2 == 0:
+            assert np.array_equal(images[count:], np.resize(whole[0], images.shape)[count:])

@@ -180,8 +180,18 @@ def test_earlier_build_stays_unless_overwritten(own_data: Path, run: Run) -> Non
     assert "holds another build (other classes); give --overwrite" in error
     (own_data / "wnids.txt").write_text("\n".join(CLASS_IDS))
     assert contents(own_data / "hdf5") == before
+    drawn = [drawn_for_test(own_data / "hdf5")]
     run("build_dataset.py", "-d", own_data, "--overwrite", "--seed", 1)
-    assert contents(own_data / "hdf5") != before
+    drawn.append(drawn_for_test(own_data / "hdf5"))
+    assert drawn[0].keys() == drawn[1].keys()
+    assert all(drawn[0][label] != drawn[1][label] for label in drawn[0])
+
+
+def drawn_for_test(hdf5: Path) -> dict[int, set[bytes]]:
+    """Return the names of each class's test images, but of the class that got one more."""
+    with h5py.File(hdf5 / "test.hdf5") as file:
+        names, labels = file["File_Names"][:], file["Labels"][:]
+    return {label: set(names[labels == label]) for label in set(labels.tolist()) - {0}}
 
 
 TRAIN_IMAGE = f"train/{CLASS_IDS[0]}/images/{CLASS_IDS[0]}_5.JPEG"
@@ -260,10 +270,12 @@ def test_zip_is_never_unpacked(made_data: Path, made_hdf5: Path, tmp_path: Path,
         archive.writestr(link, "/etc/passwd")
         for name in ("../outside.txt", "/outside.txt", "a/../../outside.txt"):
             archive.writestr(name, "x")
-    done = run("build_dataset.py", "-d", path)
+    (tmp_path / "temporary").mkdir()
+    done = run("build_dataset.py", "-d", path, TMPDIR=str(tmp_path / "temporary"))
     assert contents(path.parent / "hdf5") == contents(made_hdf5)
     assert f"--hdf5 {path.parent / 'hdf5'}" in done.stdout
-    assert [p.name for p in tmp_path.iterdir()] == ["data"]
+    assert {p.name for p in tmp_path.iterdir()} == {"data", "temporary"}
+    assert list((tmp_path / "temporary").iterdir()) == []
 
 
 def test_build_from_the_zip_is_found_when_it_is_unpacked_later(
@@ -302,20 +314,21 @@ def test_usage_errors_end_with_status_2(run: Run) -> None:
     run("build_dataset.py", "--sample", "--download", status=2)
 
 
-def test_help_answers_before_the_heavy_imports(run: Run) -> None:
+@pytest.mark.parametrize(("flag", "status"), [("--help", 0), ("--nonsense", 2)])
+def test_answer_before_the_heavy_imports(flag: str, status: int) -> None:
     heavy = ("numpy", "cv2", "h5py", "keras", "tensorflow", "matplotlib", "sklearn")
     for script in ("build_dataset.py", "model_train.py", "model_eval.py", "view_model.py"):
         code = (
             f"import sys, {Path(script).stem} as script\n"
-            "try: script.main(['--help'])\n"
+            f"try: script.main(['-o', 'x', {flag!r}])\n"
             f"finally: print('loaded:', *set({heavy!r}) & set(sys.modules))"
         )
         done = subprocess.run(
-            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
         )
         *text, loaded = done.stdout.splitlines()
-        assert loaded == "loaded:"
-        assert "example:" in text
+        assert (done.returncode, loaded) == (status, "loaded:"), done.stderr
+        assert ("example:" in text) == (flag == "--help")
 
 
 def test_real_data_set_agrees_with_the_counted_facts(tmp_path: Path, run: Run) -> None:

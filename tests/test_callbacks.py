@@ -11,8 +11,7 @@ from pipeline.backend import import_keras
 
 keras = import_keras()
 
-from with_recipes import config  # noqa: E402
-
+from config import setup_config as config  # noqa: E402
 from pipeline import callbacks  # noqa: E402
 from pipeline.callbacks import (  # noqa: E402
     EpochCheckpoint,

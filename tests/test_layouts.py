@@ -469,13 +469,15 @@ def test_odd_colour_profiles_are_not_reported(own_images: Path, run: Run) -> Non
 
 
 def test_the_middle_of_an_oblong_image_is_taken(own_images: Path, tmp_path: Path) -> None:
-    """As of a photograph that a model is shown."""
-    from pipeline.io.photographs import read_photograph
-
     build(own_images, tmp_path / "hdf5")
     with h5py.File(tmp_path / "hdf5" / "val.hdf5") as file:
-        first = own_images / "val" / "Hund & Katze" / "0.png"
-        assert np.array_equal(file["Images"][0], read_photograph(first, 64))
+        image = cv2.imread(str(own_images / "val" / "Hund & Katze" / "0.png"))[..., ::-1]
+        height, width, _ = image.shape
+        left = (width - height) // 2
+        assert left > 0
+        middle = image[:, left : left + height]
+        expected = cv2.resize(middle, (64, 64), interpolation=cv2.INTER_AREA)
+        assert np.array_equal(file["Images"][0], expected)
 
 
 def test_val_of_tiny_imagenet_is_drawn_where_asked(

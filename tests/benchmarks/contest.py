@@ -101,7 +101,7 @@ def _take_turn(name: str, line: Connection) -> float:
     try:
         line.send("go")
         answer = line.recv() if line.poll(WAIT_SECONDS) else "it did not end its round"
-    except EOFError:
+    except (EOFError, OSError):
         answer = "it was killed"
     if isinstance(answer, str):
         raise SystemExit(f"{name} failed: {answer}")
