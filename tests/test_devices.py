@@ -169,6 +169,9 @@ def test_process_group_comes_from_the_flags_or_from_slurm() -> None:
     assert find_process_group(None, None, None, {"SLURM_STEP_NUM_TASKS": "1"}) == ProcessGroup()
     coordinator = "node007", 61443
     assert find_process_group(None, None, None, SLURM) == ProcessGroup(8, 3, coordinator, 1)
+    for nodes, host in (("rack[1-2]n[03,5],x", "rack1n03"), ("n[1-2]-ib", "n1-ib"), ("a,b", "a")):
+        group = find_process_group(None, None, None, {**SLURM, "SLURM_STEP_NODELIST": nodes})
+        assert group.coordinator == (host, 61443)
     for name, value, gpu in (
         ("CUDA_VISIBLE_DEVICES", "0,1,2,3", 1),
         ("CUDA_VISIBLE_DEVICES", "0", None),
@@ -218,7 +221,6 @@ def test_coordinator_that_is_no_address_is_refused(coordinator: str) -> None:
         {"SLURM_STEP_NODELIST": ""},
         {"SLURM_PROCID": "8"},
         {"SLURM_PROCID": "-1"},
-        {"SLURM_STEP_NODELIST": "rack[1-2]node[3-4]"},
     ][1:],  # without SLURM_STEP_NUM_TASKS there is no step
 )
 def test_slurm_variables_that_are_half_set_are_refused(changed: dict[str, str | None]) -> None:
@@ -371,7 +373,9 @@ def test_name_of_the_coordinator_is_waited_for_unless_there_is_none(
         _connect(("host", 1), 0)
 
 
-def test_coordinator_whose_port_is_taken(meet: Callable) -> None:
+def test_coordinator_whose_port_is_taken_or_whose_name_is_none(meet: Callable) -> None:
     with socket.create_server(("", 0)) as listener:
         status, errors = ended(meet(listener.getsockname()[1], 0))
         assert (status, "cannot listen on port" in errors) == (2, True), errors
+    status, errors = ended(meet(free_port(), 1, host="n" * 99))  # longer than a name can be
+    assert (status, "no host of the name" in errors) == (2, True), errors

@@ -162,8 +162,8 @@ def _slurm_group(environment: Mapping[str, str]) -> ProcessGroup:
     """Return the group that ``srun`` started, a task per GPU or node; the first node has task 0."""
     try:
         processes, process_id, job, local = (int(environment[name]) for name in SLURM_NUMBERS)
-        first = re.match(r"([^,[]+)(?:\[(\d+)[\d,-]*\]([^,[]*))?(?:,|$)", environment[SLURM_NODES])
-        host = first[1] + (first[2] or "") + (first[3] or "")
+        first = re.match(r"(?:[^,[]|\[[^]]*\])+", environment[SLURM_NODES])[0]
+        host = re.sub(r"\[(\d+)[^]]*\]", r"\1", first)
     except (KeyError, ValueError, TypeError):
         process_id = processes = 0
     if not 0 <= process_id < processes:

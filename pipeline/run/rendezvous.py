@@ -21,8 +21,6 @@ TIMEOUT_S = 300
 """How long a process waits for the others."""
 HANDSHAKE_S = 5
 """How long the primary waits for the handshake of one that has connected."""
-NO_SUCH_HOST = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))
-"""A gaierror's; they are no errno, which is never negative or so large."""
 GO, DIFFER, DONE = b"go", b"differ", b"done"
 DIFFERENT = (
     "the processes have not the same code, versions of JAX and Keras, recipe, settings, number of "
@@ -59,8 +57,8 @@ def rendezvous(
             others = _gather(address, handshake, processes, deadline)
     except TimeoutError as error:
         raise UserError(
-            f"the {processes} processes did not come together in {TIMEOUT_S} s; start each with "
-            "its own --process-id, and the same --coordinator, which all can reach"
+            f"the {processes} processes did not come together in {TIMEOUT_S} s ({error}); start "
+            "each with its own --process-id, and the same --coordinator, which all can reach"
         ) from error
     ending = threading.Event()
     told = (others, process_id == 0, ending, os.dup(2))
@@ -154,6 +152,7 @@ def _listen(port: int) -> socket.socket:
 
 def _connect(address: tuple[str, int], deadline: float) -> socket.socket:
     """Return a connection to ``address``, once a process listens there."""
+    reason = "nobody listens"
     while True:
         try:
             connection = socket.create_connection(address, HANDSHAKE_S)
@@ -162,13 +161,14 @@ def _connect(address: tuple[str, int], deadline: float) -> socket.socket:
                 return connection
             connection.close()
         except (OSError, UnicodeError) as error:
-            # otherwise nobody listens yet, or no name server answers yet
-            if isinstance(error, UnicodeError) or error.errno in NO_SUCH_HOST:
+            unknown = isinstance(error, socket.gaierror) and error.errno != socket.EAI_AGAIN
+            if unknown or isinstance(error, UnicodeError):
                 raise UserError(
                     f"no host of the name {address[0]} is known here; correct --coordinator"
                 ) from error
+            reason = error.strerror or error  # where no name server answers, one may soon
         if time.monotonic() > deadline:
-            raise TimeoutError
+            raise TimeoutError(f"{address[0]}: {reason}")
         time.sleep(0.2)
 
 
