@@ -2,7 +2,8 @@
 
 Python raises an exception where a signal finds it, once the main thread is back in Python. A
 library may swallow that exception, turn it into an error of its own, or, as XLA's compiler, not
-return for minutes. So a thread waits for the end, and ends the process where it does not come.
+return for minutes. So a thread waits for the end, and where it does not come, ends the process
+without any clean-up: files are written atomically, and a folder's next writer clears the rest.
 """
 
 import os
@@ -11,11 +12,11 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn
 
-from pipeline.printing import clear_line, say
+from pipeline.printing import clear_line
 
 ENDING = ("SIGINT", "SIGTERM", "SIGHUP")
 """Windows lacks the last, which a closed terminal sends."""
@@ -31,7 +32,9 @@ class Stopped(KeyboardInterrupt):
         super().__init__(number)
         self.status = 128 + number
         name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
-        self.last_words = [f"stopped by {name}", *(hint() for hint in _hints)]
+        self.last_words = [f"stopped by {name}"]
+        with suppress(Exception):  # this must come through
+            self.last_words += [hint() for hint in _hints]
 
 
 @contextmanager
@@ -67,12 +70,13 @@ def ended_by_signals() -> Iterator[None]:
     reader, writer = socket.socketpair()
     writer.setblocking(False)
     signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-    threading.Thread(target=_end_in_time, args=(reader, heeded, ended), daemon=True).start()
+    told = (reader, heeded, ended, os.dup(2))
+    threading.Thread(target=_end_in_time, args=told, daemon=True).start()
     try:
         yield
     except Exception:
         if stops:  # and a library made another error of it
-            raise stops[0] from None
+            raise stops[-1] from None
         raise
     finally:
         ended.set()
@@ -83,14 +87,22 @@ def ended_by_signals() -> Iterator[None]:
                 signal.signal(number, signal.SIG_DFL)
 
 
-def _end_in_time(reader: socket.socket, heeded: list[int], ended: threading.Event) -> None:
-    """End the process ``GRACE_S`` after a signal, of which ``reader`` gets the number at once."""
-    while number := int.from_bytes(reader.recv(1)):
-        if number in heeded and not ended.wait(GRACE_S):
-            stop = Stopped(number)
-            clear_line()
-            say(*stop.last_words, error=True)
-            os._exit(stop.status)
+def _end_in_time(
+    reader: socket.socket, heeded: list[int], ended: threading.Event, terminal: int
+) -> None:
+    """End the process ``GRACE_S`` after a signal, of which ``reader`` gets the number at once.
+
+    ``terminal`` is stderr's descriptor, duplicated, for stderr may be silenced at that moment.
+    """
+    with reader:
+        while number := int.from_bytes(reader.recv(1)):
+            if number in heeded and not ended.wait(GRACE_S):
+                stop = Stopped(number)
+                with suppress(OSError):
+                    clear_line()
+                    lines = "".join(f"{line}\n" for line in stop.last_words)
+                    os.write(terminal, lines.encode("utf-8", "backslashreplace"))
+                os._exit(stop.status)
 
 
 def _report_swallowed(lost: "sys.UnraisableHookArgs") -> None:

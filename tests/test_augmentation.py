@@ -1,6 +1,7 @@
 """Our affine maps against Keras's own ImageDataGenerator, and batches as functions of a place."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -181,6 +182,7 @@ def test_thread_count_changes_no_batch(
     resized = {**EVERYTHING, "image_size": lambda epoch: 48}
     expected = batches(HDF5Generator(train, 5, seed=1, **resized), 2)
     monkeypatch.setattr("pipeline.io.hdf5_generator.THREADS", threads)
+    monkeypatch.setattr("pipeline.io.hdf5_generator.POOL", ThreadPoolExecutor(threads))
     assert batches(HDF5Generator(train, 5, seed=1, **resized), 2) == expected
 
 

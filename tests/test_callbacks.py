@@ -218,7 +218,7 @@ def test_ours_without_validation(
 def test_checkpoints_hold_measured_statistics(trained: Path, made_hdf5: Path) -> None:
     """The script measures them after each epoch: measured again, they are the same."""
     model = keras.saving.load_model(checkpoint(trained, 3), compile=False)
-    before = [np.array(norm.moving_mean) for norm in batch_norms(model)]
+    before = [[np.array(v) for v in norm.non_trainable_variables] for norm in batch_norms(model)]
     train = open_split(made_hdf5, "train")
     clean = HDF5Generator(train, 16, seed=42, shuffle=True, image_size=lambda epoch: 32)
     measure = PreciseBatchNorm(clean)
@@ -227,8 +227,9 @@ def test_checkpoints_hold_measured_statistics(trained: Path, made_hdf5: Path) ->
             norm.moving_mean.assign(norm.moving_mean + 1)
         measure.set_model(measured)
         measure.on_epoch_end(2)
-    for old, norm in zip(before, batch_norms(model), strict=True):
-        np.testing.assert_allclose(norm.moving_mean, old, rtol=1e-3, atol=1e-4)
+    for (mean, variance), norm in zip(before, batch_norms(model), strict=True):
+        np.testing.assert_allclose(norm.moving_mean, mean, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(norm.moving_variance, variance, rtol=1e-3, atol=1e-4)
 
 
 def test_interrupted_measurement_leaves_the_momentum(

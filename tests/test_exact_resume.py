@@ -12,29 +12,31 @@ from pipeline.run.checkpoint import KEY, read_state
 
 
 @pytest.mark.parametrize(
-    ("recipe", "backend", "epoch"),
+    ("recipe", "backend", "stops"),
     [
-        ("thin-published", "tensorflow", 1),
-        ("thin-published", "jax", 1),
-        ("thin-best", "tensorflow", 1),  # whose image size changes after epoch 2
-        ("thin-best", "jax", 2),
-        ("thin-quick", "tensorflow", 2),  # in bfloat16, which JAX on a CPU is not asked for
+        ("thin-published", "tensorflow", [1]),
+        ("thin-published", "jax", [1]),
+        ("thin-best", "tensorflow", [1, 2]),  # whose image size changes after epoch 2
+        ("thin-best", "jax", [2]),
+        ("thin-quick", "tensorflow", [1]),  # in bfloat16, which JAX on a CPU is not asked for
     ],
 )
 def test_resumed_run_writes_the_same_checkpoints(
-    recipe: str, backend: str, epoch: int, made_hdf5: Path, tmp_path: Path, run: Run
+    recipe: str, backend: str, stops: list[int], made_hdf5: Path, tmp_path: Path, run: Run
 ) -> None:
     """Checkpoints hold weights, optimizer state and history, and no time or path."""
     straight, resumed = tmp_path / "straight", tmp_path / "resumed"
     hdf5 = ("--hdf5", made_hdf5)
     run("model_train.py", "-r", recipe, *hdf5, "-o", straight, backend=backend)
-    start = checkpoint(straight, epoch)
-    run("model_train.py", "-m", start, "-e", epoch, *hdf5, "-o", resumed, backend=backend)
-    later = [checkpoint(straight, number).name for number in range(epoch + 1, 4)]
+    start = checkpoint(straight, stops[0])
+    for last in (*stops[1:], 3):
+        run("model_train.py", "-m", start, "-n", last, *hdf5, "-o", resumed, backend=backend)
+        start = resumed
+    later = [checkpoint(straight, epoch).name for epoch in range(stops[0] + 1, 4)]
     for name in (*later, "metric_values.json"):
         assert (resumed / name).read_bytes() == (straight / name).read_bytes()
-    model = import_keras().saving.load_model(start)  # with its optimizer, as anybody may
-    assert int(model.optimizer.iterations) == 3 * epoch
+    model = import_keras().saving.load_model(resumed / later[-1])  # as anybody may
+    assert int(model.optimizer.iterations) == 3 * 3
 
 
 def test_recipe_of_another_version(own_run: Path, made_hdf5: Path, run: Run) -> None:

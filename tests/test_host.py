@@ -131,7 +131,7 @@ def test_signal_that_a_library_swallows_ends_a_script(number: int, end: str) -> 
         "class Swallows:\n"
         "    def __del__(self):\n"
         "        print('ready', flush=True)\n"
-        "        time.sleep(0.3)\n"
+        "        time.sleep(20)\n"
         "def main(_):\n"
         "    Swallows()\n"
         "    with signals.hint_when_stopped(lambda: 'to resume: this'):\n"

@@ -75,7 +75,7 @@ def predict_photographs(
 
     Raises:
         UserError: The only one cannot be read or decoded; of several, such are skipped with a note.
-            Or a prediction is NaN.
+            Or a prediction is NaN or infinite.
     """
     predictor = replace(predictor, batch_size=min(predictor.batch_size, len(paths)))
     for start in range(0, len(paths), predictor.batch_size):

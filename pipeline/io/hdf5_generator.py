@@ -27,6 +27,8 @@ Batch = tuple[np.ndarray, ...]
 NO_AUGMENTATION = Augmentation()
 THREADS = min(cores(), 4)
 """More would contend for the GIL, which is held for much of a batch."""
+POOL = ThreadPoolExecutor(THREADS, "batches")
+"""Of all generators: TensorFlow keeps those that it was given until the process ends."""
 
 
 @dataclass
@@ -52,9 +54,9 @@ class _Epoch:
 class HDF5Generator(keras.utils.PyDataset):
     """Batches of uint8 RGB images (n, size, size, 3) and one-hot labels, float32 (n, classes).
 
-    The last batch of an epoch holds what is left, but with a shard. Each epoch of a ``fit`` has an
-    order and an augmentation of its own. Pass ``shuffle=False`` to ``fit``: the shuffling is done
-    here.
+    The last batch of an epoch holds what is left; with a shard it is padded. Each epoch of a
+    ``fit`` has an order and an augmentation of its own. Pass ``shuffle=False`` to ``fit``: the
+    shuffling is done here.
 
     Args:
         dataset: The split.
@@ -89,7 +91,6 @@ class HDF5Generator(keras.utils.PyDataset):
         self._augmentation = augmentation
         self._shard = shard
         self._first_flip = random_stream(seed, "first flip").integers(2, size=len(dataset))
-        self._threads = ThreadPoolExecutor(THREADS, "batches")
         self.failure: UserError | None = None
         """Why a batch could not be made; TensorFlow raises an error of its own instead."""
         self.begin_epoch(1)
@@ -133,8 +134,7 @@ class HDF5Generator(keras.utils.PyDataset):
         epoch.last_step = step
         steps = range(step, min(step + 1 + THREADS * in_order, len(self)))
         epoch.prefetched = {
-            later: epoch.prefetched.get(later)
-            or self._threads.submit(self._make_batch, epoch, later)
+            later: epoch.prefetched.get(later) or POOL.submit(self._make_batch, epoch, later)
             for later in steps
         }
         started = time.perf_counter()

@@ -163,8 +163,9 @@ def begin_branch(
     """Record in ``folder`` that its run resumes from ``checkpoint`` with ``state``'s settings.
 
     If it is killed before its next epoch ends, ``folder`` alone still resumes it this way. Later
-    checkpoints move to ``folder/superseded/``, as does a copy of this one if more changes than the
-    epoch to end at. Return the run's state, its checkpoint in ``folder``, and those moved.
+    checkpoints and those of other branches move to ``folder/superseded/``, as does a copy of this
+    one if more changes than the epoch to end at. Return the run's state, its checkpoint in
+    ``folder``, and those moved.
 
     Raises:
         UserError: A file cannot be read or written.
