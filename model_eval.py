@@ -43,7 +43,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="test-time augmentation: average with the predictions for mirrored images",
     )
     add("--image-size", type=number(ImageSide), metavar="N",
-        help="in pixels, to predict at (default: the recipe's); --export keeps it")  # fmt: skip
+        help="image size in pixels (default: the recipe's); stored by --export")  # fmt: skip
     add("--json", type=Path, metavar="FILE",
         help="write the metrics here too; with --images, the predictions")  # fmt: skip
     add("--export", type=Path, metavar="FILE",
@@ -54,7 +54,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     instead.add_argument("--images", type=Path, nargs="+", metavar="PATH",
         help="classify these photographs, or all in a folder, instead of evaluating")  # fmt: skip
     add("--csv", type=Path, metavar="FILE",
-        help="with --images: write their five best classes here, one row per image")  # fmt: skip
+        help="with --images: write their top-5 classes here, one row per image")  # fmt: skip
     add("--sheet", type=Path, metavar="FILE",
         help="with --images: draw them here, with their five best classes")  # fmt: skip
     add("--hdf5", type=Path, metavar="DIR",
@@ -101,7 +101,7 @@ def check_output_paths(args: argparse.Namespace, hdf5: Path, photographs: Sequen
     from pipeline.run.output_folder import NAME, files_of_run
 
     if args.export and NAME.fullmatch(args.export.name):
-        raise UserError(f"{args.export} is named as a run's checkpoint; give --export another name")
+        raise UserError(f"{args.export} is named like a run's checkpoint; give another name")
     inputs = [*files_of_run(args.checkpoint), *(hdf5 / name for name in OUTPUTS)]
     report = [args.report / name for name in REPORT_FILES] if args.report else []
     outputs = filter(None, (args.json, args.export, args.csv, args.sheet, *report))

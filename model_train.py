@@ -42,9 +42,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("-e", "--epoch", type=count, metavar="N",
         help="check that -m is at epoch N (default: no check)")  # fmt: skip
     add("-l", "--learning-rate", type=number(LearningRate), metavar="X",
-        help="a constant rate from here on, for good (default: the recipe's schedule)")  # fmt: skip
+        help="a constant rate until the run ends (default: the recipe's schedule)")  # fmt: skip
     add("-n", "--epochs", type=count, metavar="N",
-        help="the last epoch; the schedule stays (default: the recipe's)")  # fmt: skip
+        help="the last epoch; does not stretch the schedule (default: the recipe's)")  # fmt: skip
     add("-b", "--batch-size", type=count, metavar="N",
         help="images per step (default: the recipe's)")  # fmt: skip
     add("-r", "--recipe", choices=config.RECIPES, metavar="NAME",

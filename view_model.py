@@ -21,7 +21,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="a Keras file, or a run's folder, whose best epoch by val is taken "
         "(default: the network of the recipe)")  # fmt: skip
     add("-r", "--recipe", choices=config.RECIPES, default=config.DEFAULT_RECIPE,
-        help="the recipe whose network to draw where no -m is given")  # fmt: skip
+        help="the recipe whose network to draw if -m is not given")  # fmt: skip
     add("-o", "--output", type=Path, metavar="FILE", default=config.DIAGRAM,
         help="the suffix decides the format: png, svg, pdf, jpg or dot")  # fmt: skip
     add("--layers", action="store_true", help="draw every layer, not only the blocks")

@@ -15,7 +15,7 @@ MISSING_LIBRARY = {
     "DLL": "install Microsoft's Visual C++ Redistributable (x64)",
     "dlopen": "install Python for this Mac's own processor, and the requirements with it",
 }
-"""What to do, by a word of the linker of Linux, of Windows and of macOS."""
+"""Advice by a word of the dynamic loader's error message on Linux, Windows and macOS."""
 
 
 def _missing_library(message: str) -> str:
@@ -28,7 +28,7 @@ def _missing_library(message: str) -> str:
 
 
 def _report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Spare a person a traceback of what is expected, also as modules load and the process ends."""
+    """Print expected errors without a traceback, even during imports and at interpreter exit."""
     if issubclass(kind, KeyboardInterrupt):
         sys.stderr.write("stopped by Ctrl-C\n")
     elif issubclass(kind, ImportError) and (found := _missing_library(str(error))):

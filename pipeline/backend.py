@@ -1,7 +1,7 @@
 """Import Keras and its backend: quietly, set up for speed, with an explanation where that fails.
 
-Settings that a host holds for all users of a library would change numbers or figures, or end a run;
-a script drops them. It keeps those for devices, threads and the cache of compiled programs.
+A host's environment variables and configuration files for libraries could change results or
+figures, or stop a run. The scripts ignore them, except for devices, threads and compilation caches.
 """
 
 import logging
@@ -19,7 +19,7 @@ CPU_FACTS = Path("/proc/cpuinfo")
 BFLOAT16_INSTRUCTIONS = {"avx512_bf16", "amx_bf16"}
 """Of x86. Without one of them a CPU computes in bfloat16 many times slower than in float32."""
 BFLOAT16_CAPABILITY = (8, 0)
-"""Of an NVIDIA GPU, from Ampere on."""
+"""The lowest compute capability of NVIDIA GPUs with bfloat16: Ampere's."""
 BACKENDS = ("tensorflow", "jax")
 BACKEND_VARIABLES = re.compile("JAX_|XLA_|CUDA_|TF_(?!CLI_|VAR_)")
 """Begins a variable that can keep a backend from starting; TF_CLI_ and TF_VAR_ are Terraform's."""
@@ -108,10 +108,10 @@ class _WithoutTensorFlow:
 
 
 def has_bfloat16() -> bool:
-    """Return whether the backend's device, its first GPU or else the CPU, computes in bfloat16.
+    """Return whether the backend's first GPU, or else the CPU, computes fast in bfloat16.
 
-    A CPU's are read on Linux alone, and used by TensorFlow alone. On JAX the first device of all
-    processes answers, so that they agree.
+    A CPU's are detected only on Linux and only for TensorFlow. On JAX every process asks the first
+    device of the whole group, so that all agree.
     """
     import keras  # which keras.json may have told its backend, in a notebook
 

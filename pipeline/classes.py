@@ -1,4 +1,4 @@
-"""The classes that a data set shows and a network tells apart."""
+"""The classes of a data set and of the network trained on it."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ class Classes:
     """Ids and words, in label order."""
 
     ids: tuple[str, ...]
-    """WordNet's, as ``n01443537``, or the names of a person's class folders."""
+    """WordNet ids such as ``n01443537``, or the names of the user's class folders."""
     names: tuple[str, ...]
     """All words for each, as ``goldfish, Carassius auratus``."""
 
@@ -29,5 +29,5 @@ class Classes:
 
 
 def short_name(class_id: str, words: str) -> str:
-    """Return WordNet's first word, as ``goldfish``, or the whole name of a person's own folder."""
+    """Return WordNet's first word, such as ``goldfish``, or the user's folder name in full."""
     return words if words == class_id else words.partition(",")[0]

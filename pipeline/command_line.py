@@ -24,7 +24,7 @@ def run_script(main: Callable[[Sequence[str] | None], None]) -> None:
     """Run ``main``, and end the process with the status of its outcome."""
     if not all(hasattr(stream, "buffer") for stream in (sys.stdout, sys.stderr) if stream):
         sys.stderr.write(
-            "error: this wants a process of its own; in a notebook run it by !python\n"
+            "error: run this script in a process of its own; in a notebook, with !python\n"
         )
         sys.exit(BAD_INPUT)
     open_outputs()
@@ -35,7 +35,7 @@ def run_script(main: Callable[[Sequence[str] | None], None]) -> None:
         with ended_by_signals():
             main(None)
         if lost := lost_output():
-            raise UserError(f"cannot print: {lost}; all else is done, send stdout elsewhere")
+            raise UserError(f"cannot write to stdout: {lost}; all else is done, redirect stdout")
     except UserError as error:
         _end(BAD_INPUT, f"error: {error}")
     except OSError as error:
@@ -47,15 +47,15 @@ def run_script(main: Callable[[Sequence[str] | None], None]) -> None:
             raise
         _end(
             BAD_INPUT,
-            "error: the memory of this machine or its device is full; end what else uses it, lift "
-            "the limit (ulimit -v), or give a smaller -b (to train: to a fresh run)",
+            "error: this machine or its device is out of memory; end other programs, raise the "
+            "limit (ulimit -v), or give a smaller -b (when training: to a fresh run)",
         )
     except Stopped as stop:
         _end(stop.status, *stop.last_words)
 
 
 def _expanded(words: Sequence[str]) -> list[str]:
-    """Replace each pattern by the files that it matches, if any, as shells do but on Windows."""
+    """Expand glob patterns as Unix shells do; keep a pattern that matches nothing."""
     found = ((sorted(glob.glob(w)) if "*" in w else []) or [w] for w in words)  # noqa: PTH207
     return [word for matches in found for word in matches]
 
@@ -142,9 +142,9 @@ def quote(word: object) -> str:
 
 
 def backend_setting() -> str:
-    """Return what before a command chooses this process's backend; "" for the default.
+    """Return the prefix that makes a command use this process's backend; "" for the default.
 
-    Windows' shells have no such form: there the variable is set for all that follows.
+    Windows' shells have no such prefix: there the user has set the variable for the whole session.
     """
     backend = os.environ.get("KERAS_BACKEND", "tensorflow")
     return "" if backend == "tensorflow" or ON_WINDOWS else f"KERAS_BACKEND={backend} "

@@ -3,7 +3,7 @@
 import re
 
 OUT_OF_MEMORY = re.compile("RESOURCE_EXHAUSTED|ResourceExhausted|failed to map")
-"""In what JAX and TensorFlow raise for a device, and the linker for a library."""
+"""Matches the out-of-memory errors of JAX, of TensorFlow and of the dynamic loader."""
 
 
 class UserError(Exception):
@@ -18,7 +18,7 @@ class WriteError(UserError):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether the memory of the machine or of a device was full."""
+    """Return whether ``error`` says that the machine or a device ran out of memory."""
     return isinstance(error, MemoryError) or bool(OUT_OF_MEMORY.search(repr(error)))
 
 

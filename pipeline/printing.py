@@ -1,4 +1,4 @@
-"""Print for the scripts: text is escaped, and a broken pipe or a full disk ends no work."""
+"""Output of the scripts: escapes text, and survives a broken pipe or a full disk."""
 
 import errno
 import io
@@ -21,7 +21,7 @@ def say(*lines: object, error: bool = False) -> None:
 
 
 def printable(text: object) -> str:
-    r"""Return ``text`` with what cannot be seen escaped, as ``\n``, ``\x1b`` or ``\u2028``.
+    r"""Return ``text`` with non-printable characters escaped, such as ``\n`` and ``\x1b``.
 
     Foreign file or class names could otherwise move the cursor or forge a script's own lines.
     """
@@ -71,8 +71,8 @@ class Output(io.RawIOBase):
 def open_outputs() -> None:
     """Make stdout and stderr take any text, also when closed or when their readers end.
 
-    A closed descriptor becomes the null device, or the next file opened would take its number and
-    what a library prints.
+    A closed descriptor is opened on the null device: the next file opened would otherwise take its
+    number, and receive what libraries print.
     """
     for number in range(3):
         try:
@@ -92,7 +92,7 @@ def _text_output(stream: io.BufferedIOBase, encoding: str) -> io.TextIOWrapper:
 
 @contextmanager
 def silence(*descriptors: int) -> Iterator[list[int]]:
-    """Discard what is written to ``descriptors``; yield others that lead where they led."""
+    """Redirect ``descriptors`` to the null device; yield duplicates of the original ones."""
     sys.stdout.flush()
     sys.stderr.flush()
     given = [os.dup(number) for number in descriptors]
@@ -109,7 +109,7 @@ def silence(*descriptors: int) -> Iterator[list[int]]:
 
 @contextmanager
 def without_library_messages() -> Iterator[None]:
-    """Drop what libraries write past Python to stderr, as libpng does of odd colour profiles."""
+    """Drop what C libraries write to stderr, such as libpng's warnings on colour profiles."""
     given = sys.stderr
     with silence(2) as (descriptor,):
         own = os.fdopen(descriptor, "wb", closefd=False)

@@ -2,8 +2,8 @@
 
 Python raises an exception where a signal finds it, once the main thread is back in Python. A
 library may swallow that exception, turn it into an error of its own, or, as XLA's compiler, not
-return for minutes. So a thread waits for the end, and where it does not come, ends the process
-without any clean-up: files are written atomically, and a folder's next writer clears the rest.
+return for minutes. So a watchdog thread ends a process that runs on after ``GRACE_S``, without any
+clean-up: files are written atomically, and a folder's next writer clears the rest.
 """
 
 import os
@@ -21,7 +21,7 @@ from pipeline.printing import clear_line
 ENDING = ("SIGINT", "SIGTERM", "SIGHUP")
 """Windows lacks the last, which a closed terminal sends."""
 GRACE_S = 10
-"""To clean up in."""
+"""How long a script may clean up after a signal."""
 _hints: list[Callable[[], str]] = []
 
 
@@ -49,7 +49,7 @@ def hint_when_stopped(hint: Callable[[], str]) -> Iterator[None]:
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Raise Stopped for each of ``ENDING``; end the process where that is in vain."""
+    """Raise Stopped on each signal of ``ENDING``; end the process if it does not stop in time."""
     stops: list[Stopped] = []
 
     def raise_stop(number: int, frame: FrameType | None) -> NoReturn:
@@ -106,6 +106,6 @@ def _end_in_time(
 
 
 def _report_swallowed(lost: "sys.UnraisableHookArgs") -> None:
-    """Report what a callback could not raise, as Python does, but for a signal."""
+    """Report an unraisable exception as Python does, unless it is Stopped."""
     if not isinstance(lost.exc_value, Stopped):
         sys.__unraisablehook__(lost)

@@ -162,7 +162,7 @@ def test_script_within_a_notebook_is_refused(
     with pytest.raises(SystemExit) as end:
         run_script(lambda argv: None)
     assert end.value.code == 2
-    assert "in a notebook run it by !python" in capsys.readouterr().err
+    assert "in a notebook, with !python" in capsys.readouterr().err
 
 
 def test_released_model_is_found_from_anywhere(folder: Path) -> None:
@@ -247,4 +247,4 @@ def test_too_little_memory_is_one_line(tmp_path: Path, run: Run) -> None:
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (10**9, 10**9)),
         OPENBLAS_NUM_THREADS="1",  # its buffers, by the core, may take all of it
     )  # fmt: skip
-    assert done.stderr.startswith("error: the memory of this machine or its device is full; ")
+    assert done.stderr.startswith("error: this machine or its device is out of memory; ")

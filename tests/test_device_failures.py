@@ -62,4 +62,4 @@ run_script(main)
         text=True,
     )
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
-    assert done.stderr.startswith("error: the memory of this machine or its device is full; ")
+    assert done.stderr.startswith("error: this machine or its device is out of memory; ")

@@ -55,7 +55,7 @@ def test_what_is_printed_may_be_lost(
     for file in made_hdf5.glob("*.hdf5"):
         assert (tmp_path / file.name).read_bytes() == file.read_bytes()
     if redirection == "> /dev/full":
-        assert done.stderr.startswith(b"error: cannot print: ")
+        assert done.stderr.startswith(b"error: cannot write to stdout: ")
         assert done.stderr.count(b"\n") == 1
     else:
         assert done.stderr == b""

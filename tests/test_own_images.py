@@ -167,7 +167,7 @@ def test_what_cannot_be_read_is_named(scene: np.ndarray, tmp_path: Path) -> None
         read_photograph(tmp_path / "notes.txt", 30)
     with pytest.raises(UserError, match="does not exist"):
         find_photographs([tmp_path / "none.jpg"])
-    with pytest.raises(UserError, match="is an address"):
+    with pytest.raises(UserError, match="is a URL"):
         find_photographs([Path("https://example.com/cat.jpg")])
     album = tmp_path / "album"
     album.mkdir()

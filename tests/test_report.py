@@ -337,7 +337,7 @@ def test_report_replaces_all_files_or_none(
     split: HDF5Dataset, probabilities: np.ndarray, tmp_path: Path
 ) -> None:
     (tmp_path / "predictions.csv").mkdir()
-    with pytest.raises(UserError, match=r"predictions\.csv: it is there and no regular file"):
+    with pytest.raises(UserError, match=r"predictions\.csv: it is not a regular file"):
         Report(split, probabilities).write(tmp_path, {"model": "some.keras"})
     assert [path.name for path in tmp_path.iterdir()] == ["predictions.csv"]
 

@@ -196,7 +196,7 @@ def test_folder_stands_for_its_best_epoch(
     drawn = run("view_model.py", "-m", trained, "-o", tmp_path / "network.svg").stdout
     assert f"best epoch by val rank-1: {best}\n" in drawn
     replaced = run("model_eval.py", "-m", trained, "--export", best, status=2).stderr
-    assert f"{best} is named as a run's checkpoint" in replaced
+    assert f"{best} is named like a run's checkpoint" in replaced
     for script in ("model_eval.py", "view_model.py"):
         assert "holds no checkpoint" in run(script, "-m", made_hdf5, status=2).stderr
 
@@ -694,8 +694,8 @@ SPOILED_HDF5 = {
     "not a readable HDF5 file": lambda path: path.write_bytes(b"text" * 500),
     "interrupted build": lambda path: rewrite(path, lambda f: f.attrs.modify("complete", False)),
     "of shape (48, 3, 64, 64)": lambda path: rewrite(path, reshaped),
-    "one unbroken block": lambda path: rewrite(path, chunked),
-    "no index of its class ids": lambda path: rewrite(path, mislabelled),
+    "not stored contiguously": lambda path: rewrite(path, chunked),
+    "labels outside the range of its classes": lambda path: rewrite(path, mislabelled),
     "the val split under another name": lambda p: shutil.copy(p.with_name("val.hdf5"), p),
 }
 

@@ -134,7 +134,7 @@ def test_model_that_is_no_graph_from_one_input_is_refused() -> None:
     of_two = keras.Model(pixels, keras.layers.Conv2D(4, 3)(keras.layers.Add()(pixels)))
     sequential = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.ReLU()])
     for model in (of_two, sequential):
-        with pytest.raises(UserError, match="is no graph of named layers from one input"):
+        with pytest.raises(UserError, match="it is not a functional model with one input"):
             network_graph(model, 8, "title")
 
 

@@ -12,8 +12,8 @@ class EpochStart(keras.callbacks.Callback):
     Dropouts in models within the model are not seeded: GoogLeNet has none.
 
     Args:
-        batches: What ``fit`` trains on.
-            On TensorFlow their image size cannot change within a ``fit``.
+        batches: What ``fit`` trains on. On TensorFlow their image size cannot change within a
+            ``fit``.
         seed: Of the run.
     """
 

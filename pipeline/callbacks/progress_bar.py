@@ -11,7 +11,7 @@ from pipeline.progress import duration, progress_bar, remove_bar
 from pipeline.run.state import RunState, check_losses
 
 WARM_UP_STEPS, MEASURED_STEPS = 3, 20
-"""The first steps compile; the next so many are timed for the first estimate."""
+"""The warm-up includes compilation; the steps after it are timed for the first estimate."""
 LONG_ON_CPU_S = 6 * 3600
 WIDE = 72
 """Columns of a terminal that has room for the speed too."""
@@ -102,7 +102,8 @@ class ProgressBar(keras.callbacks.Callback):
     def time_left(self, epoch: int) -> float:
         """Return the seconds that the epochs after ``epoch`` will take at the present speed.
 
-        An image costs as its number of pixels; validating and saving, what they did last.
+        An image's cost is taken as proportional to its pixels, that of validation and saving as
+        what they last took.
         """
         recipe = self._state.recipe
         pixels = sum(

@@ -27,7 +27,7 @@ Chunk = tuple[np.ndarray, list[bytes]]
 
 
 def decode_in_order(source: ImageSource, names: Sequence[str], size: int) -> Iterator[Chunk]:
-    """Read and decode the files ``names``, in order; resize their middle to (size, size, 3).
+    """Read and decode the files ``names``, in order; centre-crop and resize to (size, size, 3).
 
     Raises:
         UserError: An image cannot be decoded; names it.

@@ -22,10 +22,10 @@ PAUSE_S = 0.5
 
 
 def download(url: str, path: Path, size: int, md5: str) -> None:
-    """Fetch ``url`` to ``path``, which is complete and checked, or absent.
+    """Download ``url`` to ``path`` and verify it; on failure ``path`` does not exist.
 
-    What has arrived is kept beside it under the suffix ``.part``, so that a later call resumes
-    there, if the server can (HTTP range requests), or starts again.
+    A partial download is kept beside it with the suffix ``.part``: a later call resumes it if the
+    server supports HTTP range requests, and starts again otherwise.
 
     Args:
         url: HTTP address.
@@ -109,7 +109,7 @@ def _check_answer(headers: Message, start: int, size: int) -> None:
     """
     kind = headers.get_content_type()
     if headers["Content-Type"] and kind.startswith("text/"):
-        raise ValueError(f"what came is no archive but {kind}, perhaps of a proxy or a log-in page")
+        raise ValueError(f"the server sent {kind}, not an archive, perhaps a login or proxy page")
     right = f"bytes {start}-{size - 1}/{size}" if start else f"{size}"
     given = headers["Content-Range" if start else "Content-Length"]
     if given not in (None, right):

@@ -74,8 +74,8 @@ def predict_photographs(
         classes: The model's.
 
     Raises:
-        UserError: The only one cannot be read or decoded; of several, such are skipped with a note.
-            Or a prediction is NaN or infinite.
+        UserError: The only photograph cannot be read (of several, it is skipped with a message), or
+            a prediction is NaN or infinite.
     """
     predictor = replace(predictor, batch_size=min(predictor.batch_size, len(paths)))
     for start in range(0, len(paths), predictor.batch_size):

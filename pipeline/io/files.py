@@ -32,8 +32,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder; rename it to ``path`` if all went well.
 
     The temporary file keeps the suffix of ``path``, for libraries that choose a format by it.
-    Its bytes reach the disk before the rename, so that not even a power cut shows half a file.
-    A link stays, and what it leads to is written.
+    Its bytes reach the disk before the rename, so that even a power failure leaves no partial file.
+    If ``path`` is a symbolic link, its target is replaced.
 
     Raises:
         UserError: The folder cannot be made or written, the disk is full, or ``path`` is a folder,
@@ -84,14 +84,14 @@ def _regular_file(path: Path) -> Path:
     """Return where ``path`` leads, if that is a file or nothing yet."""
     end = Path(os.path.realpath(path))
     if not path.is_file() and (path.exists() or os.path.lexists(end)):
-        raise UserError(f"cannot write {path}: it is there and no regular file; name another place")
+        raise UserError(f"cannot write {path}: it is not a regular file; name another place")
     return end
 
 
 def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
-    """Check, before the work, that each output can become a file here and replaces no input.
+    """Check, before the work begins, that each output can be written and would replace no input.
 
-    Files are compared by identity: links and spellings hide nothing.
+    Files are compared by inode or real path, so links and other spellings are recognised.
 
     Raises:
         UserError: One cannot, or is an input or another output.
@@ -154,7 +154,7 @@ def explain_write_errors(path: Path) -> Iterator[None]:
             advice = "close the program that has it open, or "
         raise WriteError(
             f"cannot write {path}: {error.strerror or first_line(error)}; {advice}name another "
-            "place that you may write to, by -o or the flag for this output"
+            "place that you can write to, with -o or this output's flag"
         ) from error
 
 
@@ -172,7 +172,7 @@ def explain_read_refusal(path: Path) -> Iterator[None]:
 
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
-    """Hold ``folder`` for this process, and delete what a killed one left half written there.
+    """Lock ``folder`` for this process, and delete a killed one's temporary files there.
 
     Raises:
         UserError: As ``file_lock``, or the folder cannot be made.

@@ -38,7 +38,7 @@ class HDF5Dataset:
     seed: int
     """What the test split was drawn with."""
     fingerprint: str
-    """Tells whether two files were built of the same images."""
+    """A hash of the image size, and of all labels and image files."""
     build_id: str
     """The same in all files of one build."""
     means: tuple[float, float, float]
@@ -46,7 +46,7 @@ class HDF5Dataset:
     encoded_names: np.ndarray
     """bytes (n,), the images' file names without folders, in UTF-8."""
     train_fingerprint: str | None = None
-    """That of the build's train split; None where a build of an older version lies alone."""
+    """The train split's fingerprint; None in an older version's file without train.hdf5."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -116,7 +116,7 @@ def _read_checked(path: Path, file: h5py.File, split: str) -> HDF5Dataset:
         raise _unusable(path, f"of shape {images.shape}, not (images, pixels, pixels, 3) in uint8")
     offset = images.id.get_offset()
     if images.chunks is not None or offset is None or images.external is not None:
-        raise _unusable(path, "not stored as one unbroken block")
+        raise _unusable(path, "not stored contiguously")
     if labels.shape != (count,) or labels.dtype.kind not in "iu":
         raise _unusable(path, "without a whole number for each image's label")
     if ids.ndim != 1 or ids.shape != names.shape or not 0 < ids.size < MAX_CLASSES:
@@ -124,7 +124,7 @@ def _read_checked(path: Path, file: h5py.File, split: str) -> HDF5Dataset:
     classes = Classes(tuple(ids.asstr()[:]), tuple(names.asstr()[:]))
     labels = labels[:].astype(np.int64)
     if not 0 <= labels.min() <= labels.max() < len(classes):
-        raise _unusable(path, "holding labels that are no index of its class ids")
+        raise _unusable(path, "holding labels outside the range of its classes")
     kind, longest = file_names.dtype.kind, file_names.dtype.itemsize
     if file_names.shape != (count,) or kind != "S" or longest > MAX_NAME_BYTES:
         raise _unusable(path, "without a file name for each image")

@@ -54,9 +54,8 @@ class _Epoch:
 class HDF5Generator(keras.utils.PyDataset):
     """Batches of uint8 RGB images (n, size, size, 3) and one-hot labels, float32 (n, classes).
 
-    The last batch of an epoch holds what is left; with a shard it is padded. Each epoch of a
-    ``fit`` has an order and an augmentation of its own. Pass ``shuffle=False`` to ``fit``: the
-    shuffling is done here.
+    The last batch of an epoch may be smaller, unless ``shard`` is given. Each epoch of a ``fit``
+    has its own order and augmentation. Pass ``shuffle=False`` to ``fit``: this class shuffles.
 
     Args:
         dataset: The split.
@@ -152,7 +151,7 @@ class HDF5Generator(keras.utils.PyDataset):
     def seconds_waited(self) -> float:
         """Seconds that this epoch waited for batches.
 
-        The device is idle no longer than that: a backend requests a batch while it computes.
+        An upper bound of the device's idle time: backends request batches while it is busy.
         """
         return self._epoch.seconds_waited
 

@@ -15,7 +15,7 @@ import numpy as np
 from pipeline.classes import Classes
 
 FORMAT = 2
-"""Raised when this code no longer reads older files, or older code the new ones."""
+"""Incremented when this code cannot read older files, or older code cannot read new ones."""
 
 
 class HDF5Writer:
@@ -27,8 +27,8 @@ class HDF5Writer:
     Args:
         path: Where to write; the caller renames it into place (see ``files.atomic_write``).
         split: "train", "val" or "test".
-        labels: Of the images that will come.
-        file_names: Theirs, without folders, in UTF-8.
+        labels: Of all images that will be appended, in order.
+        file_names: Of the same images, without folders, in UTF-8.
         image_size: In pixels.
         classes: That the labels are indices of.
         seed: What the test split was drawn with.
@@ -65,9 +65,9 @@ class HDF5Writer:
         )
 
     def append(self, images: np.ndarray, files: Sequence[bytes]) -> None:
-        """Add uint8 RGB images (n, size, size, 3), and what tells their files apart.
+        """Append uint8 RGB images (n, size, size, 3).
 
-        A hash of all labels and ``files`` makes the fingerprint.
+        ``files``, each image file's size and CRC-32, go into the fingerprint with the labels.
         """
         rows = slice(len(self.files), len(self.files) + len(images))
         labels = self._given_labels[rows]

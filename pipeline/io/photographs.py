@@ -1,4 +1,4 @@
-"""Find and read a person's own photographs, whatever their size and format."""
+"""Find and read the user's photographs, of any size and any format that OpenCV reads."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,7 +22,7 @@ def find_photographs(paths: Iterable[Path]) -> list[Path]:
     found = []
     for path in paths:
         if path.parts[:1] in (("http:",), ("https:",)):
-            raise UserError(f"{path} is an address, not a file; save what is there and name that")
+            raise UserError(f"{path} is a URL; download the image and name the file")
         if not path.exists():
             raise UserError(f"{path} does not exist; name image files, or folders of them")
         if path.is_dir():
@@ -37,9 +37,9 @@ def find_photographs(paths: Iterable[Path]) -> list[Path]:
 
 
 def read_photograph(path: Path, size: int) -> np.ndarray:
-    """Return the square in the middle of a photograph, resized: uint8 RGB (size, size, 3).
+    """Return a photograph, centre-cropped and resized: uint8 RGB (size, size, 3).
 
-    It is turned upright where the camera noted how it was held.
+    Its EXIF orientation is applied first.
 
     Raises:
         UserError: It cannot be read or decoded.

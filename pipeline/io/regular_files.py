@@ -22,7 +22,7 @@ def is_hidden(name: str) -> bool:
 
 
 def visible_files(root: str) -> Iterator[str]:
-    """Yield the path of each file below ``root``; links are followed, but not round in a circle."""
+    """Yield the path of each visible file below ``root``; follows links, but not in cycles."""
     waiting = [("", frozenset())]  # folders, with those that hold them
     while waiting:
         folder, holders = waiting.pop()

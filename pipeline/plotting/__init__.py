@@ -1,4 +1,4 @@
-"""Pictures: the network's diagram, the preview of augmented images, and the style of all figures.
+"""Figures: training curves, the network's diagram, the preview of augmented images, their style.
 
 May import run and what that may."""
 

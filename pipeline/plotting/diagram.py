@@ -54,8 +54,8 @@ def place_layers(model: keras.Model, input_shape: tuple[int | None, ...]) -> lis
     config = model.get_config()
     if "input_layers" not in config or len(model.inputs) > 1:
         raise UserError(
-            f"the model {model.name!r} is no graph of named layers from one input and cannot be "
-            "drawn; name a checkpoint of model_train.py with -m"
+            f"cannot draw the model {model.name!r}: it is not a functional model with one input; "
+            "name a checkpoint of model_train.py with -m"
         )
     placed: dict[str, PlacedLayer] = {}
     for entry in config["layers"]:
@@ -70,7 +70,7 @@ def place_layers(model: keras.Model, input_shape: tuple[int | None, ...]) -> lis
 
 
 def multiply_adds(model: keras.Model, input_shape: tuple[int | None, ...]) -> int:
-    """Return the multiplications of all convolutions and dense layers, for one image."""
+    """Return the multiply-adds of all convolutions and dense layers per image."""
     total = 0
     for placed in place_layers(model, input_shape):
         layer = placed.layer

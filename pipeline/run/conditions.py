@@ -1,7 +1,7 @@
 """What a run's numbers depend on besides its settings: threads, processor, versions.
 
-Resuming is exact where they are equal. They stand in the run's log and in no checkpoint, for equal
-runs write equal checkpoints.
+Resuming is exact if they are equal. They are in ``run.jsonl`` and not in the checkpoints, because
+equal runs write equal checkpoints.
 """
 
 import os
@@ -21,7 +21,7 @@ from pipeline.run.state import RunState
 
 NUMERICS_VARIABLES = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_ENABLE_ONEDNN_OPTS", "NPROC",
             "XLA_FLAGS")  # fmt: skip
-"""Variables of the environment that change how sums are split."""
+"""Environment variables that change the order of summation."""
 INSTRUCTIONS = ("avx", "avx2", "fma", "avx512f", "avx512_bf16", "amx_bf16")
 """Of x86; libraries choose kernels by them."""
 

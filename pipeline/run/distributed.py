@@ -71,8 +71,8 @@ class ProcessGroup:
             return
         if os.environ.get("KERAS_BACKEND") != "jax" or find_spec("jax") is None:
             raise UserError(
-                "TensorFlow trains here in one process alone; pip install jax and set "
-                f"KERAS_BACKEND=jax for several; for single runs under srun unset {SLURM_TASKS}"
+                "several processes need JAX; pip install jax and set KERAS_BACKEND=jax, or for "
+                f"independent runs under srun unset {SLURM_TASKS}"
             )
         import jax  # before they meet: from a cold network disk it may take minutes
 

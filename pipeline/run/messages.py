@@ -15,9 +15,9 @@ from pipeline.run.state import RunState, best_epoch
 from pipeline.signals import hint_when_stopped
 
 IN_NO_CHECKPOINT = ("hdf5", "keep", "tensorboard", "processes", "process_id", "coordinator")
-"""Flags that the command which resumes repeats."""
+"""Settings that no checkpoint stores, whose flags the resume command therefore repeats."""
 NVIDIA_DRIVER = Path("/dev/nvidiactl")
-"""There where the driver of a GPU is loaded."""
+"""Exists if an NVIDIA driver is loaded."""
 
 
 def header(
@@ -92,7 +92,7 @@ def _dated_checkpoints(folder: Path) -> dict[Path, int]:
 
 
 def rate_advice(args: argparse.Namespace, state: RunState, patience: int) -> str:
-    """Return how to lower the rate by hand every ``patience`` stalled epochs; "" otherwise."""
+    """Return how to lower the learning rate, once every ``patience`` stalled epochs; else ""."""
     stalled = state.stalled_epochs
     if stalled == 0 or stalled % patience or state.epoch == state.epochs:
         return ""

@@ -23,8 +23,8 @@ HANDSHAKE_S = 5
 """How long the primary waits for the handshake of one that has connected."""
 GO, DIFFER, DONE = b"go", b"differ", b"done"
 DIFFERENT = (
-    "the processes have not the same code, versions of JAX and Keras, recipe, settings, number of "
-    "processes and build of the data; start all with the same command"
+    "the processes differ in code, JAX or Keras version, recipe, settings, number of processes or "
+    "build of the data; start all with the same command"
 )
 LOST = (
     "error: training stopped, since another process of the run ended; start all of them again, "
@@ -57,7 +57,7 @@ def rendezvous(
             others = _gather(address, handshake, processes, deadline)
     except TimeoutError as error:
         raise UserError(
-            f"the {processes} processes did not come together in {TIMEOUT_S} s ({error}); start "
+            f"the {processes} processes did not all connect within {TIMEOUT_S} s ({error}); start "
             "each with its own --process-id, and the same --coordinator, which all can reach"
         ) from error
     ending = threading.Event()
@@ -164,7 +164,7 @@ def _connect(address: tuple[str, int], deadline: float) -> socket.socket:
             unknown = isinstance(error, socket.gaierror) and error.errno != socket.EAI_AGAIN
             if unknown or isinstance(error, UnicodeError):
                 raise UserError(
-                    f"no host of the name {address[0]} is known here; correct --coordinator"
+                    f"cannot resolve the host name {address[0]}; correct --coordinator"
                 ) from error
             reason = error.strerror or error  # where no name server answers, one may soon
         if time.monotonic() > deadline:
