@@ -46,7 +46,7 @@ def test_loss_of_a_run_is_the_cross_entropy(state: RunState) -> None:
     run.on_epoch_end(3, {**logs, "loss": 9.0, "cross_entropy": 1.5})
     assert run.state.history["loss"][-1] == 1.5
     for name in ("cross_entropy", "val_loss"):
-        with pytest.raises(UserError, match="loss of epoch 4 is not a number"):
+        with pytest.raises(UserError, match="loss of epoch 4 is NaN or infinite"):
             RunHistory(state, 3).on_epoch_end(3, {**logs, "cross_entropy": 1.5, name: np.nan})
 
 
@@ -157,7 +157,7 @@ def test_first_batch_whose_loss_is_no_number_ends_training(epoch: int, advice: s
     images = np.where(np.arange(4000) < 1500, 1.0, np.nan)[:, None]
     bar = ProgressBar(read_state(setup_config.RELEASED_MODEL), images=4000)
     with (
-        pytest.raises(UserError, match=f"loss of epoch {epoch} is not a number.*{advice}"),
+        pytest.raises(UserError, match=f"loss of epoch {epoch} is NaN or infinite.*{advice}"),
         closing(bar),
     ):
         model.fit(images, images, 10, epoch, 0, [bar], shuffle=False, initial_epoch=epoch - 1)

@@ -157,7 +157,7 @@ def test_linear_schedule_falls_to_zero() -> None:
     drops = {"optimizer.warmup_epochs": 1, "optimizer.rate_drops": ((2, 1e-3),)}
     with pytest.raises(ValueError, match="without rate_drops"):
         choose_recipe(RECIPES, "demo").replaced(drops).check()
-    with pytest.raises(ValueError, match="must leave some"):
+    with pytest.raises(ValueError, match="must be below epochs"):
         RECIPES["demo"].replaced({"epochs": 1}).check()
     with pytest.raises(ValueError, match="must begin with epoch 1"):
         RECIPES["demo"].replaced({"image_sizes": ((2, 64),)}).check()

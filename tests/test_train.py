@@ -460,7 +460,7 @@ def test_predictions_that_are_no_numbers_are_refused(
     photo = next((made_data / "val" / "images").iterdir())
     for what in (("--hdf5", made_hdf5), ("--images", photo)):
         command = map(str, ("-m", path, *what, "--json", scores))
-        with pytest.raises(UserError, match="no numbers for some images; use another checkpoint"):
+        with pytest.raises(UserError, match="predictions are NaN or infinite; use another checkpoint"):
             model_eval.main([*command])
     assert not scores.exists()
 
