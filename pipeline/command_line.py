@@ -51,7 +51,8 @@ def run_script(main: Callable[[Sequence[str] | None], None]) -> None:
             "limit (ulimit -v), or give a smaller -b (when training: to a fresh run)",
         )
     except Stopped as stop:
-        _end(stop.status, *stop.last_words)
+        say(*stop.last_words, error=True)
+        _end_at_once(stop.status)  # Python's end would wait for XLA's threads, and crash
 
 
 def _expanded(words: Sequence[str]) -> list[str]:
@@ -65,10 +66,14 @@ def _end(status: int, *lines: str) -> NoReturn:
     say(*lines, error=True)
     jax = sys.modules.get("jax")
     if jax is not None and jax.distributed.is_initialized():
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+        _end_at_once(status)
     sys.exit(status)
+
+
+def _end_at_once(status: int) -> NoReturn:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
