@@ -72,7 +72,7 @@ QUICK = Recipe(
         trivial_augment=True,
     ),
 )
-# What two CPU cores can do in a night, four to eight hours: ``quick`` for longer, with more weight
+# What two CPU cores can do in a night, four to nine hours: ``quick`` for longer, with more weight
 # decay, and with CutMix from epoch 17 on.
 OVERNIGHT = replace(
     QUICK,
