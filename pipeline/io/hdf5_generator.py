@@ -189,11 +189,12 @@ class HDF5Generator(keras.utils.PyDataset):
         images = self.dataset.images[rows]
         labels = np.zeros((len(rows), len(self.dataset.classes)), np.float32)
         labels[np.arange(len(rows)), self.dataset.labels[rows]] = 1
-        rng = random_stream(self._seed, "augment", epoch.number, step)
-        draws = BatchDraws(rng, count, positions)
-        mirror = self._mirrored(epoch.number, rows, draws)
-        augmentation = self._augmentation.in_epoch(epoch.number)
-        images, labels = augment(images, labels, mirror, augmentation, draws)
+        if self._augmentation != NO_AUGMENTATION:
+            rng = random_stream(self._seed, "augment", epoch.number, step)
+            draws = BatchDraws(rng, count, positions)
+            mirror = self._mirrored(epoch.number, rows, draws)
+            augmentation = self._augmentation.in_epoch(epoch.number)
+            images, labels = augment(images, labels, mirror, augmentation, draws)
         images = resize_images(images, epoch.image_size)
         if self._shard is not None:
             return images, labels, (~is_padding).astype(np.float32)
