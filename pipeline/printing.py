@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NoReturn
 
 ON_WINDOWS = os.name == "nt"
 READER_ENDED = (errno.EPIPE, errno.EINVAL) if ON_WINDOWS else (errno.EPIPE,)
@@ -44,6 +45,19 @@ def columns() -> int:
     with suppress(OSError):
         return os.get_terminal_size(sys.stderr.fileno()).columns or asked  # 0: it does not know
     return asked
+
+
+def end_process(status: int, terminal: int, *lines: str) -> NoReturn:
+    """End from any thread, without clean-up, after ``lines``.
+
+    ``terminal`` is stderr's descriptor, duplicated, for stderr may be silenced at that moment.
+    """
+    try:
+        clear_line()
+        text = "".join(f"{line}\n" for line in lines)
+        os.write(terminal, text.encode("utf-8", "backslashreplace"))
+    finally:
+        os._exit(status)
 
 
 class Output(io.RawIOBase):

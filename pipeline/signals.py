@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn
 
-from pipeline.printing import clear_line
+from pipeline.printing import end_process
 
 ENDING = ("SIGINT", "SIGTERM", "SIGHUP")
 """Windows lacks the last, which a closed terminal sends."""
@@ -90,19 +90,12 @@ def ended_by_signals() -> Iterator[None]:
 def _end_in_time(
     reader: socket.socket, heeded: list[int], ended: threading.Event, terminal: int
 ) -> None:
-    """End the process ``GRACE_S`` after a signal, of which ``reader`` gets the number at once.
-
-    ``terminal`` is stderr's descriptor, duplicated, for stderr may be silenced at that moment.
-    """
+    """End the process ``GRACE_S`` after a signal, of which ``reader`` gets the number at once."""
     with reader:
         while number := int.from_bytes(reader.recv(1)):
             if number in heeded and not ended.wait(GRACE_S):
                 stop = Stopped(number)
-                with suppress(OSError):
-                    clear_line()
-                    lines = "".join(f"{line}\n" for line in stop.last_words)
-                    os.write(terminal, lines.encode("utf-8", "backslashreplace"))
-                os._exit(stop.status)
+                end_process(stop.status, terminal, *stop.last_words)
 
 
 def _report_swallowed(lost: "sys.UnraisableHookArgs") -> None:

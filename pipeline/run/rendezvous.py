@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from multiprocessing.connection import wait
 
 from pipeline.errors import UserError
-from pipeline.printing import clear_line, say
+from pipeline.printing import end_process, say
 
 TIMEOUT_S = 300
 """How long a process waits for the others."""
@@ -175,10 +175,7 @@ def _connect(address: tuple[str, int], deadline: float) -> socket.socket:
 def _watch(
     others: list[socket.socket], is_primary: bool, ending: threading.Event, terminal: int
 ) -> None:
-    """End this process when another ends before it is done, with a line to ``terminal``.
-
-    That is stderr's descriptor, duplicated, for stderr may be silenced at that moment.
-    """
+    """End this process when another ends before it is done, with a line to ``terminal``."""
     others = list(others)
     for other in others:
         other.settimeout(None)
@@ -193,6 +190,4 @@ def _watch(
                 continue
             # A signal sent to all may end this one too; but where the primary ends, JAX aborts.
             if not ending.wait(1 if is_primary else 0):
-                clear_line()
-                os.write(terminal, f"{LOST}\n".encode())
-                os._exit(1)
+                end_process(1, terminal, LOST)
